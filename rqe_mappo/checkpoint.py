@@ -1,0 +1,112 @@
+"""Checkpoints: a policy file and a training-state file, written atomically, read without executing anything.
+
+`checkpoints/step_N.policy.pt` holds what a deployer needs, `checkpoints/step_N.training.pt` what a resumed run needs,
+and `latest`, replaced last, names the newest complete pair. A kill at any moment leaves the previous pair in force.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+POLICY_FORMAT = "rqe_mappo policy 1"
+TRAINING_FORMAT = "rqe_mappo training state 1"
+
+
+class CheckpointError(ValueError):
+    """A file or folder that is no checkpoint of ours; the message names it and the mend, in one line."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside `path`, flush to the disk, then rename: readers see the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.part")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    torch.save(content, temporary)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _load(path: Path, wanted: str, device: str = "cpu") -> dict[str, Any]:
+    """Contents of one of our files: tensors and plain values only, so that a stranger's file cannot run code."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist: give a run folder or a step_N.policy.pt file of rqe-train")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises a different class for each kind of damage
+        cause = "is damaged, or no checkpoint of rqe-train (nothing in it was executed)"
+        raise CheckpointError(f"{path} {cause}: use another checkpoint of the run") from error
+    if not isinstance(content, dict) or content.get("format") != wanted:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{path} is not a '{wanted}' file (found {found!r}): use a checkpoint made by rqe-train")
+    return content
+
+
+def load_policy_file(path: str | Path, device: str = "cpu") -> dict[str, Any]:
+    """Contents of a policy file, given itself or its run folder (then the newest)."""
+    path = Path(path)
+    return _load(newest(path)[0] if path.is_dir() else path, POLICY_FORMAT, device)
+
+
+def load_training_file(path: Path) -> dict[str, Any]:
+    """Contents of a training-state file, on the CPU."""
+    return _load(path, TRAINING_FORMAT)
+
+
+def save(run: Path, step: int, policy: dict[str, Any], training: dict[str, Any], keep: int) -> None:
+    """Write both files of `step`, point `latest` at them, and remove all but the newest `keep` pairs."""
+    folder = run / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    name = f"step_{step:012d}"
+    _save(folder / f"{name}.policy.pt", {"format": POLICY_FORMAT, **policy})
+    _save(folder / f"{name}.training.pt", {"format": TRAINING_FORMAT, **training})
+    write_atomically(run / "latest", f"{name}\n".encode())
+    for old in sorted(folder.glob("step_*.policy.pt"))[:-keep]:
+        old.unlink()
+        old.with_name(old.name.replace(".policy.", ".training.")).unlink(missing_ok=True)
+
+
+def newest(run: Path) -> tuple[Path, Path]:
+    """Policy file and training-state file of the newest complete checkpoint of a run folder."""
+    mend = "give the folder of a run that has saved at least once"
+    if not run.is_dir():
+        raise CheckpointError(f"{run} is not a folder: {mend}")
+    pointer = run / "latest"
+    name = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
+    if not re.fullmatch(r"step_\d+", name):
+        raise CheckpointError(f"{run} holds no checkpoint: {mend}")
+    pair = tuple(run / "checkpoints" / f"{name}.{kind}.pt" for kind in ("policy", "training"))
+    if not pair[0].is_file():
+        raise CheckpointError(f"{pair[0]} is missing although {pointer} names it: {mend}")
+    return pair
+
+
+def to_plain(value: Any) -> Any:
+    """Arrays within nested dicts, lists and tuples as tensors, numpy scalars as Python's: what a safe load accepts."""
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def to_arrays(value: Any) -> Any:
+    """The reverse of `to_plain` for arrays."""
+    if isinstance(value, dict):
+        return {key: to_arrays(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [to_arrays(item) for item in value]
+    return value.numpy() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,158 @@
+"""The console scripts `rqe-train` and `rqe-eval`."""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import tyro
+
+from rqe_mappo import config as configs
+from rqe_mappo.config import ConfigError, TrainConfig
+
+Parsed = TypeVar("Parsed")
+CHANGEABLE_ON_RESUME = {"total_timesteps", "device", "keep", "save_interval", "log_interval", "eval_episodes"}
+
+
+def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | None) -> None:
+    """Run `command`; what the user can mend ends in one line and exit code 2, an interrupt in 130."""
+    from rqe_mappo.train import Interrupted  # noqa: PLC0415  (torch is slow to load: --help should not wait for it)
+    from rqe_mappo.vector import WorkerDied  # noqa: PLC0415
+
+    try:
+        command(list(sys.argv[1:] if args is None else args))
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, ImportError, WorkerDied, OSError) as error:
+        fail(prog, str(error))
+
+
+def fail(prog: str, message: str) -> NoReturn:
+    """One line on standard error, exit code 2."""
+    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def parse(kind: type[Parsed], prog: str, args: list[str], default: Any = None) -> Parsed:
+    """tyro's parse, its boxed errors reduced to one line."""
+    said = io.StringIO()
+    keywords = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, prog=prog, args=args, config=(tyro.conf.FlagConversionOff,), **keywords)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        inside = [line.strip(" │") for line in said.getvalue().splitlines()[1:]]
+        rule = next((i for i, line in enumerate(inside) if set(line) <= set("─╰╯")), len(inside))
+        fail(prog, f"{' '.join(inside[:rule])} (see {prog} --help)")
+
+
+def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:
+    """The settings that a command line asks for, and the run folder to go on from, if any."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--env", default="sumo")
+    first.add_argument("--scenario", default="default")
+    first.add_argument("--resume", type=Path)
+    try:
+        chosen, rest = first.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
+    if chosen.resume is None:
+        default = configs.default_config(chosen.env, chosen.scenario)
+        return parse(TrainConfig[type(default.knobs)], "rqe-train", rest, default), None
+    settings = chosen.resume / "config.json"
+    if not settings.is_file():
+        raise ConfigError(f"--resume {chosen.resume} is no run folder: it holds no config.json")
+    default = configs.from_json(settings.read_text())
+    config = parse(TrainConfig[type(default.knobs)], "rqe-train", rest, default)
+    changed = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) != getattr(default, f.name)}
+    if changed - CHANGEABLE_ON_RESUME:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(changed - CHANGEABLE_ON_RESUME))
+        raise ConfigError(f"{flags} cannot change on --resume: start a new run instead")
+    return config, chosen.resume
+
+
+def train(args: Sequence[str] | None = None) -> None:
+    """rqe-train: train agents, save checkpoints, evaluate the last one."""
+
+    def command(args: list[str]) -> None:
+        from rqe_mappo.train import train as run_training  # noqa: PLC0415
+
+        config, resume = train_config(args)
+        folder = run_training(config, resume)
+        if config.eval_episodes:
+            report(folder, config.eval_episodes, seed=config.seed + 1, deterministic=False, device="cpu")
+        print(f"done: {folder}  (rqe-eval {folder} --episodes 1000 says how good it is)")
+
+    main(command, "rqe-train", args)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluate a trained policy in its environment; writes eval.json into the run folder."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder, or a step_N.policy.pt file."""
+    episodes: int = 1000
+    """Episodes, a fixed number for each copy of the environment."""
+    seed: int = 12345
+    """Seed of the episodes and of the policy's draws."""
+    deterministic: bool = False
+    """Take the most probable action instead of drawing one; with eps > 0 the trained policy is the drawn one."""
+    device: str = "cpu"
+    """Where the networks live."""
+
+    def __post_init__(self):
+        if self.episodes < 1:
+            raise ConfigError(f"--episodes must be at least 1 (got {self.episodes})")
+
+
+def evaluate(args: Sequence[str] | None = None) -> None:
+    """rqe-eval: a table of returns, tails and incidents with intervals."""
+
+    def command(args: list[str]) -> None:
+        config = parse(EvalConfig, "rqe-eval", args)
+        report(config.run, config.episodes, config.seed, config.deterministic, config.device)
+
+    main(command, "rqe-eval", args)
+
+
+def report(path: Path, episodes: int, seed: int, deterministic: bool, device: str) -> None:
+    """Evaluate the policy at `path`, print the table, write eval.json beside its checkpoints."""
+    from rqe_mappo import report as reports  # noqa: PLC0415
+    from rqe_mappo.checkpoint import write_atomically  # noqa: PLC0415
+    from rqe_mappo.evaluate import evaluate as run_evaluation  # noqa: PLC0415
+    from rqe_mappo.policy import Policy  # noqa: PLC0415
+    from rqe_mappo.train import pick_device  # noqa: PLC0415
+
+    pick_device(device)
+    policy = Policy.load(path, device)
+    records, known = run_evaluation(policy, episodes, seed, deterministic)
+    rows = reports.rows(records, seed=seed)
+    print(reports.table(rows))
+    content = {"episodes": len(records["return"]), "seed": seed, "deterministic": deterministic,
+               "timesteps": policy.timesteps, "metrics": reports.as_dict(rows)}  # fmt: skip
+    if known is not None:
+        print(f"critic at the start of episodes: KS {known.ks:.3f}, "
+              f"foretold mean {known.predicted_mean:.2f}, realised {known.realised_mean:.2f}")  # fmt: skip
+        content["critic"] = {name: getattr(known, name) for name in ("ks", "predicted_mean", "realised_mean")}
+    folder = path if path.is_dir() else path.parent.parent
+    if (folder / "config.json").is_file():
+        write_atomically(folder / "eval.json", json.dumps(content, indent=2).encode())
+
+
+if __name__ == "__main__":
+    COMMANDS = {"train": train, "eval": evaluate}
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        fail("rqe_mappo", f"use python -m rqe_mappo.cli {' | '.join(COMMANDS)} ...")
+    COMMANDS[sys.argv[1]](sys.argv[2:])

@@ -1,0 +1,210 @@
+"""What a run is: frozen settings that the command line, the learner and the checkpoint read."""
+
+import dataclasses
+import json
+import math
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from tyro.conf import OmitArgPrefixes
+
+from rqe_mappo import registry
+from rqe_mappo.functional.risk import RiskMeasure, parse_risk
+
+Knobs = TypeVar("Knobs")
+Advantage = Literal["influence", "value", "nested"]
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be; the message names the flag and the mend, in one line."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(Generic[Knobs]):
+    """Train risk-averse agents with RQE-MAPPO.
+
+    The defaults below are those of the chosen `--env` and `--scenario`; flags of the environment itself come last.
+    """
+
+    knobs: Annotated[Knobs, OmitArgPrefixes]
+
+    env: str = "sumo"
+    """Environment: cartpole or sumo."""
+    scenario: str = "default"
+    """Named setting of the environment's own flags."""
+    tau: float = 1.0
+    """Risk tolerance, in units of the return's std: inf is risk-neutral, 0.3 strongly averse."""
+    eps: float = 0.01
+    """Bounded rationality: fixed weight of the entropy bonus (neither PPO's clip range nor an exploration rate)."""
+    risk: str = "entropic"
+    """Risk measure: neutral, entropic, cvar:LEVEL or mean-variance."""
+    advantage: Advantage = "influence"
+    """How risk enters the advantage; 'value' is GAE on V_tau, kept for comparison (see docs/risk.md)."""
+    seed: int = 1
+    """Seed of everything random."""
+    total_timesteps: int = 1_000_000
+    """Training length, counted in decisions of single agents."""
+    device: str = "cpu"
+    """Where the networks live: cpu, cuda, cuda:1, ..."""
+    out: str | None = None
+    """Run folder (default: runs/ENV__tau..__eps..__s..__TIME)."""
+
+    num_envs: int = 64
+    """Copies of the environment stepped together."""
+    num_workers: int = 0
+    """Processes that step them; 0 steps them in this process."""
+    num_steps: int = 64
+    """Decisions per copy between two updates."""
+    gamma: float = 0.99
+    """Discount factor."""
+    gae_lambda: float = 0.95
+    """Lambda of the return targets and advantages."""
+    time_limit: Literal["terminal", "bootstrap"] = "bootstrap"
+    """What the end of the horizon means: 'terminal' where the remaining time is observed, else 'bootstrap'."""
+
+    learning_rate: float = 1e-3
+    """Adam step size of the actors."""
+    critic_learning_rate: float = 2e-3
+    """Adam step size of the critic; too small a value left SUMO drivers stuck at 'always go'."""
+    anneal_lr: bool = True
+    """Lower both step sizes linearly to 15 % over the run."""
+    num_minibatches: int = 4
+    """Minibatches per epoch."""
+    update_epochs: int = 4
+    """Passes over a rollout for the actors."""
+    critic_epochs: int = 4
+    """Passes over a rollout for the critic."""
+    clip_coef: float = 0.2
+    """PPO's clip range."""
+    norm_adv: bool = True
+    """Divide advantages by their std per rollout; the eps that then acts is logged as policy/effective_eps."""
+    max_grad_norm: float = 0.5
+    """Largest gradient norm, for actors and critic each."""
+    shared_actor: bool = True
+    """One actor for all agents (else one each)."""
+    actor_hidden: tuple[int, ...] = (64, 64)
+    """Hidden layers of an actor (tanh)."""
+    critic_hidden: tuple[int, ...] = (128, 64)
+    """Hidden layers of the critic (ReLU)."""
+    n_atoms: int = 201
+    """Largest number of atoms of the return distribution; the support itself is chosen by the program."""
+
+    risk_clip: float = 3.0
+    """Largest exponent of the entropic influence, continued linearly beyond (keep clip * tau >= 1)."""
+    warmup_fraction: float = 0.05
+    """Share of the run that is risk-neutral and measures the return's std, the unit of tau."""
+    risk_anneal_fraction: float = 0.3
+    """Share of the run over which 1/tau then grows from 0."""
+    return_scale: float | None = None
+    """Unit of tau; measured in the warm-up unless given here."""
+
+    keep: int = 3
+    """Newest checkpoints kept."""
+    save_interval: int = 50
+    """Updates between checkpoints."""
+    log_interval: int = 10
+    """Updates between rows of metrics.csv."""
+    eval_episodes: int = 256
+    """Episodes of the evaluation after training (0: none)."""
+
+    def __post_init__(self):
+        self.measure()
+        for name, low, high in (
+            ("eps", 0, math.inf),
+            ("gamma", 0, 1),
+            ("gae_lambda", 0, 1),
+            ("warmup_fraction", 0, 1),
+            ("risk_anneal_fraction", 0, 1),
+            ("seed", 0, 2**31 - 1),
+            ("num_workers", 0, math.inf),
+            ("eval_episodes", 0, math.inf),
+        ):
+            self._require(low <= getattr(self, name) <= high, name, f"be in [{low}, {high}]")
+        for name in ("learning_rate", "critic_learning_rate", "clip_coef", "max_grad_norm", "risk_clip"):
+            self._require(0 < getattr(self, name) < math.inf, name, "be > 0")
+        for name in ("total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs", "critic_epochs",
+                     "keep", "save_interval", "log_interval"):  # fmt: skip
+            self._require(getattr(self, name) >= 1, name, "be at least 1")
+        self._require(self.n_atoms >= 2, "n_atoms", "be at least 2")
+        self._require(self.return_scale is None or self.return_scale > 0, "return_scale", "be > 0")
+        self._require(all(n >= 1 for n in self.actor_hidden), "actor_hidden", "hold positive widths")
+        self._require(all(n >= 1 for n in self.critic_hidden), "critic_hidden", "hold positive widths")
+        self._require(
+            self.num_workers == 0 or self.num_envs % self.num_workers == 0,
+            "num_workers",
+            f"divide --num-envs {self.num_envs}",
+        )
+        self._require(
+            self.gamma < 1 or self.time_limit == "terminal",
+            "gamma",
+            "be < 1 where time limits are bootstrapped (or use --time-limit terminal)",
+        )
+
+    def _require(self, holds: bool, name: str, rule: str) -> None:
+        if not holds:
+            raise ConfigError(f"--{name.replace('_', '-')} must {rule} (got {getattr(self, name)})")
+
+    def measure(self) -> RiskMeasure:
+        """The risk measure at full strength, `tau` still in units of the return's std."""
+        try:
+            measure = parse_risk(self.risk, self.tau, clip=self.risk_clip)
+            if self.advantage == "nested":
+                measure.utility(0.0)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        return measure
+
+    @property
+    def run_name(self) -> str:
+        """The part of a run folder's name that depends on the settings alone."""
+        risk = "" if self.risk == "entropic" else "__" + self.risk.replace(":", "")
+        return f"{self.env}{risk}__tau{self.tau:g}__eps{self.eps:g}__s{self.seed}"
+
+
+def default_config(env: str, scenario: str = "default") -> TrainConfig:
+    """The recipe of an environment: its settings and the learner's defaults for it."""
+    entry = registry.environment(env)
+    scenarios = registry.load(entry.scenarios)
+    if scenario not in scenarios:
+        raise ConfigError(f"--scenario {scenario} is unknown for --env {env}: use {', '.join(scenarios)}")
+    return registry.load(entry.recipe)(scenario, scenarios[scenario])
+
+
+def to_json(config: TrainConfig) -> str:
+    """Settings as JSON; infinity is written as the string "inf"."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return str(value) if isinstance(value, float) and math.isinf(value) else value
+
+    return json.dumps(plain(dataclasses.asdict(config)), indent=2)
+
+
+def from_json(text: str) -> TrainConfig:
+    """The settings that `to_json` wrote; unknown or missing names raise `ConfigError`."""
+    try:
+        fields = json.loads(text)
+        default = default_config(fields["env"], fields["scenario"])
+        fields["knobs"] = _filled(default.knobs, fields["knobs"])
+        return _filled(default, fields)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ConfigError(
+            f"config.json does not hold the settings of a run ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _filled(default: Any, values: dict[str, Any]) -> Any:
+    """`default` with every field replaced by what JSON kept of it."""
+    names = {field.name for field in dataclasses.fields(default)}
+    if names != set(values):
+        raise ConfigError(f"config.json and this version disagree on: {', '.join(sorted(names ^ set(values)))}")
+    types = typing.get_type_hints(type(default))
+
+    def typed(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(value)
+        return float(value) if types[name] is float else value
+
+    return type(default)(**{name: typed(name, value) for name, value in values.items()})

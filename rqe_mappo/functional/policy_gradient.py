@@ -1,0 +1,46 @@
+"""The clipped policy gradient, per sample: averaging, and leaving out who did not act, is the caller's."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def clipped_surrogate(
+    log_ratio: Float[Tensor, "*batch"], advantage: Float[Tensor, "*batch"], clip: float
+) -> Float[Tensor, "*batch"]:
+    """Loss `-min(r A, clip(r, 1 - clip, 1 + clip) A)`, `r = exp(log_ratio)` the ratio of new to old probability.
+
+    Schulman et al., 'Proximal Policy Optimization Algorithms' (2017), eq. 7, to be minimised.
+    """
+    ratio = log_ratio.exp()
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+
+
+def entropy(logits: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
+    """Entropy `-sum_a pi_a log pi_a` of the softmax of finite `logits`, in nats."""
+    log_probs = logits.log_softmax(-1)
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+def approx_kl(log_ratio: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Estimate `(r - 1) - log r >= 0` of KL(old || new) from one sample of the old policy (Schulman's k3)."""
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def normalise(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """`x` with mean 0 and standard deviation 1 over all entries; zeros where all are equal."""
+    return (x - x.mean()) / (x.std(correction=0) + 1e-8)
+
+
+def mixture(
+    probs: Sequence[Float[Tensor, "*batch actions"]], weights: Sequence[float]
+) -> Float[Tensor, "*batch actions"]:
+    """`sum_k w_k pi_k`: before each action draw which policy acts; weights are non-negative and sum to 1."""
+    if len(probs) != len(weights):
+        raise ValueError(f"a mixture needs one weight a policy (got {len(weights)} for {len(probs)})")
+    if min(weights, default=-1) < 0 or not math.isclose(sum(weights), 1, abs_tol=1e-6):
+        raise ValueError(f"a mixture's weights must be non-negative and sum to 1 (got {list(weights)})")
+    return torch.stack([weight * each for weight, each in zip(weights, probs, strict=True)]).sum(0)

@@ -1,0 +1,79 @@
+"""Targets and advantages along trajectories: time is the first axis `[T, ...]`, every other axis is a batch.
+
+`terminated` stops bootstrapping: the return ends with that reward. `ended` (terminated or truncated) cuts the trace:
+nothing of what follows belongs to the episode. `next_*[t]` is what step t led to, before any reset.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rqe_mappo.functional import categorical
+
+
+def identity(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """The risk-neutral utility."""
+    return x
+
+
+def gae(
+    reward: Float[Tensor, " time *batch"],
+    value: Float[Tensor, " time *batch"],
+    next_value: Float[Tensor, " time *batch"],
+    terminated: Bool[Tensor, " time *batch"],
+    ended: Bool[Tensor, " time *batch"],
+    gamma: float,
+    lam: float,
+    utility: Callable[[Tensor], Tensor] = identity,
+) -> Float[Tensor, " time *batch"]:
+    """Generalised advantage `A_t = u(delta_t) + gamma lam A_{t+1}`, `delta_t = r_t + gamma V_{t+1} - V_t`.
+
+    With u the identity, Schulman et al., 'High-Dimensional Continuous Control Using GAE' (2016), eq. 16; with a risk
+    measure's utility, the advantage of the nested measure (Shen et al., 'Risk-Sensitive Reinforcement Learning', 2014).
+    """
+    advantage = utility(reward + gamma * next_value * ~terminated - value)
+    decay = (gamma * lam * ~ended).unbind()
+    rows = list(advantage.unbind())
+    for t in reversed(range(len(rows) - 1)):
+        rows[t] = torch.addcmul(rows[t], decay[t], rows[t + 1])
+    return torch.stack(rows)
+
+
+def lambda_targets(
+    atoms: Float[Tensor, " atoms"],
+    reward: Float[Tensor, " time *batch"],
+    next_probs: Float[Tensor, " time *batch atoms"],
+    terminated: Bool[Tensor, " time *batch"],
+    ended: Bool[Tensor, " time *batch"],
+    gamma: float,
+    lam: float,
+) -> Float[Tensor, " time *batch atoms"]:
+    """Laws of the lambda-return, `q_t = Pi[r_t + gamma ((1 - lam) p_{t+1} + lam q_{t+1})]`, Pi the projection.
+
+    A mixture of the n-step target laws with weights `(1 - lam) lam^(n-1)`; its mean is the scalar lambda-return
+    within the support. At `ended` and at the last step the mixture is `next_probs` alone, where `terminated` the
+    target is the Dirac at `r_t`. Each projection off the grid widens the law a little; an aligned support avoids it.
+    """
+    discount = gamma * (~terminated).to(reward.dtype)
+    trace = (lam * ~ended)[..., None].to(reward.dtype).unbind()
+    targets = []
+    mixture = next_probs[-1]
+    for t in reversed(range(len(trace))):
+        if targets:
+            mixture = torch.lerp(next_probs[t], targets[-1], trace[t])
+        targets.append(categorical.project(atoms, mixture, reward[t], discount[t]))
+    return torch.stack(targets[::-1])
+
+
+def influence_advantage(
+    influence: Float[Tensor, "*batch atoms"],
+    target_probs: Float[Tensor, "*batch atoms"],
+    probs: Float[Tensor, "*batch atoms"],
+) -> Float[Tensor, "*batch"]:
+    """`sum_i psi_i (q_i - p_i)`: how much the target law q is better than the critic's p, in the eyes of a measure.
+
+    With the risk-neutral psi and lambda-targets it is `gae` of the critic's means.
+    """
+    return (influence * (target_probs - probs)).sum(-1)

@@ -1,0 +1,104 @@
+"""What a run writes while it trains: metrics.csv, TensorBoard events, and one calm line of progress."""
+
+import csv
+import io
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from rqe_mappo.checkpoint import write_atomically
+from rqe_mappo.statistics import cvar
+
+INCIDENTS = {"collision": "collisions", "fell": "falls", "timed_out": "time-outs"}
+LINES_PER_RUN = 20
+
+
+def summarise(episodes: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    """Scalars of finished episodes, one sample per agent that took part; empty if none finished."""
+    if not episodes:
+        return {}
+    took_part = np.concatenate([record["length"] for record in episodes]) > 0
+    returns = np.concatenate([record["return"] for record in episodes])[took_part]
+    scalars = {
+        "charts/episodic_return": float(returns.mean()),
+        "charts/episodic_return_std": float(returns.std()),
+        "charts/cvar05": float(cvar(returns, 0.05)),
+        "charts/episodic_length": float(np.concatenate([record["length"] for record in episodes])[took_part].mean()),
+        "charts/episodes": float(sum(len(record["copy"]) for record in episodes)),
+    }
+    for key, name in INCIDENTS.items():
+        if key in episodes[0]:
+            scalars[f"charts/{name}"] = float(np.concatenate([record[key] for record in episodes])[took_part].mean())
+    return scalars
+
+
+class RunLog:
+    """Rows for metrics.csv and TensorBoard, and progress for whoever watches."""
+
+    def __init__(self, run: Path, start: int, total: int):
+        self.path, self.total, self.last = run / "metrics.csv", total, start
+        self.columns = self._forget_after(start)
+        self.writer = SummaryWriter(str(run), purge_step=start or None)
+        self.began, self.start = time.monotonic(), start
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total, initial=start, unit="step", unit_scale=True, dynamic_ncols=True, smoothing=0.1)
+        self.next_line = start
+
+    def _forget_after(self, start: int) -> list[str]:
+        """Drop rows later than the checkpoint that the run goes on from; gives the columns there are."""
+        if not self.path.is_file():
+            return []
+        with open(self.path, newline="") as file:
+            rows = list(csv.reader(file))
+        if not rows:
+            return []
+        kept = [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= start]
+        text = io.StringIO()
+        csv.writer(text).writerows([rows[0], *kept])
+        write_atomically(self.path, text.getvalue().encode())
+        return rows[0]
+
+    def row(self, step: int, scalars: dict[str, float]) -> None:
+        """Append one row at `step`; scalars that it lacks are left empty."""
+        if not self.columns:
+            self.columns = ["global_step", *scalars]
+            with open(self.path, "w", newline="") as file:
+                csv.writer(file).writerow(self.columns)
+        with open(self.path, "a", newline="") as file:
+            values = [scalars.get(name) for name in self.columns[1:]]
+            csv.writer(file).writerow([step, *("" if value is None else f"{value:.6g}" for value in values)])
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, step)
+
+    def progress(self, step: int, scalars: dict[str, float]) -> None:
+        """Show where the run is: a live bar on a terminal, else about twenty lines a run."""
+        words = [f"return {scalars['charts/episodic_return']:.2f}"] if "charts/episodic_return" in scalars else []
+        if words:
+            words.append(f"CVaR5 {scalars['charts/cvar05']:.2f}")
+            words += [f"{name} {scalars[f'charts/{name}']:.3f}" for name in ("collisions", "falls")
+                      if f"charts/{name}" in scalars]  # fmt: skip
+        if self.bar is not None:
+            self.bar.set_postfix_str("  ".join(words), refresh=False)
+            self.bar.update(step - self.last)
+            self.last = step
+        elif step >= self.next_line:
+            speed = (step - self.start) / (time.monotonic() - self.began)
+            left = max(0, self.total - step) / max(speed, 1e-9)
+            share = min(1.0, step / self.total)
+            text = f"{share:4.0%}  {step:>11,} steps  {speed:>8,.0f}/s  {'  '.join(words)}"
+            print(f"{text}  {int(left // 60)}:{int(left % 60):02d} left", flush=True)
+            self.next_line = step + self.total / LINES_PER_RUN
+
+    def say(self, text: str) -> None:
+        """A line that does not break the bar."""
+        tqdm.write(text) if self.bar is not None else print(text, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.writer.close()

@@ -1,0 +1,89 @@
+"""Networks: decentralised actors and the centralised categorical critic, on rows of agents."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """All that is needed to build a run's networks again."""
+
+    obs_dim: int
+    state_dim: int
+    n_actions: int
+    n_agents: int
+    n_atoms: int
+    actor_hidden: tuple[int, ...]
+    critic_hidden: tuple[int, ...]
+    shared_actor: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def mlp(sizes: Sequence[int], activation: type[nn.Module], last_gain: float) -> nn.Sequential:
+    """Linear layers of the given sizes, orthogonal weights, zero biases; `last_gain` scales the output layer."""
+    layers: list[nn.Module] = []
+    for index, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        last = index == len(sizes) - 2
+        linear = nn.Linear(n_in, n_out)
+        nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5)
+        nn.init.zeros_(linear.bias)
+        layers += [linear] if last else [linear, activation()]
+    return nn.Sequential(*layers)
+
+
+class Actor(nn.Module):
+    """Action logits from one agent's observation: one network for all agents, or one each."""
+
+    def __init__(self, shapes: Shapes):
+        super().__init__()
+        sizes = (shapes.obs_dim, *shapes.actor_hidden, shapes.n_actions)
+        self.n_actions = shapes.n_actions
+        self.nets = nn.ModuleList(
+            mlp(sizes, nn.Tanh, last_gain=0.01) for _ in range(1 if shapes.shared_actor else shapes.n_agents)
+        )
+
+    def forward(self, obs: Float[Tensor, "*rows obs"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
+        """`agent`: which agent each row belongs to (0 to A - 1)."""
+        if len(self.nets) == 1:
+            return self.nets[0](obs)
+        logits = obs.new_empty(*obs.shape[:-1], self.n_actions)
+        for index, net in enumerate(self.nets):
+            rows = agent == index
+            logits[rows] = net(obs[rows])
+        return logits
+
+
+def sample(logits: Float[Tensor, "*rows actions"], uniform: Float[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
+    """Actions by inversion of the cumulative probabilities: one uniform number a row, equal on every device."""
+    cumulative = logits.softmax(-1).cumsum(-1)
+    return (cumulative < uniform[..., None]).sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+class Critic(nn.Module):
+    """Logits of the return's distribution from the global state and the agent's identity.
+
+    The initial distribution is a bell around zero return, an eighth of the support wide: a uniform one would put
+    enough mass on the lowest atoms to decide every risk-averse value.
+    """
+
+    def __init__(self, shapes: Shapes, atoms: Float[Tensor, "atoms"]):
+        super().__init__()
+        self.n_agents = shapes.n_agents
+        inputs = shapes.state_dim + (shapes.n_agents if shapes.n_agents > 1 else 0)
+        self.net = mlp((inputs, *shapes.critic_hidden, shapes.n_atoms), nn.ReLU, last_gain=0.1)
+        self.register_buffer("atoms", atoms)
+        width = (atoms[-1] - atoms[0]) / 8
+        with torch.no_grad():
+            self.net[-1].bias.copy_(-0.5 * (atoms / width) ** 2)
+
+    def forward(self, state: Float[Tensor, "*rows state"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows atoms"]:
+        if self.n_agents > 1:
+            state = torch.cat((state, nn.functional.one_hot(agent, self.n_agents).to(state.dtype)), -1)
+        return self.net(state)

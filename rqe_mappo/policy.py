@@ -1,0 +1,142 @@
+"""A trained policy for those who deploy it: load, act, look at the learned return distribution."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rqe_mappo.checkpoint import CheckpointError, load_policy_file
+from rqe_mappo.functional import categorical
+from rqe_mappo.functional.risk import RiskMeasure, parse_risk
+from rqe_mappo.nets import Actor, Critic, Shapes, sample
+
+
+@dataclass(frozen=True)
+class ReturnDistribution:
+    """What the critic expects of the return: probabilities `[..., N]` on `atoms` `[N]`, in the unit of the reward."""
+
+    atoms: Float[Tensor, "N"]
+    log_probs: Float[Tensor, "*rows N"]
+
+    @property
+    def probs(self) -> Float[Tensor, "*rows N"]:
+        return self.log_probs.exp()
+
+    @property
+    def mean(self) -> Float[Tensor, "*rows"]:
+        return categorical.mean(self.atoms, self.probs)
+
+    @property
+    def std(self) -> Float[Tensor, "*rows"]:
+        return categorical.variance(self.atoms, self.probs).sqrt()
+
+    def quantile(self, level: float) -> Float[Tensor, "*rows"]:
+        """The smallest atom at which the cumulative probability reaches `level`."""
+        return categorical.quantile(self.atoms, self.probs, level)
+
+    def value(self, measure: RiskMeasure) -> Float[Tensor, "*rows"]:
+        """The risk value under `measure`, whose tau is in the unit of the reward."""
+        return measure.value(self.atoms, self.log_probs)
+
+
+class Policy:
+    """Actors and critic of one run.
+
+    >>> policy = Policy.load("runs/sumo__tau0.3__eps0.01__s1__20261120-120000")
+    >>> actions = policy.act(observations)  # an array, or a dict of agents as in PettingZoo
+    """
+
+    def __init__(self, content: dict[str, Any], device: str = "cpu"):
+        """From the contents of a policy file; prefer `Policy.load`."""
+        self.device = torch.device(device)
+        self.agents: tuple[str, ...] = tuple(content["agents"])
+        self.config_json: str = content["config"]
+        self.timesteps: int = content["timesteps"]
+        self.return_scale: float | None = content["return_scale"]
+        shapes = content["shapes"]
+        self.shapes = Shapes(**{**shapes, **{name: tuple(shapes[name]) for name in ("actor_hidden", "critic_hidden")}})
+        risk = content["risk"]
+        self.measure = parse_risk(risk["name"], risk["tau"], clip=risk["clip"])
+        """The risk measure the policy was trained for, its tau in units of `return_scale`."""
+        self.actor = Actor(self.shapes)
+        self.critic = Critic(self.shapes, torch.zeros(self.shapes.n_atoms))
+        self.actor.load_state_dict(content["actor"])
+        self.critic.load_state_dict(content["critic"])
+        self.actor.to(self.device).eval()
+        self.critic.to(self.device).eval()
+        self.generator = torch.Generator().manual_seed(0)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> "Policy":
+        """From a run folder (its newest checkpoint) or a policy file. Executes nothing that the file holds.
+
+        Raises CheckpointError, with one line, for whatever is no policy of ours.
+        """
+        content = load_policy_file(path, device)
+        try:
+            return cls(content, device)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            reason = str(error).split("\n")[0]
+            raise CheckpointError(
+                f"{path} does not hold a whole policy ({type(error).__name__}: {reason}): use another checkpoint"
+            ) from None
+
+    def seed(self, seed: int) -> None:
+        """Seed the draws of `act`."""
+        self.generator.manual_seed(seed)
+
+    @torch.no_grad()
+    def act(self, obs: Any, agent: Any = 0, deterministic: bool = False) -> Any:
+        """Actions for observations, drawn from the policy, or its most probable ones if `deterministic`.
+
+        obs: array `[..., D]`, with `agent` the index of each row's agent (an int, or an array of shape `[...]`);
+            or a dict from agent names to arrays `[D]`, as a PettingZoo environment gives.
+        Returns an int64 array `[...]`, an int for a single row, or a dict of ints.
+        """
+        if isinstance(obs, dict):
+            if not obs:
+                return {}
+            index = np.array([self.agents.index(name) for name in obs])
+            actions = self.act(np.stack(list(obs.values())), index, deterministic)
+            return {name: int(action) for name, action in zip(obs, actions, strict=True)}
+        logits = self._logits(obs, agent)
+        if deterministic:
+            actions = logits.argmax(-1)
+        else:
+            uniform = torch.rand(logits.shape[:-1], generator=self.generator).to(self.device)
+            actions = sample(logits, uniform)
+        return actions.cpu().numpy() if actions.ndim else int(actions)
+
+    @torch.no_grad()
+    def probabilities(self, obs: Any, agent: Any = 0) -> np.ndarray:
+        """Action probabilities `[..., actions]` for observations `[..., D]`."""
+        return self._logits(obs, agent).softmax(-1).cpu().numpy()
+
+    @torch.no_grad()
+    def distribution(self, state: Any, agent: Any = 0) -> ReturnDistribution:
+        """The learned distribution of the return from states `[..., S]`, as the critic of `agent` sees them."""
+        rows = self._rows(state, self.shapes.state_dim, "state")
+        logits = self.critic(rows, self._agents(agent, rows))
+        return ReturnDistribution(self.critic.atoms, logits.log_softmax(-1))
+
+    @torch.no_grad()
+    def value(self, state: Any, agent: Any = 0) -> Float[Tensor, "*rows"]:
+        """V_tau of states `[..., S]` under the measure the policy was trained for."""
+        return self.distribution(state, agent).value(self.measure.scaled(self.return_scale or 1.0))
+
+    def _logits(self, obs: Any, agent: Any) -> Tensor:
+        rows = self._rows(obs, self.shapes.obs_dim, "observation")
+        return self.actor(rows, self._agents(agent, rows))
+
+    def _rows(self, values: Any, width: int, what: str) -> Tensor:
+        rows = torch.as_tensor(np.asarray(values, dtype=np.float32)).to(self.device)
+        if rows.ndim == 0 or rows.shape[-1] != width:
+            raise ValueError(f"{what} must have {width} features in its last axis (got shape {tuple(rows.shape)})")
+        return rows
+
+    def _agents(self, agent: Any, rows: Tensor) -> Tensor:
+        return torch.as_tensor(np.array(agent), device=self.device).expand(rows.shape[:-1])

@@ -1,0 +1,46 @@
+"""Names on the command line and what they stand for, imported only when asked for."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where an environment's parts are found, each as `module:name`.
+
+    factory: `factory(knobs, num_envs)` gives a `BatchedEnv`.
+    scenarios: dict of named settings (frozen dataclasses), one of them "default".
+    recipe: `recipe(scenario, knobs)` gives the `TrainConfig` with the learner's defaults for this environment.
+    """
+
+    factory: str
+    scenarios: str
+    recipe: str
+
+
+ENVIRONMENTS = {
+    "cartpole": Environment(
+        factory="rqe_mappo.envs.risky_cartpole:BatchedRiskyCartPole",
+        scenarios="rqe_mappo.envs.risky_cartpole:SCENARIOS",
+        recipe="rqe_mappo.recipes:cartpole",
+    ),
+    "sumo": Environment(
+        factory="rqe_mappo.envs.sumo_intersection:BatchedIntersection",
+        scenarios="rqe_mappo.envs.sumo_intersection:SCENARIOS",
+        recipe="rqe_mappo.recipes:sumo",
+    ),
+}
+
+
+def environment(name: str) -> Environment:
+    """The entry of `name`; ValueError with the known names otherwise."""
+    if name not in ENVIRONMENTS:
+        raise ValueError(f"--env {name} is unknown: use {' or '.join(ENVIRONMENTS)}")
+    return ENVIRONMENTS[name]
+
+
+def load(path: str) -> Any:
+    """The object at `module:name`."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,93 @@
+"""One collector for all environments: T decisions of E copies with A agents each, as tensors `[T, E, A, ...]`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rqe_mappo.envs.batched import BatchedEnv, Observed
+from rqe_mappo.nets import Actor, sample
+
+
+@dataclass
+class Rollout:
+    """What the learner sees of T steps; rows with `active` False hold nothing.
+
+    next_state: what the critic sees after the last step.
+    final_state: what it sees after each truncation, in the order of `truncated.nonzero()`.
+    """
+
+    obs: Float[Tensor, "T E A D"]
+    state: Float[Tensor, "T E A S"]
+    action: Int[Tensor, "T E A"]
+    log_prob: Float[Tensor, "T E A"]
+    reward: Float[Tensor, "T E A"]
+    active: Bool[Tensor, "T E A"]
+    terminated: Bool[Tensor, "T E A"]
+    truncated: Bool[Tensor, "T E A"]
+    next_state: Float[Tensor, "E A S"]
+    final_state: Float[Tensor, "M S"]
+
+
+class Collector:
+    """Steps the environments with the current actors and keeps what the learner needs.
+
+    Random numbers are drawn on the CPU, so that runs on different devices see the same ones.
+    """
+
+    def __init__(self, env: BatchedEnv, num_steps: int, device: torch.device, generator: torch.Generator):
+        self.env, self.num_steps, self.device, self.generator = env, num_steps, device, generator
+        e, a = env.num_envs, len(env.possible_agents)
+        self.agent = torch.arange(a, device=device).expand(e, a)
+        self.observed: Observed | None = None
+
+    def start(self, observed: Observed) -> None:
+        """Go on from what the environment shows after `reset` or `restore`."""
+        self.observed = observed
+
+    @torch.no_grad()
+    def collect(self, actor: Actor) -> tuple[Rollout, list[dict[str, np.ndarray]]]:
+        """A rollout, and the records of the episodes that ended in it."""
+        env, device = self.env, self.device
+        e, a = env.num_envs, len(env.possible_agents)
+
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(self.num_steps, e, a, *shape, dtype=dtype)
+
+        kept: dict[str, Any] = {
+            "obs": empty(env.observation_space.shape[0]),
+            "state": empty(env.state_space.shape[0]),
+            "reward": empty(),
+            **{name: empty(dtype=torch.bool) for name in ("active", "terminated", "truncated")},
+        }
+        action = torch.empty(self.num_steps, e, a, dtype=torch.int64, device=device)
+        log_prob = torch.empty(self.num_steps, e, a, device=device)
+        final_states, episodes = [], []
+        for t in range(self.num_steps):
+            seen = self.observed
+            for name in ("obs", "state", "active"):
+                kept[name][t] = torch.from_numpy(getattr(seen, name))
+            logits = actor(kept["obs"][t].to(device), self.agent)
+            uniform = torch.rand(e, a, generator=self.generator).to(device)
+            action[t] = sample(logits, uniform)
+            log_prob[t] = logits.log_softmax(-1).gather(-1, action[t][..., None]).squeeze(-1)
+            step = env.step(action[t].cpu().numpy())
+            for name in ("reward", "terminated", "truncated"):
+                kept[name][t] = torch.from_numpy(getattr(step, name))
+            if len(step.final_state):
+                final_states.append(torch.from_numpy(step.final_state.copy()))
+            if len(step.episodes["copy"]):
+                episodes.append(step.episodes)
+            self.observed = step
+        final_state = torch.cat(final_states) if final_states else torch.empty(0, env.state_space.shape[0])
+        rollout = Rollout(
+            **{name: value.to(device) for name, value in kept.items()},
+            action=action,
+            log_prob=log_prob,
+            next_state=torch.from_numpy(self.observed.state.copy()).to(device),
+            final_state=final_state.to(device),
+        )
+        return rollout, episodes

@@ -1,0 +1,179 @@
+"""Whatever the user gets wrong ends in one line that names it and the mend, exit code 2, and nothing lost."""
+
+import os
+import pickle
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rqe_mappo import checkpoint, cli
+from rqe_mappo.checkpoint import CheckpointError
+from rqe_mappo.config import default_config
+from rqe_mappo.policy import Policy
+from rqe_mappo.train import train
+
+SMALL = {"total_timesteps": 256, "num_envs": 4, "num_steps": 16, "eval_episodes": 0, "n_atoms": 11}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished run of a few hundred decisions."""
+    return train(replace(default_config("cartpole"), **SMALL, out=str(tmp_path_factory.mktemp("runs") / "run")))
+
+
+def complaint(capsys, command, *args: str) -> str:
+    """The one line that `command` says, and its exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        command(list(args))
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "Traceback" not in said.err, said.err
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--tau", "0"], ["--tau", "must be > 0", "inf"]),
+        (["--tau", "-1"], ["--tau", "must be > 0", "-1"]),
+        (["--tau", "nan"], ["--tau", "nan"]),
+        (["--tau", "abc"], ["--tau", "abc"]),
+        (["--eps", "-0.1"], ["--eps"]),
+        (["--env", "chess"], ["--env chess", "cartpole"]),
+        (["--env"], ["--env"]),
+        (["--scenario", "moon"], ["--scenario moon", "default"]),
+        (["--risk", "luck"], ["--risk luck", "entropic"]),
+        (["--risk", "cvar:2"], ["--risk", "cvar"]),
+        (["--risk", "cvar:0.1", "--advantage", "nested"], ["--advantage", "nested"]),
+        (["--advantage", "magic"], ["--advantage", "magic"]),
+        (["--taus", "1"], ["--taus"]),
+        (["--gamma", "1.5"], ["--gamma", "1.5"]),
+        (["--gamma", "1", "--time-limit", "bootstrap"], ["--gamma", "--time-limit terminal"]),
+        (["--num-envs", "5", "--num-workers", "2"], ["--num-workers", "5"]),
+        (["--total-timesteps", "0"], ["--total-timesteps"]),
+        (["--device", "toaster"], ["--device toaster", "cpu"]),
+        (["--gust-steps", "-1"], ["gust"]),
+    ],
+)
+def test_wrong_flag(capsys, args, words):
+    said = complaint(capsys, cli.train, *(["--env", "cartpole"] if "--env" not in args else []), *args)
+    for word in words:
+        assert word in said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_where_there_is_none(capsys, tmp_path):
+    out = tmp_path / "run"
+    said = complaint(capsys, cli.train, "--env", "cartpole", "--device", "cuda", "--out", str(out))
+    assert "--device cuda" in said and "use cpu" in said
+    assert not out.exists()
+
+
+def test_missing_sumo(capsys, monkeypatch, tmp_path):
+    for name in ("sumo", "libsumo", "sumolib"):
+        monkeypatch.setitem(sys.modules, name, None)
+    said = complaint(capsys, cli.train, "--env", "sumo", "--out", str(tmp_path / "run"))
+    assert "pip install" in said and "rqe-mappo[sumo]" in said
+
+
+def test_out_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    said = complaint(capsys, cli.train, "--env", "cartpole", "--out", str(tmp_path / "file" / "run"))
+    assert "--out" in said and "another folder" in said
+
+
+def test_out_that_holds_a_run_is_not_overwritten(capsys, run):
+    before = (run / "latest").read_text()
+    said = complaint(capsys, cli.train, "--env", "cartpole", "--out", str(run))
+    assert "--resume" in said
+    assert (run / "latest").read_text() == before
+
+
+def test_resume_without_run_or_checkpoint(capsys, tmp_path, run):
+    assert "config.json" in complaint(capsys, cli.train, "--resume", str(tmp_path / "nothing"))
+    (tmp_path / "config.json").write_text((run / "config.json").read_text())
+    assert "holds no checkpoint" in complaint(capsys, cli.train, "--resume", str(tmp_path))
+
+
+def test_resume_refuses_other_settings(capsys, run):
+    assert "--gamma" in complaint(capsys, cli.train, "--resume", str(run), "--gamma", "0.9")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"env": "cartpole"}', '{"env": "moon", "scenario": "default"}'])
+def test_damaged_config(capsys, tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    complaint(capsys, cli.train, "--resume", str(tmp_path))
+
+
+class Bomb:
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+def damaged(kind: str, good: Path, folder: Path) -> Path:
+    path = folder / f"{kind}.policy.pt"
+    if kind == "pickle bomb":
+        path.write_bytes(pickle.dumps(Bomb(folder / "boom")))
+    elif kind == "torch bomb":
+        torch.save({"format": checkpoint.POLICY_FORMAT, "actor": Bomb(folder / "boom")}, path)
+    elif kind == "truncated":
+        path.write_bytes(good.read_bytes()[:-500])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("not a checkpoint")
+    elif kind == "foreign":
+        torch.save({"state_dict": {"weight": torch.zeros(3)}}, path)
+    elif kind == "without actor":
+        content = torch.load(good, weights_only=True)
+        del content["actor"]
+        torch.save(content, path)
+    elif kind == "other shapes":
+        content = torch.load(good, weights_only=True)
+        content["shapes"]["obs_dim"] = 77
+        torch.save(content, path)
+    return path
+
+
+KINDS = ["pickle bomb", "torch bomb", "truncated", "empty", "text", "foreign", "without actor", "other shapes"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_foreign_or_malicious_checkpoint(capsys, tmp_path, run, kind):
+    path = damaged(kind, checkpoint.newest(run)[0], tmp_path)
+    with pytest.raises(CheckpointError, match="checkpoint"):
+        Policy.load(path)
+    assert str(path) in complaint(capsys, cli.evaluate, str(path))
+    assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize("kind", ["pickle bomb", "truncated"])
+def test_damaged_training_state(capsys, tmp_path, run, kind):
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for path in run.rglob("*"):
+        if path.is_file():
+            (copy / path.relative_to(run)).parent.mkdir(exist_ok=True)
+            (copy / path.relative_to(run)).write_bytes(path.read_bytes())
+    training = checkpoint.newest(copy)[1]
+    damaged(kind, training, tmp_path).replace(training)
+    said = complaint(capsys, cli.train, "--resume", str(copy), "--total-timesteps", "1000")
+    assert training.name in said
+    assert not (tmp_path / "boom").exists()
+
+
+def test_eval_of_nothing(capsys, tmp_path):
+    assert "does not exist" in complaint(capsys, cli.evaluate, str(tmp_path / "nothing"))
+    assert "--episodes" in complaint(capsys, cli.evaluate, str(tmp_path), "--episodes", "0")
+
+
+def test_observation_of_the_wrong_width(run):
+    policy = Policy.load(run)
+    with pytest.raises(ValueError, match="observation must have 6 features"):
+        policy.act([0.0, 1.0])

@@ -1,0 +1,268 @@
+"""The loop as a whole, on the toy environment and on CartPole."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rqe_mappo import checkpoint, registry, vector
+from rqe_mappo.config import default_config
+from rqe_mappo.evaluate import chooser, copies_for, play
+from rqe_mappo.learner import Learner, RiskSchedule, choose_support
+from rqe_mappo.policy import Policy
+from rqe_mappo.rollout import Collector
+from rqe_mappo.train import Interrupted, StopRequest, build, train
+from tests import toy
+
+
+@pytest.fixture(autouse=True)
+def toy_environment(monkeypatch):
+    monkeypatch.setitem(registry.ENVIRONMENTS, "toy", toy.ENTRY)
+
+
+def toy_config(tmp_path: Path, **changes):
+    config = default_config("toy")
+    knobs = {name: changes.pop(name) for name in ("n_agents", "leave_probability") if name in changes}
+    return replace(config, knobs=replace(config.knobs, **knobs), out=str(tmp_path / "run"), **changes)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    content = checkpoint.load_policy_file(run)
+    return {f"{net}.{name}": value for net in ("actor", "critic") for name, value in content[net].items()}
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def collected(config, steps=1):
+    env = vector.make(config.env, config.knobs, config.num_envs)
+    run = build(config, Path("unused"), env)
+    run.collector.start(env.reset(config.seed))
+    for _ in range(steps):
+        rollout, episodes = run.collector.collect(run.learner.actor)
+    return run, rollout, episodes
+
+
+@pytest.mark.parametrize("agents", [1, 2, 5])
+@pytest.mark.parametrize("shared", [True, False])
+def test_any_number_of_agents_learns_to_earn(tmp_path, agents, shared):
+    config = toy_config(tmp_path, n_agents=agents, shared_actor=shared, total_timesteps=4000 * agents, tau=0.5, eps=0.0)
+    policy = Policy.load(train(config))
+    obs = np.array([[0.2, agent / agents] for agent in range(agents)], np.float32)
+    assert (policy.probabilities(obs, np.arange(agents))[:, 1] > 0.8).all()
+
+
+def test_every_row_belongs_to_an_agent_that_acted(tmp_path):
+    _, rollout, _ = collected(toy_config(tmp_path))
+    ended = rollout.terminated | rollout.truncated
+    assert not (ended & ~rollout.active).any()
+    assert not (rollout.terminated & rollout.truncated).any()
+    assert len(rollout.final_state) == int(rollout.truncated.sum())
+    went_on = rollout.active[:-1] & ~ended[:-1]
+    assert rollout.active[1:][went_on].all()
+
+
+def test_what_inactive_agents_hold_changes_nothing(tmp_path):
+    config = toy_config(tmp_path, leave_probability=0.4)
+    results = []
+    for junk in (0.0, 1e6):
+        run, rollout, _ = collected(config)
+        empty = ~rollout.active
+        assert empty.any()
+        rollout.obs[empty], rollout.state[empty], rollout.log_prob[empty] = junk, 1.0, -junk
+        rollout.action[empty] = 1
+        run.learner.update(rollout, RiskSchedule(replace(config, return_scale=1.0)).measure(1.0), 0.0)
+        results.append({**run.learner.actor.state_dict(), **run.learner.critic.state_dict()})
+    assert_equal(*results)
+
+
+def test_truncation_bootstraps_and_termination_does_not(tmp_path):
+    config = toy_config(tmp_path, leave_probability=0.0, gae_lambda=0.0, gamma=0.9)
+    run, rollout, _ = collected(config)
+    assert rollout.truncated.any()
+    measure = RiskSchedule(replace(config, return_scale=1.0)).measure(0.0)
+    before = run.learner._targets(rollout, measure)[0].target
+    rollout.final_state += 5.0
+    moved = (run.learner._targets(rollout, measure)[0].target - before).abs().sum(-1) > 1e-6
+    assert torch.equal(moved, rollout.truncated[rollout.active])
+    terminal = replace(config, time_limit="terminal")
+    learner = Learner(terminal, run.learner.shapes, run.learner.critic.atoms, run.generator)
+    target = learner._targets(rollout, measure)[0].target[rollout.truncated[rollout.active]]
+    assert torch.allclose((target > 0).sum(-1).float(), torch.ones(len(target)), atol=1.0)
+
+
+def test_support_holds_every_return_and_lies_on_the_rewards_grid(tmp_path):
+    config = toy_config(tmp_path, gamma=1.0, time_limit="terminal")
+    env = toy.Toy(config.knobs, 1)
+    atoms = choose_support(config, env)
+    assert atoms[0] <= 0 and atoms[-1] >= 6
+    assert torch.allclose(torch.remainder(atoms, 0.5), torch.zeros(len(atoms)))
+    bootstrapped = choose_support(replace(config, gamma=0.9, time_limit="bootstrap"), env)
+    assert bootstrapped[-1] == pytest.approx(5.0) and len(bootstrapped) == config.n_atoms
+
+
+def test_unit_of_tau_is_measured_once_and_then_frozen(tmp_path):
+    schedule = RiskSchedule(toy_config(tmp_path, tau=2.0, warmup_fraction=0.1, risk_anneal_fraction=0.5))
+    first, second = torch.full((200,), 7.0), torch.tensor([1.0, 3.0]).repeat(100)
+    schedule.observe(first, 0.01)
+    assert schedule.return_scale is None
+    schedule.observe(second, 0.1)
+    assert schedule.return_scale == pytest.approx(1.0)
+    schedule.observe(first, 0.5)
+    assert schedule.return_scale == pytest.approx(1.0)
+    assert schedule.measure(1.0).tau == pytest.approx(2.0)
+    assert 1 / schedule.measure(0.35).tau == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_run_ends_bitwise_equal_to_the_unbroken_one(tmp_path, workers):
+    whole = replace(
+        default_config("cartpole"), total_timesteps=6 * 256, num_envs=8, num_steps=32, save_interval=1, log_interval=1,
+        num_workers=workers, out=str(tmp_path / "whole"), n_atoms=21,
+    )  # fmt: skip
+    unbroken = weights(train(whole))
+    stopped = replace(whole, out=str(tmp_path / "stopped"))
+    interrupt_after(stopped, updates=3)
+    resumed = train(stopped, resume=Path(stopped.out))
+    assert_equal(unbroken, weights(resumed))
+    rows = [list(csv.DictReader(open(run / "metrics.csv"))) for run in (tmp_path / "whole", resumed)]
+    assert [row["charts/episodic_return"] for row in rows[0]] == [row["charts/episodic_return"] for row in rows[1]]
+
+
+def interrupt_after(config, updates: int) -> None:
+    """Train until the given number of updates, then interrupt as Ctrl-C would."""
+    update = Learner.update
+    calls = []
+
+    def counted(self, *args):
+        calls.append(None)
+        if len(calls) == updates:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted, match="--resume"):
+        patch.setattr(Learner, "update", counted)
+        train(config)
+
+
+def test_second_interrupt_acts_at_once():
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_run_killed_at_random_moments_always_goes_on(tmp_path):
+    run = tmp_path / "run"
+    flags = [
+        "--num-envs",
+        "8",
+        "--num-steps",
+        "32",
+        "--save-interval",
+        "1",
+        "--log-interval",
+        "1",
+        "--eval-episodes",
+        "0",
+    ]
+    command = [sys.executable, "-m", "rqe_mappo.cli", "train"]
+    moments = random.Random(0)
+
+    def start(args):
+        return subprocess.Popen(command + args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    process = start(["--env", "cartpole", *flags, "--total-timesteps", "100000000", "--out", str(run)])
+    steps = []
+    for _ in range(3):
+        wait_for_progress(process, run, steps[-1] if steps else -1)
+        time.sleep(moments.random() * 0.2)
+        process.kill()
+        process.wait()
+        steps.append(checkpoint.load_policy_file(run)["timesteps"])
+        process = start(["--resume", str(run)])
+    wait_for_progress(process, run, steps[-1])
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 130
+    assert "--resume" in process.stderr.read()
+    assert steps == sorted(steps)
+
+
+def wait_for_progress(process, run: Path, beyond: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        if (run / "latest").is_file() and int((run / "latest").read_text().split("_")[1]) > beyond:
+            return
+        time.sleep(0.02)
+    raise AssertionError("no checkpoint within a minute")
+
+
+def test_workers_give_the_same_trajectories_as_the_copies_they_hold(tmp_path):
+    config = toy_config(tmp_path)
+    spread = vector.make("cartpole", default_config("cartpole").knobs, 6, num_workers=2)
+    alone = vector.make("cartpole", default_config("cartpole").knobs, 3)
+    try:
+        seen, expected = spread.reset(5), alone.reset(5)
+        actions = np.random.default_rng(0).integers(0, 2, (200, 6, 1))
+        copies = []
+        for step_actions in actions:
+            assert np.array_equal(seen.obs[:3], expected.obs)
+            seen, expected = spread.step(step_actions), alone.step(step_actions[:3])
+            copies += list(seen.episodes["copy"])
+        assert {0, 1, 2, 3, 4, 5} == set(copies)
+    finally:
+        spread.close()
+        alone.close()
+    assert config.num_workers == 0
+
+
+def test_worker_that_dies_is_named(tmp_path):
+    env = vector.make("cartpole", default_config("cartpole").knobs, 2, num_workers=2)
+    env.reset(0)
+    env.processes[1].kill()
+    env.processes[1].join()
+    with pytest.raises(vector.WorkerDied, match="worker 1"):
+        env.step(np.zeros((2, 1), np.int64))
+    env.close()
+
+
+def test_evaluation_plays_the_same_number_of_episodes_in_every_copy(tmp_path):
+    assert copies_for(1000) == (50, 20)
+    assert copies_for(10) == (10, 1)
+    policy = Policy.load(train(toy_config(tmp_path, leave_probability=0.5)))
+    records, starts = play(toy.Toy(toy.ToyConfig(3, 0.5), 4), chooser(policy), each=5, seed=0)
+    assert np.array_equal(np.bincount(records["copy"]), [5, 5, 5, 5]) and len(starts) == 20
+    assert all((start.obs[:, 0] == 0).all() for start in starts)
+    assert np.allclose(records["discounted"], records["return"])
+
+
+def test_collector_repeats_with_its_seed(tmp_path):
+    config = toy_config(tmp_path)
+    one, other = (collected(config, steps=2)[1] for _ in range(2))
+    assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in vars(one))
+    assert isinstance(collected(config)[0].collector, Collector)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_first_update_on_cuda_agrees_with_the_cpu(tmp_path):
+    losses = []
+    for device in ("cpu", "cuda"):
+        config = toy_config(tmp_path, device=device)
+        run, rollout, _ = collected(config)
+        measure = RiskSchedule(replace(config, return_scale=1.0)).measure(1.0)
+        losses.append(run.learner.update(rollout, measure, 0.0))
+    for name, value in losses[0].items():
+        assert losses[1][name] == pytest.approx(value, abs=1e-4), name

@@ -1,0 +1,103 @@
+"""The smallest environment with everything the contract knows: agents that leave, terminate, or are cut off."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+from rqe_mappo.config import TrainConfig
+from rqe_mappo.envs.batched import Observed, Step
+from rqe_mappo.registry import Environment
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    """Agents earn half a point for action 1 and leave by chance."""
+
+    n_agents: int = 3
+    """Agent slots."""
+    leave_probability: float = 0.1
+    """Chance that an agent's episode terminates, per step."""
+
+
+SCENARIOS = {"default": ToyConfig()}
+ENTRY = Environment("tests.toy:Toy", "tests.toy:SCENARIOS", "tests.toy:recipe")
+
+
+def recipe(scenario: str, knobs: ToyConfig) -> TrainConfig:
+    return TrainConfig(
+        env="toy", scenario=scenario, knobs=knobs, total_timesteps=2_000, num_envs=4, num_steps=16, eval_episodes=0,
+        n_atoms=31, actor_hidden=(8,), critic_hidden=(8,), log_interval=1, save_interval=2,
+    )  # fmt: skip
+
+
+class Toy:
+    """obs and state of agent i: steps since the start over the horizon, and a number that names the agent."""
+
+    horizon = 12
+    observation_space = Box(0, 1, (2,), np.float32)
+    state_space = Box(0, 1, (2,), np.float32)
+    action_space = Discrete(2)
+    return_bounds = (0.0, 6.0)
+    reward_bounds = (0.0, 0.5)
+    reward_step = 0.5
+    time_in_observation = False
+
+    def __init__(self, config: ToyConfig, num_envs: int):
+        self.config, self.num_envs = config, num_envs
+        self.possible_agents = tuple(f"agent_{i}" for i in range(config.n_agents))
+
+    def reset(self, seed: int) -> Observed:
+        self.rng = np.random.default_rng(seed)
+        shape = (self.num_envs, self.config.n_agents)
+        self.t = np.zeros(self.num_envs, int)
+        self.active = np.ones(shape, bool)
+        self.total, self.length = np.zeros(shape), np.zeros(shape, int)
+        return self._observed()
+
+    def _view(self) -> np.ndarray:
+        a = self.config.n_agents
+        name = np.broadcast_to(np.arange(a) / a, self.active.shape)
+        return np.stack(((self.t / self.horizon)[:, None] + 0 * name, name), -1).astype(np.float32)
+
+    def _observed(self) -> Observed:
+        view = self._view() * self.active[..., None]
+        return Observed(view, view.copy(), self.active.copy())
+
+    def step(self, actions: np.ndarray) -> Step:
+        acted = self.active.copy()
+        self.t += 1
+        reward = np.where(acted, 0.5 * actions, 0.0)
+        self.total += reward
+        self.length += acted
+        terminated = acted & (self.rng.random(acted.shape) < self.config.leave_probability)
+        truncated = acted & ~terminated & (self.t == self.horizon)[:, None]
+        self.active &= ~(terminated | truncated)
+        final_state = self._view()[truncated]
+        ended = np.flatnonzero(~self.active.any(1))
+        episodes = {
+            "copy": ended,
+            "return": self.total[ended],
+            "cost": 0 * self.total[ended],
+            "length": self.length[ended],
+        }
+        self.t[ended], self.active[ended], self.total[ended], self.length[ended] = 0, True, 0.0, 0
+        seen = self._observed()
+        return Step(
+            seen.obs, seen.state, seen.active, reward.astype(np.float32), np.zeros_like(reward, np.float32),
+            terminated, truncated, final_state, episodes,
+        )  # fmt: skip
+
+    def snapshot(self) -> dict:
+        names = ("t", "active", "total", "length")
+        return {"rng": self.rng.bit_generator.state, **{name: getattr(self, name).copy() for name in names}}
+
+    def restore(self, snapshot: dict) -> Observed:
+        self.reset(0)
+        self.rng.bit_generator.state = snapshot["rng"]
+        for name in ("t", "active", "total", "length"):
+            setattr(self, name, snapshot[name].copy())
+        return self._observed()
+
+    def close(self) -> None:
+        pass
