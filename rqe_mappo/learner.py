@@ -19,7 +19,7 @@ from rqe_mappo.rollout import Rollout
 LR_FLOOR = 0.15  # annealed step sizes end here: at zero the last quarter of a run would learn nothing
 
 
-def choose_support(config: TrainConfig, env: BatchedEnv) -> Float[Tensor, "atoms"]:
+def choose_support(config: TrainConfig, env: BatchedEnv) -> Float[Tensor, " atoms"]:
     """Atoms that hold every return the environment can give under the run's discount.
 
     Where rewards lie on a grid and returns are not discounted, the atoms lie on that grid too, and projecting a
@@ -45,10 +45,10 @@ class Batch:
 
     obs: Float[Tensor, "R D"]
     state: Float[Tensor, "R S"]
-    agent: Int[Tensor, "R"]
-    action: Int[Tensor, "R"]
-    log_prob: Float[Tensor, "R"]
-    advantage: Float[Tensor, "R"]
+    agent: Int[Tensor, " R"]
+    action: Int[Tensor, " R"]
+    log_prob: Float[Tensor, " R"]
+    advantage: Float[Tensor, " R"]
     target: Float[Tensor, "R N"]
 
 

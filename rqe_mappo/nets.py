@@ -1,5 +1,6 @@
 """Networks: decentralised actors and the centralised categorical critic, on rows of agents."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,7 +30,7 @@ class Shapes:
 def mlp(sizes: Sequence[int], activation: type[nn.Module], last_gain: float) -> nn.Sequential:
     """Linear layers of the given sizes, orthogonal weights, zero biases; `last_gain` scales the output layer."""
     layers: list[nn.Module] = []
-    for index, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         last = index == len(sizes) - 2
         linear = nn.Linear(n_in, n_out)
         nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5)
@@ -73,7 +74,7 @@ class Critic(nn.Module):
     enough mass on the lowest atoms to decide every risk-averse value.
     """
 
-    def __init__(self, shapes: Shapes, atoms: Float[Tensor, "atoms"]):
+    def __init__(self, shapes: Shapes, atoms: Float[Tensor, " atoms"]):
         super().__init__()
         self.n_agents = shapes.n_agents
         inputs = shapes.state_dim + (shapes.n_agents if shapes.n_agents > 1 else 0)

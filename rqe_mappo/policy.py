@@ -19,7 +19,7 @@ from rqe_mappo.nets import Actor, Critic, Shapes, sample
 class ReturnDistribution:
     """What the critic expects of the return: probabilities `[..., N]` on `atoms` `[N]`, in the unit of the reward."""
 
-    atoms: Float[Tensor, "N"]
+    atoms: Float[Tensor, " N"]
     log_probs: Float[Tensor, "*rows N"]
 
     @property

@@ -191,9 +191,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         log = RunLog(folder, run.step, config.total_timesteps)
         log.say(f"{'resuming' if resume else 'training'} in {folder}")
         if config.risk == "entropic" and config.risk_clip * config.tau < 1:
-            log.say(
-                f"note: --tau {config.tau:g} is below 1 / --risk-clip: expect less aversion, not more (docs/risk.md)"
-            )
+            log.say(f"note: --tau {config.tau:g} is below 1 / --risk-clip: more would be less averse (docs/risk.md)")
         try:
             with StopRequest() as stop:
                 finished = loop(run, log, stop)

@@ -1,5 +1,6 @@
 """Environments in this process, or spread over spawned processes that look like one."""
 
+import contextlib
 import functools
 import multiprocessing as mp
 import signal
@@ -118,10 +119,8 @@ class WorkerEnvs:
     def close(self) -> None:
         for pipe, process in zip(self.pipes, self.processes, strict=True):
             if process.is_alive():
-                try:
+                with contextlib.suppress(OSError):  # it died meanwhile
                     pipe.send(("close", ()))
-                except OSError:
-                    pass  # it died meanwhile
             process.join(5)
             if process.is_alive():
                 process.terminate()

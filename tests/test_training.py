@@ -42,8 +42,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
 
 
 def collected(config, steps=1):
@@ -137,8 +137,12 @@ def test_resumed_run_ends_bitwise_equal_to_the_unbroken_one(tmp_path, workers):
     interrupt_after(stopped, updates=3)
     resumed = train(stopped, resume=Path(stopped.out))
     assert_equal(unbroken, weights(resumed))
-    rows = [list(csv.DictReader(open(run / "metrics.csv"))) for run in (tmp_path / "whole", resumed)]
-    assert [row["charts/episodic_return"] for row in rows[0]] == [row["charts/episodic_return"] for row in rows[1]]
+    assert curve(tmp_path / "whole") == curve(resumed)
+
+
+def curve(run: Path) -> list[str]:
+    with open(run / "metrics.csv", newline="") as file:
+        return [row["charts/episodic_return"] for row in csv.DictReader(file)]
 
 
 def interrupt_after(config, updates: int) -> None:

@@ -34,7 +34,7 @@ def gae(
     measure's utility, the advantage of the nested measure (Shen et al., 'Risk-Sensitive Reinforcement Learning', 2014).
     """
     advantage = utility(reward + gamma * next_value * ~terminated - value)
-    decay = (gamma * lam * ~ended).unbind()
+    decay = (gamma * lam * (~ended).to(reward.dtype)).unbind()
     rows = list(advantage.unbind())
     for t in reversed(range(len(rows) - 1)):
         rows[t] = torch.addcmul(rows[t], decay[t], rows[t + 1])
@@ -57,7 +57,7 @@ def lambda_targets(
     target is the Dirac at `r_t`. Each projection off the grid widens the law a little; an aligned support avoids it.
     """
     discount = gamma * (~terminated).to(reward.dtype)
-    trace = (lam * ~ended)[..., None].to(reward.dtype).unbind()
+    trace = (lam * (~ended).to(reward.dtype))[..., None].unbind()
     targets = []
     mixture = next_probs[-1]
     for t in reversed(range(len(trace))):

@@ -1,0 +1,63 @@
+"""The trade-off in Risky CartPole, shown without a learner: a bang-bang LQR that holds the cart at a set-point.
+
+`python -m benchmarks.cartpole_lqr` prints the table and writes benchmarks/results/cartpole_lqr.csv (under a minute).
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest, bootstrap
+
+from rqe_mappo.envs.risky_cartpole import SCENARIOS, BatchedRiskyCartPole
+from rqe_mappo.envs.risky_cartpole.drivers import first_episodes, lqr_driver
+
+SETPOINTS_M = (-1.2, -0.6, -0.3, 0.0, 0.3, 0.6, 1.2, 1.8)
+RESULTS = Path(__file__).parent / "results" / "cartpole_lqr.csv"
+
+
+def cvar5(returns: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Mean of the worst 5 % of the returns."""
+    worst = max(1, int(0.05 * returns.shape[axis]))
+    return np.sort(returns, axis).take(np.arange(worst), axis).mean(axis)
+
+
+def row(scenario: str, setpoint_m: float, episodes: int, seed: int) -> dict[str, float | str]:
+    """One line of the table, with 95 % intervals (bootstrap percentiles; Wilson for the falls)."""
+    env = BatchedRiskyCartPole(SCENARIOS[scenario], episodes)
+    records = first_episodes(env, lqr_driver(setpoint_m), seed)
+    line = {"scenario": scenario, "setpoint_m": setpoint_m, "episodes": episodes, "seed": seed}
+    returns = records["return"]
+    for name, statistic in (("mean", np.mean), ("std", np.std), ("cvar5", cvar5)):
+        interval = bootstrap((returns,), statistic, n_resamples=2000, method="percentile", rng=seed, batch=500)
+        low, high = interval.confidence_interval
+        line |= {name: statistic(returns), f"{name}_low": low, f"{name}_high": high}
+    fell = binomtest(int(records["fell"].sum()), episodes)
+    low, high = fell.proportion_ci(method="wilson")
+    return line | {"falls": fell.statistic, "falls_low": low, "falls_high": high}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--episodes", type=int, default=1500, help="episodes per set-point")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    rows = [
+        row(scenario, setpoint_m, args.episodes, args.seed)
+        for scenario in ("calm", "default", "storm")
+        for setpoint_m in SETPOINTS_M
+    ]
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0].keys())
+        table.writeheader()
+        for line in rows:
+            table.writerow({key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()})
+    print("scenario  x* (m)   mean    std  CVaR5  falls")
+    for line in rows:
+        print("{scenario:<8} {setpoint_m:7.1f} {mean:6.1f} {std:6.1f} {cvar5:6.1f} {falls:6.3f}".format(**line))
+
+
+if __name__ == "__main__":
+    main()

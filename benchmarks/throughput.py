@@ -1,0 +1,152 @@
+"""Speed, measured side by side in one run: `python -m benchmarks.throughput` (needs the extras sumo and benchmark).
+
+Every figure is per CPU second of the measuring process, one thread; rounds alternate between ours and the rival, and
+medians and their ratio are printed and written to benchmarks/results/throughput.csv. Trust the ratios.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+RESULT = Path(__file__).parent / "results" / "throughput.csv"
+
+
+def ours_training(env: str, scenario: str, updates: int, device: str = "cpu", **changes) -> float:
+    """Decisions per CPU second (wall second on a GPU) of our training loop: collecting, targets and updates."""
+    from rqe_mappo import vector
+    from rqe_mappo.config import default_config
+    from rqe_mappo.train import build
+
+    config = replace(default_config(env, scenario), device=device, return_scale=10.0, **changes)
+    environment = vector.make(config.env, config.knobs, config.num_envs)
+    run = build(config, Path("unused"), environment)
+    run.collector.start(environment.reset(0))
+    measure = run.schedule.measure(0.5)
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    decisions, began = 0, 0.0
+    for update in range(updates + 2):
+        if update == 2:  # the first two warm caches and allocators
+            decisions, began = 0, clock()
+        rollout, _ = run.collector.collect(run.learner.actor)
+        run.learner.update(rollout, measure, 0.5)
+        decisions += int(rollout.active.sum())
+    spent = clock() - began
+    environment.close()
+    return decisions / spent
+
+
+CARTPOLE = {"num_envs": 8, "num_steps": 128, "num_minibatches": 4, "update_epochs": 4, "critic_epochs": 4}
+
+
+def ours_cartpole() -> float:
+    """CartPole-v1, the same rollout, minibatches, epochs and 2x64 networks as `sb3_cartpole`."""
+    return ours_training("cartpole", "cartpole-v1", 40, actor_hidden=(64, 64), critic_hidden=(64, 64), **CARTPOLE)
+
+
+def ours_cartpole_recipe() -> float:
+    """CartPole-v1 with our recipe's own batch: 64 copies."""
+    return ours_training("cartpole", "cartpole-v1", 10)
+
+
+def sb3_cartpole() -> float:
+    """Stable-Baselines3's PPO on CartPole-v1 in its fastest vectorisation for this environment, steps per CPU second."""
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    env = make_vec_env("CartPole-v1", CARTPOLE["num_envs"], seed=0)
+    rollout = CARTPOLE["num_envs"] * CARTPOLE["num_steps"]
+    model = PPO(
+        "MlpPolicy", env, n_steps=CARTPOLE["num_steps"], batch_size=rollout // CARTPOLE["num_minibatches"],
+        n_epochs=CARTPOLE["update_epochs"], learning_rate=1e-3, ent_coef=0.01, seed=0, device="cpu",
+    )  # fmt: skip
+    model.learn(2 * rollout)
+    steps = 20 * rollout
+    began = time.process_time()
+    model.learn(steps)
+    return steps / (time.process_time() - began)
+
+
+def sumo_training() -> float:
+    """Training on the default intersection, 64 copies in one simulation."""
+    return ours_training("sumo", "default", 25)
+
+
+def sumo_ours() -> float:
+    """Our batched environment alone, random actions."""
+    from benchmarks.sumo_speed import ours
+
+    return ours()
+
+
+def sumo_bare() -> float:
+    """Bare libsumo stepping the same traffic: no observation, no control."""
+    from benchmarks.sumo_speed import bare_libsumo
+
+    return bare_libsumo()
+
+
+def cuda_training(env: str) -> float:
+    """Training with the networks on the GPU, decisions per wall second."""
+    return ours_training(env, "default", 25, device="cuda")
+
+
+MEASUREMENTS: dict[str, Callable[[], float]] = {
+    function.__name__: function
+    for function in (ours_cartpole, ours_cartpole_recipe, sb3_cartpole, sumo_training, sumo_ours, sumo_bare)
+} | {"cuda_sumo": lambda: cuda_training("sumo"), "cuda_cartpole": lambda: cuda_training("cartpole")}
+
+
+def measured(name: str) -> float:
+    """One measurement in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.throughput", "--only", name], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=MEASUREMENTS, help="one measurement, its number on the last line")
+    args = parser.parse_args()
+    if args.only:
+        print(json.dumps(MEASUREMENTS[args.only]()))
+        return
+    names = [name for name in MEASUREMENTS if torch.cuda.is_available() or not name.startswith("cuda")]
+    figures: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(args.rounds):
+        for name in names:
+            figures[name].append(measured(name))
+    medians = {name: statistics.median(values) for name, values in figures.items()}
+    rows = [{"what": name, "per second": round(medians[name]), "rounds": args.rounds,
+             "lowest": round(min(figures[name])), "highest": round(max(figures[name]))} for name in names]  # fmt: skip
+    for title, top, bottom in (
+        ("SUMO env / bare libsumo", "sumo_ours", "sumo_bare"),
+        ("CartPole-v1 training / SB3, equal settings", "ours_cartpole", "sb3_cartpole"),
+        ("CartPole-v1 training, our batch / SB3", "ours_cartpole_recipe", "sb3_cartpole"),
+    ):
+        ratio = statistics.median(a / b for a, b in zip(figures[top], figures[bottom], strict=True))
+        rows.append({"what": f"ratio {title}", "per second": round(ratio, 2), "rounds": args.rounds})
+    RESULT.parent.mkdir(exist_ok=True)
+    with open(RESULT, "w", newline="") as file:
+        table = csv.DictWriter(file, ["what", "per second", "rounds", "lowest", "highest"])
+        table.writeheader()
+        table.writerows(rows)
+    for row in rows:
+        print("  ".join(str(value) for value in row.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""Every test runs with the shapes in the signatures of `functional` checked, and on one thread."""
+
+import torch
+from jaxtyping import install_import_hook
+
+# The numeric tower: an int is a good float.
+install_import_hook("rqe_mappo.functional", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+torch.set_num_threads(1)  # tensors are small here

@@ -1,0 +1,324 @@
+"""Risk measures against hand-computed numbers, 50-digit arithmetic, finite differences and their limits."""
+
+import dataclasses
+import math
+
+import mpmath
+import pytest
+import torch
+from torch.testing import assert_close
+
+from rqe_mappo.functional import categorical as cat
+from rqe_mappo.functional.risk import SHIFTED_UPTO, CVaR, Entropic, MeanVariance, Neutral, parse_risk
+
+INF = math.inf
+WIDE = torch.linspace(-10, 100, 51)
+
+# The lottery {-2: 1/4, 1: 1/4, 4: 1/2}: mean 1.75, variance 6.1875.
+Z = torch.tensor([-2.0, 1.0, 4.0])
+LOTTERY = torch.tensor([0.25, 0.25, 0.5]).log()
+# The gamble {4, -2} at even odds, on a support of its own.
+GAMBLE = torch.tensor([0.5, 0.0, 0.5]).log()
+
+MEASURES = [Neutral(), Entropic(0.8), Entropic(3.0), Entropic(0.8, None), Entropic(INF), CVaR(0.3), MeanVariance(2.0)]
+UNCLIPPED = [Neutral(), Entropic(1.0, None), Entropic(6.0, None), Entropic(1e6, None), CVaR(0.3), MeanVariance(2.0)]
+
+
+def random_logits(*shape, seed=0, dtype=torch.float64):
+    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def named(measure):
+    return "-".join(str(value) for value in (measure.name, *dataclasses.astuple(measure)))
+
+
+@pytest.mark.parametrize(
+    ("measure", "log_probs", "expected"),
+    [
+        (Neutral(), LOTTERY, 1.75),
+        (Entropic(3), LOTTERY, 0.67743),  # -3 log 0.797865
+        (Entropic(INF), LOTTERY, 1.75),
+        (CVaR(0.5), LOTTERY, -0.5),  # (-2 + 1) / 2
+        (CVaR(0.375), LOTTERY, -1),  # (-2 * 0.25 + 1 * 0.125) / 0.375: the atom astride the level counts in part
+        (CVaR(1), LOTTERY, 1.75),
+        (MeanVariance(1), LOTTERY, -1.34375),  # 1.75 - 6.1875 / 2
+        (Entropic(1), GAMBLE, -1.30933),
+        (Entropic(3), GAMBLE, -0.30134),
+        (Entropic(8.8321), GAMBLE, 0.5),
+        (CVaR(6 / 7), GAMBLE, 0.5),
+        (MeanVariance(9), GAMBLE, 0.5),
+    ],
+)
+def test_value_by_hand(measure, log_probs, expected):
+    assert float(measure.value(Z, log_probs)) == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("measure", "expected"),
+    [
+        (Neutral(), [-3.75, -0.75, 2.25]),
+        (Entropic(3), [-4.32355, 0.30582, 2.00887]),  # 3 (1 - exp(-x / 3) / 0.797865)
+        (CVaR(0.5), [-4.5, 1.5, 1.5]),  # nu = 1: flat above
+        (MeanVariance(1), [-7.6875, 2.0625, 2.8125]),
+    ],
+)
+def test_influence_by_hand(measure, expected):
+    assert measure.influence(Z, LOTTERY).tolist() == pytest.approx(expected, abs=2e-5)
+
+
+def certainty_equivalent(atoms, logits, tau):
+    """The entropic value of softmax(logits) in 50 digits."""
+    with mpmath.workdps(50):
+        weights = [mpmath.exp(float(logit)) for logit in logits]
+        total = sum(w * mpmath.exp(-mpmath.mpf(float(z)) / tau) for w, z in zip(weights, atoms, strict=True))
+        return float(-tau * mpmath.log(total / sum(weights)))
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.3, 1, 3, 10, 10.9, 11.1, 40, 110, 1e3, 1e5, 1e7, 1e30])
+def test_entropic_value_in_float32_against_50_digits(tau):
+    logits = random_logits(8, 51, dtype=torch.float32)
+    values = Entropic(tau).value(WIDE, logits.log_softmax(-1))
+    for value, row in zip(values, logits, strict=True):
+        # One rounding of a number as large as the support is wide: sums of atoms cannot be better than that.
+        bound = torch.finfo(torch.float32).eps * 110
+        assert float(value) == pytest.approx(certainty_equivalent(WIDE, row, tau), abs=bound, rel=0)
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.3, 10, 1e3, 1e5, 1e7, INF])
+def test_float32_gradients_and_influences_agree_with_float64(tau):
+    logits = random_logits(8, 51)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        at = logits.to(dtype).requires_grad_()
+        measure, atoms = Entropic(tau), WIDE.to(dtype)
+        measure.value(atoms, at.log_softmax(-1)).sum().backward()
+        results.append((at.grad.double(), measure.influence(atoms, at.detach().log_softmax(-1)).double()))
+    (gradient32, influence32), (gradient64, influence64) = results
+    assert_close(gradient32, gradient64, atol=1e-4, rtol=1e-5)
+    # Relative to the largest entry: at small tau the line below the clip is steep (e^3) and hundreds of tau long.
+    assert ((influence32 - influence64).abs() <= 1e-6 * influence64.abs().amax(-1, keepdim=True) + 1e-5).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_two_forms_of_the_entropic_value_join(dtype):
+    logits, atoms = random_logits(6, 51, dtype=dtype), WIDE.to(dtype)
+    below, above = (110 / SHIFTED_UPTO * (1 + side * 1e-6) for side in (-1, 1))
+    results = []
+    for tau in (below, above):
+        at = logits.clone().requires_grad_()
+        value = Entropic(tau).value(atoms, at.log_softmax(-1))
+        value.sum().backward()
+        results.append((value.detach(), at.grad))
+    assert_close(results[0][0], results[1][0], atol=5e-5, rtol=0)
+    assert_close(results[0][1], results[1][1], atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("measure", UNCLIPPED, ids=named)
+def test_influence_is_the_derivative_towards_a_dirac(measure):
+    atoms, probs, step = torch.linspace(-4, 5, 13, dtype=torch.float64), random_logits(13).softmax(-1), 1e-6
+    diracs = torch.eye(13, dtype=torch.float64)
+    ahead, behind = ((1 - e) * probs + e * diracs for e in (step, -step))
+    difference = (measure.value(atoms, ahead.log()) - measure.value(atoms, behind.log())) / (2 * step)
+    # The central difference errs by step^2 psi'' (largest for small tau) and by rounding, 1e-15 / step.
+    assert_close(measure.influence(atoms, probs.log()), difference, atol=2e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("measure", UNCLIPPED, ids=named)
+def test_gradient_of_the_value_through_a_softmax_is_probability_times_influence(measure):
+    atoms, logits = torch.linspace(-4, 5, 13, dtype=torch.float64), random_logits(5, 13).requires_grad_()
+    measure.value(atoms, logits.log_softmax(-1)).sum().backward()
+    log_probs = logits.detach().log_softmax(-1)
+    assert_close(logits.grad, log_probs.exp() * measure.influence(atoms, log_probs), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=named)
+def test_influence_is_centred(measure):
+    atoms, log_probs = torch.linspace(-4, 5, 13, dtype=torch.float64), random_logits(5, 13).log_softmax(-1)
+    psi = measure.influence(atoms, log_probs)
+    assert_close((log_probs.exp() * psi).sum(-1), torch.zeros(5, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=named)
+def test_batch_equals_loop(measure):
+    atoms, log_probs = torch.linspace(-4, 5, 13, dtype=torch.float64), random_logits(4, 3, 13).log_softmax(-1)
+    for function in (measure.value, measure.influence):
+        loop = torch.stack([torch.stack([function(atoms, row) for row in rows]) for rows in log_probs])
+        assert_close(function(atoms, log_probs), loop, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("measure", [Neutral(), Entropic(0.8), Entropic(0.8, None), Entropic(INF)], ids=named)
+def test_utility_of_a_batch_equals_the_loop(measure):
+    delta = random_logits(4, 3)
+    loop = torch.stack([torch.stack([measure.utility(each) for each in row]) for row in delta])
+    assert_close(measure.utility(delta), loop)
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=named)
+def test_adding_a_constant_moves_the_value_by_it_and_the_influence_not_at_all(measure):
+    atoms, log_probs = torch.linspace(-4, 5, 13, dtype=torch.float64), random_logits(5, 13).log_softmax(-1)
+    assert_close(measure.value(atoms + 7, log_probs), measure.value(atoms, log_probs) + 7)
+    assert_close(measure.influence(atoms + 7, log_probs), measure.influence(atoms, log_probs))
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=named)
+def test_a_sure_return_has_its_own_value(measure):
+    assert float(measure.value(Z, torch.tensor([0.0, 1.0, 0.0]).log())) == pytest.approx(1)
+    assert measure.influence(Z, torch.tensor([0.0, 1.0, 0.0]).log()).isfinite().all()
+
+
+@pytest.mark.parametrize("family", [Entropic, MeanVariance])
+def test_large_tau_is_the_mean(family):
+    log_probs = random_logits(8, 51, dtype=torch.float32).log_softmax(-1)
+    assert_close(family(INF).value(WIDE, log_probs), Neutral().value(WIDE, log_probs))
+    assert_close(family(INF).influence(WIDE, log_probs), Neutral().influence(WIDE, log_probs), atol=2e-5, rtol=0)
+    # rho = m - Var / (2 tau) to first order, and the next order is far below float32 at tau = 1e4.
+    variance = cat.variance(WIDE, log_probs.exp())
+    expected = Neutral().value(WIDE, log_probs) - variance / 2e4
+    assert_close(family(1e4).value(WIDE, log_probs), expected, atol=5e-4, rtol=0)
+    assert_close(family(1e7).influence(WIDE, log_probs), Neutral().influence(WIDE, log_probs), atol=2e-3, rtol=0)
+
+
+def test_small_tau_is_the_worst_case():
+    assert float(Entropic(1e-3).value(Z, LOTTERY)) == pytest.approx(-2, abs=2e-3)
+    assert float(CVaR(1e-3).value(Z, LOTTERY)) == pytest.approx(-2, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "measures",
+    [
+        [Entropic(tau) for tau in (0.1, 0.3, 1, 3, 10, 11, 12, 30, 100, 1e3, INF)],
+        [MeanVariance(tau) for tau in (1, 3, 10, 100, INF)],
+        [CVaR(level) for level in (0.05, 0.1, 0.3, 0.7, 0.95, 1)],
+    ],
+    ids=["entropic", "mean-variance", "cvar"],
+)
+def test_value_grows_with_tolerance(measures):
+    atoms, log_probs = WIDE.double(), random_logits(8, 51).log_softmax(-1)
+    values = torch.stack([measure.value(atoms, log_probs) for measure in measures])
+    assert (values.diff(dim=0) > 0).all()
+
+
+def test_clip_continues_the_exponential_by_its_tangent():
+    tau, clip = 2.0, 3.0
+    measure, join = Entropic(tau, clip), -tau * clip
+    delta = torch.tensor([join - 1e-9, join + 1e-9, -50.0, -60.0, -70.0, -1.0, 0.0, 4.0], dtype=torch.float64)
+    delta.requires_grad_()
+    utility = measure.utility(delta)
+    (slope,) = torch.autograd.grad(utility.sum(), delta)
+    utility = utility.detach()
+    assert_close(utility[0], utility[1], atol=1e-7, rtol=0)
+    assert slope[:5].tolist() == pytest.approx([math.exp(clip)] * 5)
+    assert float(utility[2]) == pytest.approx(tau * (1 - math.exp(3)) + math.exp(3) * (-50 - join))
+    assert float(utility[2] - utility[3]) == pytest.approx(10 * math.exp(clip))
+    assert utility[5:].tolist() == pytest.approx([2 * (1 - math.exp(0.5)), 0, 2 * (1 - math.exp(-2))])
+
+
+def test_clip_does_not_touch_returns_that_are_near():
+    near = Z.double(), LOTTERY.double()  # the support is 2 tau wide
+    assert_close(Entropic(3).influence(*near), Entropic(3, None).influence(*near))
+
+
+def test_clip_leaves_the_value_exact():
+    log_probs = random_logits(8, 51, dtype=torch.float32).log_softmax(-1)
+    assert torch.equal(Entropic(1, 3).value(WIDE, log_probs), Entropic(1, None).value(WIDE, log_probs))
+
+
+def test_clipped_influence_is_increasing_and_straight_below():
+    atoms = torch.linspace(-100, 0, 101, dtype=torch.float64)
+    bell = (-0.5 * ((atoms + 20) / 5) ** 2).log_softmax(-1)  # rho near -22, the line from there - 15 down
+    slope = Entropic(5).influence(atoms, bell).diff()
+    assert (slope > 0).all()
+    assert_close(slope[:60], torch.full_like(slope[:60], math.exp(3)))
+    assert (slope.diff()[65:] < 0).all()
+
+
+def test_a_softmax_floor_on_the_lowest_atoms_does_not_decide_the_clipped_influence():
+    atoms = torch.linspace(-100, 0, 101, dtype=torch.float64)
+    law = cat.dirac(atoms, torch.tensor([-3.0, -6.0], dtype=torch.float64)).mean(0)
+    floored = (1 - 1e-6) * law + 1e-6 / 101
+    exact, floored_value = (Entropic(1).value(atoms, probs.log()) for probs in (law, floored))
+    assert float(exact) == pytest.approx(-6 + math.log(2 / (1 + math.exp(-3))))
+    assert float(floored_value) < -80  # a hundredth of a millionth on -100 and the honest value is there
+    clean, dirty = (Entropic(1).influence(atoms, probs.log())[-20:] for probs in (law, floored))
+    assert_close(dirty, clean, atol=1e-2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("clip", [3.0, None])
+@pytest.mark.parametrize("tau", [0.01, 0.3, 3.0, 1e5, INF])
+def test_influence_is_finite_whatever_the_critic_deems_impossible(tau, clip):
+    log_probs = (60 * random_logits(8, 51, dtype=torch.float32)).log_softmax(-1)
+    assert Entropic(tau, clip).influence(WIDE, log_probs).isfinite().all()
+
+
+def test_annealing_goes_from_the_mean_to_the_measure():
+    assert Entropic(2.0).annealed(0) == Entropic(INF)
+    assert Entropic(2.0).annealed(0.25) == Entropic(8.0)
+    assert MeanVariance(2.0).annealed(0.25) == MeanVariance(8.0)
+    assert CVaR(0.2).annealed(0.5) == CVaR(0.6)
+    for measure in MEASURES:
+        assert measure.annealed(1) == measure
+        start = measure.annealed(0).influence(Z, LOTTERY)
+        assert_close(start, Neutral().influence(Z, LOTTERY))
+
+
+def test_tau_is_quoted_in_units_of_return():
+    assert Entropic(0.3, 5.0).scaled(10) == Entropic(3.0, 5.0)
+    assert MeanVariance(0.5).scaled(4) == MeanVariance(2.0)
+    for measure in (Neutral(), CVaR(0.1)):
+        assert measure.scaled(10) == measure
+
+
+@pytest.mark.parametrize("measure", [Neutral(), Entropic(2.0), Entropic(0.3), MeanVariance(2.0)], ids=named)
+def test_value_scales_with_return_and_tau_together(measure):
+    assert_close(measure.scaled(10).value(10 * Z, LOTTERY), 10 * measure.value(Z, LOTTERY))
+
+
+@pytest.mark.parametrize("measure", [CVaR(0.1), MeanVariance(1.0)], ids=named)
+def test_nested_refuses_measures_without_a_utility(measure):
+    with pytest.raises(ValueError, match=r"--advantage nested .* --risk neutral or entropic") as caught:
+        measure.utility(torch.zeros(3))
+    assert measure.name in str(caught.value)
+
+
+def test_utility_is_the_identity_where_risk_is_neutral():
+    delta = torch.tensor([-1e6, -1.0, 0.0, 2.0])
+    assert torch.equal(Neutral().utility(delta), delta)
+    assert torch.equal(Entropic(INF).utility(delta), delta)
+
+
+@pytest.mark.parametrize("text", ["neutral", "entropic", "cvar:0.1", "cvar:1", "mean-variance"])
+def test_risk_is_named_as_it_is_parsed(text):
+    assert parse_risk(text, 2.0).name == text
+
+
+def test_parsed_measures():
+    assert parse_risk("neutral", -1) == Neutral()  # tau does not count
+    assert parse_risk("entropic", 0.3) == Entropic(0.3, 3.0)
+    assert parse_risk("entropic", INF, clip=None) == Entropic(INF, None)
+    assert parse_risk("cvar:0.1", math.nan) == CVaR(0.1)
+    assert parse_risk("mean-variance", 2) == MeanVariance(2)
+
+
+@pytest.mark.parametrize(
+    "text", ["foo", "", "cvar", "cvar:", "cvar:0", "cvar:1.5", "cvar:-1", "cvar:nan", "cvar:x", "entropic:2", "Neutral"]
+)
+def test_unknown_risk_gives_one_line_with_the_mend(text):
+    with pytest.raises(ValueError) as caught:
+        parse_risk(text, 1.0)
+    mend = "use neutral, entropic, cvar:LEVEL (0 < LEVEL <= 1) or mean-variance"
+    assert str(caught.value) == f"--risk {text} is unknown: {mend}"
+
+
+@pytest.mark.parametrize("risk", ["entropic", "mean-variance"])
+@pytest.mark.parametrize(("tau", "shown"), [(0, "0"), (-1, "-1"), (math.nan, "nan"), (-INF, "-inf")])
+def test_bad_tau_gives_one_line_with_the_mend(risk, tau, shown):
+    with pytest.raises(ValueError) as caught:
+        parse_risk(risk, tau)
+    assert str(caught.value) == f"--tau must be > 0 (got {shown}); use inf for risk-neutral"
+
+
+def test_bad_level_and_clip_are_refused():
+    with pytest.raises(ValueError, match=r"level of CVaR must lie in \(0, 1\]"):
+        CVaR(0)
+    with pytest.raises(ValueError, match="--risk-clip must be > 0"):
+        Entropic(1.0, clip=0)
