@@ -48,7 +48,7 @@ def parse(kind: type[Parsed], prog: str, args: list[str], default: Any = None) -
     keywords = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, prog=prog, args=args, config=(tyro.conf.FlagConversionOff,), **keywords)
+            return tyro.cli(kind, prog=prog, args=args, **keywords)
     except SystemExit as stop:
         if not stop.code:
             raise

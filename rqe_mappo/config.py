@@ -7,6 +7,7 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+import torch
 from tyro.conf import OmitArgPrefixes
 
 from rqe_mappo import registry
@@ -126,7 +127,7 @@ class TrainConfig(Generic[Knobs]):
         for name in ("total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs", "critic_epochs",
                      "keep", "save_interval", "log_interval"):  # fmt: skip
             self._require(getattr(self, name) >= 1, name, "be at least 1")
-        self._require(self.n_atoms >= 2, "n_atoms", "be at least 2")
+        self._require(self.n_atoms >= 5, "n_atoms", "be at least 5")
         self._require(self.return_scale is None or self.return_scale > 0, "return_scale", "be > 0")
         self._require(all(n >= 1 for n in self.actor_hidden), "actor_hidden", "hold positive widths")
         self._require(all(n >= 1 for n in self.critic_hidden), "critic_hidden", "hold positive widths")
@@ -150,7 +151,7 @@ class TrainConfig(Generic[Knobs]):
         try:
             measure = parse_risk(self.risk, self.tau, clip=self.risk_clip)
             if self.advantage == "nested":
-                measure.utility(0.0)
+                measure.utility(torch.zeros(1))
         except ValueError as error:
             raise ConfigError(str(error)) from None
         return measure

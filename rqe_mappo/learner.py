@@ -23,7 +23,8 @@ def choose_support(config: TrainConfig, env: BatchedEnv) -> Float[Tensor, " atom
     """Atoms that hold every return the environment can give under the run's discount.
 
     Where rewards lie on a grid and returns are not discounted, the atoms lie on that grid too, and projecting a
-    target onto them is exact. Zero, the return after the end, is always within.
+    target onto them is exact. Zero, the return after the end, is always within. One atom lies beyond each bound, so
+    that mass on an edge atom always means a tail that was cut off.
     """
     gamma, horizon = config.gamma, env.horizon
     if config.time_limit == "bootstrap":
@@ -35,8 +36,9 @@ def choose_support(config: TrainConfig, env: BatchedEnv) -> Float[Tensor, " atom
         high = min(max(env.return_bounds[1], 0.0), env.reward_bounds[1] * steps)
     low, high = min(low, 0.0), max(high, 0.0)
     if env.reward_step is not None and gamma == 1:
-        return categorical.aligned_support(low, high, env.reward_step, config.n_atoms)
-    return categorical.support(low, high, config.n_atoms)
+        return categorical.aligned_support(low - env.reward_step, high + env.reward_step, env.reward_step, config.n_atoms)
+    beyond = (high - low) / (config.n_atoms - 3)
+    return categorical.support(low - beyond, high + beyond, config.n_atoms)
 
 
 @dataclass
@@ -114,11 +116,14 @@ class Learner:
             atoms, rollout.reward, next_probs, terminated, ended, config.gamma, config.gae_lambda
         )
         if config.advantage == "influence":
-            influence = measure.influence(atoms, log_probs[:-1])
-            advantage = returns.influence_advantage(influence, target, probs[:-1])
+            # step by step: a whole rollout's temporaries would not fit the cache (three times slower)
+            steps = zip(log_probs, target, probs, strict=False)
+            advantage = torch.stack(
+                [returns.influence_advantage(measure.influence(atoms, lp), q, p) for lp, q, p in steps]
+            )
         else:
-            value = measure.value(atoms, log_probs[:-1])
-            next_value = measure.value(atoms, next_probs.clamp_min(1e-38).log())
+            value = measure.reference(atoms, log_probs[:-1])
+            next_value = measure.reference(atoms, next_probs.clamp_min(1e-38).log())
             utility = {"utility": measure.utility} if config.advantage == "nested" else {}
             advantage = returns.gae(
                 rollout.reward, value, next_value, terminated, ended, config.gamma, config.gae_lambda, **utility
@@ -135,7 +140,7 @@ class Learner:
             "critic/edge_mass_high": high,
             "critic/mean": mean.mean().item(),
             "critic/std": categorical.variance(atoms, probs[:-1][acted]).mean().sqrt().item(),
-            "risk/value": measure.value(atoms, log_probs[:-1][acted]).mean().item(),
+            "risk/value": measure.reference(atoms, log_probs[:-1][acted]).mean().item(),
         }
         scalars["risk/mean_minus_value"] = scalars["critic/mean"] - scalars["risk/value"]
         if config.norm_adv:

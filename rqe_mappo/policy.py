@@ -125,8 +125,9 @@ class Policy:
 
     @torch.no_grad()
     def value(self, state: Any, agent: Any = 0) -> Float[Tensor, "*rows"]:
-        """V_tau of states `[..., S]` under the measure the policy was trained for."""
-        return self.distribution(state, agent).value(self.measure.scaled(self.return_scale or 1.0))
+        """V_tau of states `[..., S]` as the policy was trained on it: rare losses count as far as `risk_clip` lets them."""
+        known = self.distribution(state, agent)
+        return self.measure.scaled(self.return_scale or 1.0).reference(known.atoms, known.log_probs)
 
     def _logits(self, obs: Any, agent: Any) -> Tensor:
         rows = self._rows(obs, self.shapes.obs_dim, "observation")

@@ -190,7 +190,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
             run.restore()
         log = RunLog(folder, run.step, config.total_timesteps)
         log.say(f"{'resuming' if resume else 'training'} in {folder}")
-        if config.risk == "entropic" and config.risk_clip * config.tau < 1:
+        if config.risk == "entropic" and config.risk_clip * config.tau < 0.85:
             log.say(f"note: --tau {config.tau:g} is below 1 / --risk-clip: more would be less averse (docs/risk.md)")
         try:
             with StopRequest() as stop:
@@ -235,7 +235,11 @@ def loop(run: Run, log: RunLog, stop: StopRequest) -> bool:
                 log.say(f"warning: {edge:.1%} of the return distribution lies on an edge atom: its tail is cut off")
         if save:
             run.save()
-    return run.step >= config.total_timesteps
+    finished = run.step >= config.total_timesteps
+    if finished and schedule.return_scale is None:
+        log.say("warning: too few episodes ended to measure the unit of --tau, so this run stayed risk-neutral: "
+                "train longer, or give --return-scale")  # fmt: skip
+    return finished
 
 
 def risk_scalars(measure: Any, schedule: RiskSchedule) -> dict[str, float]:

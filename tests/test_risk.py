@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import mpmath
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from rqe_mappo.functional import categorical as cat
+from rqe_mappo.functional import risk
 from rqe_mappo.functional.risk import SHIFTED_UPTO, CVaR, Entropic, MeanVariance, Neutral, parse_risk
 
 INF = math.inf
@@ -47,6 +49,12 @@ def named(measure):
         (Entropic(8.8321), GAMBLE, 0.5),
         (CVaR(6 / 7), GAMBLE, 0.5),
         (MeanVariance(9), GAMBLE, 0.5),
+        (CVaR(13 / 14), GAMBLE, 10 / 13),
+        (Entropic(0.3), GAMBLE, -1.79206),
+        (Entropic(1 / 3), GAMBLE, -1.76895),
+        (Entropic(10 / 3), GAMBLE, -0.19943),
+        (Entropic(20), GAMBLE, 0.77584),
+        (Entropic(100), GAMBLE, 0.95501),
     ],
 )
 def test_value_by_hand(measure, log_probs, expected):
@@ -64,6 +72,15 @@ def test_value_by_hand(measure, log_probs, expected):
 )
 def test_influence_by_hand(measure, expected):
     assert measure.influence(Z, LOTTERY).tolist() == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize(("tau", "lean"), [(1, -0.71856), (20, 0.13792)])
+def test_influence_of_gambling_at_even_odds_by_hand(tau, lean):
+    """The policy gambles, for +4 or -2, half the time and else has 0.5: docs/risk.md."""
+    atoms, log_probs = torch.tensor([-2.0, 0.5, 4.0]), torch.tensor([0.25, 0.5, 0.25]).log()
+    low, sure, high = Entropic(tau).influence(atoms, log_probs)
+    assert float(low + high) / 2 == pytest.approx(lean, abs=1e-5)
+    assert float(sure) == pytest.approx(-lean, abs=1e-5)
 
 
 def certainty_equivalent(atoms, logits, tau):
@@ -183,6 +200,11 @@ def test_small_tau_is_the_worst_case():
     assert float(CVaR(1e-3).value(Z, LOTTERY)) == pytest.approx(-2, abs=1e-5)
 
 
+def test_cvar_at_level_one_is_the_mean_also_beyond_what_the_critic_deems_possible():
+    log_probs = torch.tensor([[0.0, -1.0, -30.0], [0.0, -200.0, -200.0]]).log_softmax(-1)
+    assert_close(CVaR(1).influence(Z, log_probs), Neutral().influence(Z, log_probs))
+
+
 @pytest.mark.parametrize(
     "measures",
     [
@@ -211,6 +233,12 @@ def test_clip_continues_the_exponential_by_its_tangent():
     assert float(utility[2]) == pytest.approx(tau * (1 - math.exp(3)) + math.exp(3) * (-50 - join))
     assert float(utility[2] - utility[3]) == pytest.approx(10 * math.exp(clip))
     assert utility[5:].tolist() == pytest.approx([2 * (1 - math.exp(0.5)), 0, 2 * (1 - math.exp(-2))])
+
+
+def test_clipped_utility_by_hand():
+    delta = torch.tensor([2.0, 0.0, -1.0, -3.0, -4.0, -10.0])
+    expected = [0.86466, 0, -1.71828, -19.08554, -39.17107, -159.6843]
+    assert Entropic(1).utility(delta).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_clip_does_not_touch_returns_that_are_near():
@@ -322,3 +350,26 @@ def test_bad_level_and_clip_are_refused():
         CVaR(0)
     with pytest.raises(ValueError, match="--risk-clip must be > 0"):
         Entropic(1.0, clip=0)
+
+
+def test_the_measure_worked_out_in_the_docs_is_right():
+    page = (Path(__file__).parent.parent / "docs/adding-a-risk-measure.md").read_text(encoding="utf-8")
+    source = page.split("```python\n")[1].split("```")[0]
+    namespace = dict(vars(risk))
+    exec(compile(source, "adding-a-risk-measure.md", "exec"), namespace)
+    gini = namespace["Gini"](0.5)
+    assert isinstance(gini, risk.RiskMeasure)
+    assert float(gini.value(Z, LOTTERY)) == pytest.approx(1.09375)
+    assert gini.influence(Z, LOTTERY).tolist() == pytest.approx([-4.3125, -0.5625, 2.4375])
+    assert float(namespace["Gini"](1 / 3).value(Z, GAMBLE)) == pytest.approx(0.5)
+    for law in (
+        test_influence_is_the_derivative_towards_a_dirac,
+        test_gradient_of_the_value_through_a_softmax_is_probability_times_influence,
+        test_influence_is_centred,
+        test_batch_equals_loop,
+        test_adding_a_constant_moves_the_value_by_it_and_the_influence_not_at_all,
+        test_a_sure_return_has_its_own_value,
+    ):
+        law(gini)
+    assert gini.annealed(1) == gini
+    assert_close(gini.annealed(0).influence(Z, LOTTERY), Neutral().influence(Z, LOTTERY))

@@ -37,6 +37,10 @@ class RiskMeasure(Protocol):
         """`rho(Z)`, in units of return; differentiable in `log_probs`."""
         ...
 
+    def reference(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
+        """The value that training uses: `rho` itself, unless the measure bounds how much rare outcomes may count."""
+        return self.value(atoms, log_probs)
+
     def influence(self, atoms: Atoms, log_probs: RowsOfAtoms) -> RowsOfAtoms:
         """`psi(z_i; Z)` at every atom, mean zero under Z."""
         ...
@@ -55,7 +59,7 @@ class RiskMeasure(Protocol):
 
 
 @dataclass(frozen=True)
-class Neutral:
+class Neutral(RiskMeasure):
     """The mean, `rho = m`, `psi(x) = x - m`."""
 
     name: ClassVar[str] = "neutral"
@@ -77,15 +81,15 @@ class Neutral:
 
 
 @dataclass(frozen=True)
-class Entropic:
+class Entropic(RiskMeasure):
     """The entropic certainty equivalent, `rho = -tau log E exp(-Z / tau)`, `psi(x) = tau (1 - exp(-(x - rho) / tau))`.
 
     tau -> inf is the mean, tau -> 0 the lowest atom with probability; for small risks `rho = m - Var / (2 tau)`.
 
     clip: the largest exponent c of influence and utility. Below x = rho - c tau they go on as a straight line of
-        slope e^c, so that worse stays worse (a flat bound would make all crashes equal). The rho within psi is then
-        that of `max(Z, m - c tau)`: else the float32 softmax's floor on the lowest atoms, not the data, decides it
-        once the support is wider than some ten tau. `value` is never clipped. Keep c * tau above one standard
+        slope e^c, so that worse stays worse (a flat bound would make all crashes equal). `reference`, the rho within
+        psi, is then that of `max(Z, m - c tau)`: else the little that a softmax leaves on the lowest atoms, not the data, decides
+        it once the support is wider than some ten tau. `value` is never clipped. Keep c * tau above one standard
         deviation of the return, or ordinary losses lie on the line too. None: as large as the dtype can carry.
     """
 
@@ -101,13 +105,14 @@ class Entropic:
     def value(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
         return _entropic(atoms, log_probs, self.tau)
 
+    def reference(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
+        if self.clip is None:
+            return self.value(atoms, log_probs)
+        lowest = categorical.mean(atoms, log_probs.exp()) - self.clip * self.tau
+        return _entropic(torch.maximum(atoms, lowest[..., None]), log_probs, self.tau)
+
     def influence(self, atoms: Atoms, log_probs: RowsOfAtoms) -> RowsOfAtoms:
-        heeded = atoms
-        if self.clip is not None:
-            lowest = categorical.mean(atoms, log_probs.exp()) - self.clip * self.tau
-            heeded = torch.maximum(atoms, lowest[..., None])
-        rho = _entropic(heeded, log_probs, self.tau)
-        return _centred(self.utility(atoms - rho[..., None]), log_probs)
+        return _centred(self.utility(atoms - self.reference(atoms, log_probs)[..., None]), log_probs)
 
     def utility(self, delta: Rows) -> Rows:
         """`tau (1 - exp(-delta / tau))`, clipped as above; the identity at tau = inf."""
@@ -126,7 +131,7 @@ class Entropic:
 
 
 @dataclass(frozen=True)
-class CVaR:
+class CVaR(RiskMeasure):
     """The mean of the worst `level` share, `rho = nu - E(nu - Z)^+ / level`, `nu` the quantile at `level`.
 
     `psi(x) = nu - (nu - x)^+ / level - rho`: flat above nu, so what succeeds beyond the tail teaches nothing; that is
@@ -166,7 +171,7 @@ class CVaR:
 
 
 @dataclass(frozen=True)
-class MeanVariance:
+class MeanVariance(RiskMeasure):
     """Mean less variance, `rho = m - b Var` with `b = 1 / (2 tau)`: the small-risk expansion of the entropic measure.
 
     `psi(x) = (x - m) - b ((x - m)^2 - Var)` falls beyond x = m + tau: surprising success is punished too.
@@ -223,13 +228,13 @@ def _entropic(values: Float[Tensor, "*#batch atoms"], log_probs: RowsOfAtoms, ta
     logsumexp is wrong by about tau * 1e-7, too much for large tau; the form taken about the mean is wrong by some
     1e-7 of the width, but overflows where the values are 88 tau apart. In between, from 1 to 30 widths, either will do.
     """
-    mean = (log_probs.exp() * values).sum(-1)
-    if math.isinf(tau):
-        return mean
     if values.amax() - values.amin() > SHIFTED_UPTO * tau:
         return -tau * torch.logsumexp(log_probs - values / tau, -1)
-    excess = torch.expm1((mean[..., None] - values) / tau)
-    return mean - tau * torch.log1p((log_probs.exp() * excess).sum(-1))
+    probs = log_probs.exp()
+    mean = (probs * values).sum(-1)
+    if math.isinf(tau):
+        return mean
+    return mean - tau * torch.log1p((probs * torch.expm1((mean[..., None] - values) / tau)).sum(-1))
 
 
 def _centred(psi: RowsOfAtoms, log_probs: RowsOfAtoms) -> RowsOfAtoms:
