@@ -1,0 +1,99 @@
+"""Settings of the intersection, in SI units, and their named combinations."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class IntersectionConfig:
+    """Vehicles that must cross an unsignalised four-way intersection."""
+
+    n_agents: int = 4
+    """Controlled vehicles."""
+    n_background: int = 2
+    """Vehicles driven by SUMO, some of which ignore the right of way."""
+    collision_cost: float = 30.0
+    """Cost of a collision, in seconds of travel; 20 to 35 makes safety and speed compete."""
+    time_cost: float = 1.0
+    """Cost of a second until the vehicle is clear."""
+    hard_brake_cost: float = 0.5
+    """Cost of a decision that brakes harder than 4 m/s2."""
+    horizon_s: float = 40.0
+    """Time after which a vehicle that has not crossed gives up."""
+    decision_s: float = 0.5
+    """Time between decisions."""
+    step_s: float = 0.1
+    """Simulation step; above 0.2 SUMO misses collisions."""
+    max_speed_mps: float = 11.0
+    """Speed limit of every vehicle."""
+    p_aggressive: float = 0.3
+    """Chance that a background driver ignores the right of way."""
+    min_friction: float = 0.4
+    """Lowest road friction; each vehicle's is uniform from here to 1, hidden, and caps its braking at 9 times it."""
+    accel_noise_mps2: float = 0.4
+    """Std of the error between commanded and actual acceleration."""
+    position_noise_m: float = 1.0
+    """Std of perceived positions of others."""
+    speed_noise_mps: float = 0.6
+    """Std of perceived speeds of others."""
+    miss_probability: float = 0.05
+    """Chance per decision of not seeing a vehicle farther than 8 m from the conflict."""
+    neighbours: int = 3
+    """Conflicting vehicles that an agent observes."""
+    spawn_near_m: float = 35.0
+    """Nearest start before the junction."""
+    spawn_far_m: float = 75.0
+    """Farthest start of the first vehicle on an arm."""
+    spawn_gap_m: float = 14.0
+    """Least distance between vehicles that start on one arm; up to 12 m more are drawn."""
+    spawn_slow_mps: float = 6.0
+    """Lowest speed at the start."""
+    spawn_fast_mps: float = 10.0
+    """Highest speed at the start."""
+
+    def __post_init__(self):
+        for name in ("n_agents", "neighbours"):
+            self._require(getattr(self, name) >= 1, name, "be at least 1")
+        for name in ("n_background", "time_cost", "hard_brake_cost", "accel_noise_mps2", "position_noise_m",
+                     "speed_noise_mps"):  # fmt: skip
+            self._require(getattr(self, name) >= 0, name, "be >= 0")
+        for name in ("p_aggressive", "miss_probability"):
+            self._require(0 <= getattr(self, name) <= 1, name, "lie in [0, 1]")
+        self._require(self.collision_cost > 0, "collision_cost", "be > 0")
+        self._require(0 < self.min_friction <= 1, "min_friction", "lie in (0, 1]")
+        self._require(0 < self.step_s <= 0.2, "step_s", "lie in (0, 0.2]: larger steps miss collisions")
+        for name, part in (("decision_s", "step_s"), ("horizon_s", "decision_s")):
+            ratio = getattr(self, name) / getattr(self, part)
+            whole = ratio >= 1 and abs(ratio - round(ratio)) < 1e-6
+            self._require(whole, name, f"be a multiple of --{part.replace('_', '-')} {getattr(self, part)}")
+        self._require(0 < self.spawn_near_m <= self.spawn_far_m, "spawn_near_m", "lie in (0, --spawn-far-m]")
+        self._require(self.spawn_gap_m >= 6, "spawn_gap_m", "be at least 6: vehicles are 4.5 m long")
+        self._require(0 <= self.spawn_slow_mps <= self.spawn_fast_mps, "spawn_slow_mps", "be <= --spawn-fast-mps")
+        self._require(self.spawn_fast_mps <= self.max_speed_mps, "spawn_fast_mps", "be <= --max-speed-mps")
+
+    def _require(self, holds: bool, name: str, rule: str) -> None:
+        if not holds:
+            raise ValueError(f"--{name.replace('_', '-')} must {rule} (got {getattr(self, name)})")
+
+    @property
+    def n_vehicles(self) -> int:
+        """Controlled and background vehicles of one intersection."""
+        return self.n_agents + self.n_background
+
+    @property
+    def horizon(self) -> int:
+        """Decisions until the time limit."""
+        return round(self.horizon_s / self.decision_s)
+
+    @property
+    def arm_m(self) -> float:
+        """Length of an arm: room for every vehicle to start on one of them."""
+        on_one_arm = -(-self.n_vehicles // 4)
+        return max(120.0, self.spawn_far_m + (on_one_arm - 1) * (self.spawn_gap_m + 12) + 20)
+
+
+SCENARIOS = {
+    "default": IntersectionConfig(),
+    "easy": IntersectionConfig(n_background=0),
+    # a collision must cost about twice the mean travel time, or waiting vehicles make up the worst 5 %
+    "dense": IntersectionConfig(n_agents=8, collision_cost=40.0, horizon_s=60.0),
+}
