@@ -129,31 +129,36 @@ class Learner:
                 rollout.reward, value, next_value, terminated, ended, config.gamma, config.gae_lambda, **utility
             )
         acted = rollout.active
-        advantage, target = advantage[acted], target[acted]
-        std = advantage.std()
-        low, high = (mass.mean().item() for mass in categorical.edge_mass(target))
-        mean = categorical.mean(atoms, probs[:-1][acted])
-        scalars = {
-            "advantage/std": std.item(),
-            "advantage/kurtosis": (((advantage - advantage.mean()) / (std + 1e-8)) ** 4).mean().item(),
-            "critic/edge_mass_low": low,
-            "critic/edge_mass_high": high,
-            "critic/mean": mean.mean().item(),
-            "critic/std": categorical.variance(atoms, probs[:-1][acted]).mean().sqrt().item(),
-            "risk/value": measure.reference(atoms, log_probs[:-1][acted]).mean().item(),
-        }
-        scalars["risk/mean_minus_value"] = scalars["critic/mean"] - scalars["risk/value"]
-        if config.norm_adv:
-            advantage = policy_gradient.normalise(advantage)
-        return Batch(
+        batch = Batch(
             obs=rollout.obs[acted],
             state=rollout.state[acted],
             agent=agent[:-1][acted],
             action=rollout.action[acted],
             log_prob=rollout.log_prob[acted],
-            advantage=advantage,
-            target=target,
-        ), scalars
+            advantage=advantage[acted],
+            target=target[acted],
+        )
+        scalars = self._describe(batch, log_probs[0][acted[0]], measure)
+        if config.norm_adv:
+            batch.advantage = policy_gradient.normalise(batch.advantage)
+        return batch, scalars
+
+    def _describe(self, batch: Batch, log_probs: Float[Tensor, "rows N"], measure: RiskMeasure) -> dict[str, float]:
+        """Scalars to log of the targets, the advantages, and the critic at the rollout's first step."""
+        atoms, probs, advantage = self.critic.atoms, log_probs.exp(), batch.advantage
+        std = advantage.std()
+        low, high = categorical.edge_mass(batch.target)
+        mean, value = categorical.mean(atoms, probs).mean(), measure.reference(atoms, log_probs).mean()
+        return {
+            "advantage/std": std.item(),
+            "advantage/kurtosis": (((advantage - advantage.mean()) / (std + 1e-8)) ** 4).mean().item(),
+            "critic/edge_mass_low": low.mean().item(),
+            "critic/edge_mass_high": high.mean().item(),
+            "critic/mean": mean.item(),
+            "critic/std": categorical.variance(atoms, probs).mean().sqrt().item(),
+            "risk/value": value.item(),
+            "risk/mean_minus_value": (mean - value).item(),
+        }
 
     def _critic_step(self, batch: Batch, rows: Tensor) -> dict[str, Tensor]:
         logits = self.critic(batch.state[rows], batch.agent[rows])
