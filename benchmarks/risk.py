@@ -102,13 +102,11 @@ def main() -> None:
     parser.add_argument("env", choices=GRIDS)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--root", type=Path, help="folder of the runs (default: runs/risk_ENV)")
-    parser.add_argument("flags", nargs=argparse.REMAINDER, help="further flags of rqe-train, after --")
-    args = parser.parse_args()
+    args, extra = parser.parse_known_args()  # what is not ours is for rqe-train
     root = args.root or Path("runs") / f"risk_{args.env}"
-    extra = tuple(flag for flag in args.flags if flag != "--")
     grid = GRIDS[args.env]
     jobs = [
-        Job(args.env, tau, advantage, seed, extra)
+        Job(args.env, tau, advantage, seed, tuple(extra))
         for advantage in grid["advantage"]
         for seed in grid["seeds"]
         for tau in grid["tau"]

@@ -56,7 +56,7 @@ def ours_cartpole_recipe() -> float:
 
 
 def sb3_cartpole() -> float:
-    """Stable-Baselines3's PPO on CartPole-v1 in its fastest vectorisation for this environment, steps per CPU second."""
+    """Stable-Baselines3's PPO on CartPole-v1 in its fastest vectorisation here, steps per CPU second."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
 

@@ -22,8 +22,8 @@ CHANGEABLE_ON_RESUME = {"total_timesteps", "device", "keep", "save_interval", "l
 
 def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | None) -> None:
     """Run `command`; what the user can mend ends in one line and exit code 2, an interrupt in 130."""
-    from rqe_mappo.train import Interrupted  # noqa: PLC0415  (torch is slow to load: --help should not wait for it)
-    from rqe_mappo.vector import WorkerDied  # noqa: PLC0415
+    from rqe_mappo.train import Interrupted
+    from rqe_mappo.vector import WorkerDied
 
     try:
         command(list(sys.argv[1:] if args is None else args))
@@ -86,7 +86,7 @@ def train(args: Sequence[str] | None = None) -> None:
     """rqe-train: train agents, save checkpoints, evaluate the last one."""
 
     def command(args: list[str]) -> None:
-        from rqe_mappo.train import train as run_training  # noqa: PLC0415
+        from rqe_mappo.train import train as run_training
 
         config, resume = train_config(args)
         folder = run_training(config, resume)
@@ -129,11 +129,11 @@ def evaluate(args: Sequence[str] | None = None) -> None:
 
 def report(path: Path, episodes: int, seed: int, deterministic: bool, device: str) -> None:
     """Evaluate the policy at `path`, print the table, write eval.json beside its checkpoints."""
-    from rqe_mappo import report as reports  # noqa: PLC0415
-    from rqe_mappo.checkpoint import write_atomically  # noqa: PLC0415
-    from rqe_mappo.evaluate import evaluate as run_evaluation  # noqa: PLC0415
-    from rqe_mappo.policy import Policy  # noqa: PLC0415
-    from rqe_mappo.train import pick_device  # noqa: PLC0415
+    from rqe_mappo import report as reports
+    from rqe_mappo.checkpoint import write_atomically
+    from rqe_mappo.evaluate import evaluate as run_evaluation
+    from rqe_mappo.policy import Policy
+    from rqe_mappo.train import pick_device
 
     pick_device(device)
     policy = Policy.load(path, device)

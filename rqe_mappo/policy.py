@@ -125,7 +125,7 @@ class Policy:
 
     @torch.no_grad()
     def value(self, state: Any, agent: Any = 0) -> Float[Tensor, "*rows"]:
-        """V_tau of states `[..., S]` as the policy was trained on it: rare losses count as far as `risk_clip` lets them."""
+        """V_tau of states `[..., S]` as the policy was trained on it (bounded by `risk_clip`, see docs/risk.md)."""
         known = self.distribution(state, agent)
         return self.measure.scaled(self.return_scale or 1.0).reference(known.atoms, known.log_probs)
 

@@ -44,7 +44,7 @@ def entropic(samples: np.ndarray, tau: float) -> float:
 
 
 def iqm(samples: np.ndarray) -> float:
-    """Mean of the middle half of `samples` (Agarwal et al., 'Deep RL at the Edge of the Statistical Precipice', 2021)."""
+    """Mean of the middle half of `samples` (Agarwal et al., 'Deep RL at the Edge of the Precipice', 2021)."""
     from scipy.stats import trim_mean
 
     return float(trim_mean(_checked(samples), 0.25))

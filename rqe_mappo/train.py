@@ -151,7 +151,7 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a flag, so that a run stops between updates, whole; the second one acts."""
+    """Turns the first Ctrl-C or SIGTERM into a flag, so that a run stops between updates; the second acts."""
 
     def __init__(self):
         self.asked = False

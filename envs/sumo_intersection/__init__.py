@@ -1,6 +1,31 @@
 """Vehicles at an unsignalised intersection in SUMO, where collisions are real."""
 
+from dataclasses import replace
+from typing import Any
+
+from pettingzoo import ParallelEnv
+
 from rqe_mappo.envs.sumo_intersection.batched import BatchedIntersection
 from rqe_mappo.envs.sumo_intersection.config import SCENARIOS, IntersectionConfig
+from rqe_mappo.envs.sumo_intersection.env import IntersectionEnv
+from rqe_mappo.envs.sumo_intersection.process import IntersectionProcess
 
-__all__ = ["SCENARIOS", "BatchedIntersection", "IntersectionConfig"]
+__all__ = [
+    "SCENARIOS",
+    "BatchedIntersection",
+    "IntersectionConfig",
+    "IntersectionEnv",
+    "IntersectionProcess",
+    "parallel_env",
+]
+
+
+def parallel_env(scenario: str = "default", own_process: bool = False, **overrides: Any) -> ParallelEnv:
+    """The PettingZoo environment of a named scenario, single settings of `IntersectionConfig` overridden.
+
+    own_process: keep the simulation in a process of its own; libsumo allows one per process.
+    """
+    if scenario not in SCENARIOS:
+        raise ValueError(f"scenario {scenario!r} is unknown: use {', '.join(SCENARIOS)}")
+    config = replace(SCENARIOS[scenario], **overrides)
+    return IntersectionProcess(config) if own_process else IntersectionEnv(config)

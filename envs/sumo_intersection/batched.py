@@ -1,5 +1,6 @@
 """The intersection for the learner: K copies in one simulation, each with episodes of its own."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,17 @@ def reward_step(config: IntersectionConfig) -> float | None:
     return step if step >= 0.1 else None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What one decision did to every agent, `[K, n_agents]`; zeros and False for those that did not act."""
+
+    reward: np.ndarray
+    terminated: np.ndarray
+    crashed: np.ndarray
+    timed_out: np.ndarray
+    braked: np.ndarray
+
+
 class BatchedIntersection:
     """A `BatchedEnv` of K intersections with agents `veh_0` to `veh_{n-1}`.
 
@@ -62,8 +74,12 @@ class BatchedIntersection:
     def reset(self, seed: int) -> Observed:
         """Start every copy anew; the same seed and K give the same trajectories, in any process."""
         self.world.load(seed)
+        return self.restart()
+
+    def restart(self) -> Observed:
+        """Start every copy anew without reloading the simulation: random numbers go on where they are."""
         self._begin(np.arange(self.num_envs))
-        return self._observed()
+        return self.observed()
 
     def _begin(self, which: np.ndarray) -> None:
         self.world.reset(which)
@@ -71,26 +87,32 @@ class BatchedIntersection:
         for total in self.totals.values():
             total[which] = 0
 
-    def _observed(self) -> Observed:
+    def observed(self) -> Observed:
+        """What can be seen now, with noise drawn anew."""
         self.perceived = observation.perceive(self.world)
         return Observed(
             observation.observe(self.world, self.perceived), observation.critic_view(self.world), self.active.copy()
         )
 
-    def step(self, actions: np.ndarray) -> Step:
-        """`actions`: int64 `[K, n_agents]`, indices into ACTIONS_MPS2."""
+    def drive(self, actions: np.ndarray) -> Outcome:
+        """Let active agents act for one decision, without starting new episodes."""
         acted = self.active.copy()
         crashed, clear = self.world.advance(actions, acted)
         late = acted & (self.world.time_s > self.config.horizon_s - 1e-6)[:, None]
         timed_out = late & ~crashed & ~clear
         braked = acted & braked_hard(self.world.accel_mps2, self.world.speed_mps[:, : self.config.n_agents])
         reward = rewards(self.config, acted, crashed, braked)
-        totals = self.totals
         for name, value in (("return", reward), ("length", acted), ("collision", crashed), ("timed_out", timed_out),
                             ("hard_brakes", braked)):  # fmt: skip
-            totals[name] += value
+            self.totals[name] += value
         terminated = crashed | clear | timed_out
         self.active &= ~terminated
+        return Outcome(reward, terminated, crashed, timed_out, braked)
+
+    def step(self, actions: np.ndarray) -> Step:
+        """`actions`: int64 `[K, n_agents]`, indices into ACTIONS_MPS2."""
+        outcome = self.drive(actions)
+        totals = self.totals
         ended = np.flatnonzero(~self.active.any(1))
         episodes = {
             "copy": ended,
@@ -103,11 +125,11 @@ class BatchedIntersection:
         }
         if len(ended):
             self._begin(ended)
-        seen = self._observed()
+        seen = self.observed()
         return Step(
             seen.obs, seen.state, seen.active,
-            reward=reward.astype(np.float32), cost=crashed.astype(np.float32),
-            terminated=terminated, truncated=np.zeros_like(terminated),
+            reward=outcome.reward.astype(np.float32), cost=outcome.crashed.astype(np.float32),
+            terminated=outcome.terminated, truncated=np.zeros_like(outcome.terminated),
             final_state=np.zeros((0, self.state_space.shape[0]), np.float32), episodes=episodes,
         )  # fmt: skip
 

@@ -62,7 +62,9 @@ def caution(level: float, patience_s: float = 2.0) -> Driver:
             soon = np.maximum(seen.other_in_m, 0) / np.maximum(seen.speed_mps, 6) < own_out + gap_s
             conflict |= seen.seen & ahead & ~background & soon & (seen.other_in_m < 25)
         inside = (seen.other_in_m < 0.5) & (seen.other_out_m > 0)
-        stands = background & (seen.speed_mps < 0.8) & (seen.other_in_m > 0) & (env.world.waited_s[..., None] > patience_s)
+        stands = (
+            background & (seen.speed_mps < 0.8) & (seen.other_in_m > 0) & (env.world.waited_s[..., None] > patience_s)
+        )
         yields = conflict & (seen.own_in_m > 0.5) & ((~stands & (ahead | background)) | inside)
 
         distance = np.where(yields, seen.own_in_m - lead_m, np.inf).min(-1)

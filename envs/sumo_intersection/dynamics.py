@@ -39,7 +39,9 @@ class Intersections:
         self.sim = Simulation(network.build(copies, config.arm_m), config.step_s)
         k, m, n = copies, config.n_vehicles, config.n_agents
         self.pos_m, self.speed_mps, self.friction, self.spawn_m = (np.zeros((k, m)) for _ in range(4))
-        self.present, self.fresh, self.crashed, self.on_road, self.aggressive = (np.zeros((k, m), bool) for _ in range(5))
+        self.present, self.fresh, self.crashed, self.on_road, self.aggressive = (
+            np.zeros((k, m), bool) for _ in range(5)
+        )
         self.arm, self.movement, self.linger = (np.zeros((k, m), int) for _ in range(3))
         self.accel_mps2, self.waited_s = np.zeros((k, n)), np.zeros((k, n))
         self.time_s = np.zeros(k)
@@ -149,7 +151,7 @@ class Intersections:
                 self.sim.vehicle.setAcceleration(name, accel[k, i], self.config.decision_s)
 
     def _crash(self, name: str) -> None:
-        k, j = divmod(int(name.split(".")[0]), self.config.n_vehicles)
+        k, j = divmod(int(name.partition(".")[0]), self.config.n_vehicles)
         if self.ids[k][j] == name:
             self.crashed[k, j] |= self.present[k, j]  # wrecks beyond the junction are nobody's crash
             self.present[k, j] = self.on_road[k, j] = False

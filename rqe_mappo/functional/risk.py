@@ -88,8 +88,8 @@ class Entropic(RiskMeasure):
 
     clip: the largest exponent c of influence and utility. Below x = rho - c tau they go on as a straight line of
         slope e^c, so that worse stays worse (a flat bound would make all crashes equal). `reference`, the rho within
-        psi, is then that of `max(Z, m - c tau)`: else the little that a softmax leaves on the lowest atoms, not the data, decides
-        it once the support is wider than some ten tau. `value` is never clipped. Keep c * tau above one standard
+        psi, is then that of `max(Z, m - c tau)`: else the little that a softmax leaves on the lowest atoms decides it
+        once the support is wider than some ten tau. `value` is never clipped. Keep c * tau above one standard
         deviation of the return, or ordinary losses lie on the line too. None: as large as the dtype can carry.
     """
 

@@ -1,0 +1,253 @@
+"""The intersection on real SUMO: collisions count once, copies do not disturb each other, seeds repeat."""
+
+import multiprocessing as mp
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("libsumo")
+
+from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+from rqe_mappo.config import default_config
+from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, IntersectionConfig, drivers, parallel_env
+from rqe_mappo.envs.sumo_intersection import observation as observations
+from rqe_mappo.envs.sumo_intersection.batched import return_bounds, reward_step
+from rqe_mappo.envs.sumo_intersection.geometry import conflict_zones
+from rqe_mappo.envs.sumo_intersection.reward import braked_hard, rewards
+from rqe_mappo.evaluate import play
+from rqe_mappo.policy import Policy
+from rqe_mappo.train import train
+
+DEFAULT = SCENARIOS["default"]
+
+
+@pytest.fixture
+def opened():
+    """Opens batched environments and closes them after the test."""
+    envs = []
+
+    def open_(config: IntersectionConfig = DEFAULT, copies: int = 1) -> BatchedIntersection:
+        envs.append(BatchedIntersection(config, copies))
+        return envs[-1]
+
+    yield open_
+    for env in envs:
+        env.close()
+
+
+def trajectory(env: BatchedIntersection, seed: int, decisions: int = 60) -> np.ndarray:
+    seen = env.reset(seed)
+    rng = np.random.default_rng(0)
+    rows = [np.concatenate((seen.obs.ravel(), seen.state.ravel()))]
+    for _ in range(decisions):
+        step = env.step(rng.integers(0, 4, env.active.shape))
+        rows.append(np.concatenate((step.obs.ravel(), step.state.ravel(), step.reward.ravel())))
+    return np.concatenate(rows)
+
+
+def remote_trajectory(queue) -> None:
+    env = BatchedIntersection(DEFAULT, 3)
+    queue.put(trajectory(env, seed=11))
+    env.close()
+
+
+def forced_crash(env: BatchedIntersection) -> list[np.ndarray]:
+    """Two agents meet head on to side at full speed in every copy; who crashed in each decision."""
+    env.reset(0)
+    world = env.world
+    vehicle = world.sim.vehicle
+    for k in range(env.num_envs):
+        for j, (arm, name) in enumerate(zip((0, 1), world.ids[k], strict=True)):
+            vehicle.remove(name)
+            world.ids[k][j] = fresh = f"{2 * k + j}.crash"
+            vehicle.add(fresh, f"{k}.{3 * arm + 1}", typeID="controlled",
+                        departPos=f"{world.geometry.approach_m - 30:.2f}", departSpeed="10")  # fmt: skip
+            vehicle.setSpeedMode(fresh, 39)
+            world.spawn_m[k, j], world.arm[k, j], world.movement[k, j] = 30.0, arm, 3 * arm + 1
+            world.pos_m[k, j] = -30.0
+    return [env.step(np.full((env.num_envs, 2), drivers.GO)).cost for _ in range(12)]
+
+
+@pytest.mark.parametrize("copies", [1, 8])
+def test_forced_crash_is_counted_once_for_each_vehicle(opened, copies):
+    config = replace(DEFAULT, n_agents=2, n_background=0, accel_noise_mps2=0.0, min_friction=1.0)
+    costs = np.array(forced_crash(opened(config, copies)))
+    assert (costs[:8].sum(0) == 1).all()
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_same_seed_and_copies_same_trajectory(opened, copies):
+    env = opened(copies=copies)
+    first = trajectory(env, seed=11)
+    assert not np.array_equal(first, trajectory(env, seed=12))
+    assert np.array_equal(first, trajectory(env, seed=11))
+
+
+def test_same_trajectory_in_another_process(opened):
+    context = mp.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=remote_trajectory, args=(queue,))
+    process.start()
+    there = queue.get(timeout=60)
+    process.join()
+    assert np.array_equal(there, trajectory(opened(copies=3), seed=11))
+
+
+def shares(env: BatchedIntersection, driver, each: int) -> tuple[float, float, int]:
+    records, _ = play(env, lambda env, observed: driver(env), each, seed=3)
+    return records["collision"].mean(), records["collision"].any(1).mean(), len(records["return"])
+
+
+@pytest.mark.parametrize(
+    ("driver", "agents", "episodes"),
+    [(drivers.always_go, 0.405, 0.75), (drivers.caution(0.0), 0.175, 0.417), (drivers.caution(1.0), 0.002, 0.007)],
+    ids=["always go", "caution 0", "caution 1"],
+)
+def test_reference_drivers_crash_as_often_in_one_copy_as_in_sixty_four(opened, driver, agents, episodes):
+    single = opened(copies=1)
+    one = shares(single, driver, each=192)
+    single.close()
+    many = opened(copies=64)
+    other = shares(many, driver, each=8)
+    for known, found in ((episodes, one), (episodes, other)):
+        error = np.sqrt(max(known * (1 - known), 0.01) / found[2])
+        assert abs(found[1] - known) < 3.3 * error + 0.03
+    pooled = (one[1] * one[2] + other[1] * other[2]) / (one[2] + other[2])
+    error = np.sqrt(max(pooled * (1 - pooled), 0.005) * (1 / one[2] + 1 / other[2]))
+    assert abs(one[1] - other[1]) < 2.6 * error
+    assert abs(other[0] - agents) < 0.05
+
+
+@pytest.mark.parametrize("agents", [1, 2, 5])
+def test_any_number_of_agents_and_exactly_one_end_for_each(opened, agents):
+    config = replace(DEFAULT, n_agents=agents, horizon_s=15.0)
+    env = opened(config, 4)
+    seen = env.reset(0)
+    rng = np.random.default_rng(1)
+    total, finished = np.zeros((4, agents)), 0
+    for _ in range(120):
+        acted = seen.active
+        assert env.observation_space.contains(seen.obs[0, 0]) and not seen.obs[~acted].any()
+        step = env.step(rng.integers(0, 4, (4, agents)))
+        assert not (step.terminated & ~acted).any() and not step.truncated.any()
+        assert not step.reward[~acted].any()
+        total += step.reward
+        for row, copy in enumerate(step.episodes["copy"]):
+            assert np.allclose(step.episodes["return"][row], total[copy], atol=1e-4)
+            assert (env.return_bounds[0] <= total[copy]).all() and (total[copy] <= env.return_bounds[1]).all()
+            total[copy] = 0
+            finished += 1
+        going = np.ones(4, bool)
+        going[step.episodes["copy"]] = False
+        assert np.array_equal(step.active[going], (acted & ~step.terminated)[going])
+        assert step.active[~going].all()
+        seen = step
+    assert finished > 4
+
+
+def test_time_limit_terminates_those_who_wait(opened):
+    env = opened(replace(DEFAULT, n_agents=2, n_background=0, horizon_s=5.0), 2)
+    env.reset(0)
+    for decision in range(1, 11):
+        step = env.step(np.full((2, 2), drivers.HARD))
+        assert step.terminated.all() == (decision == 10)
+    assert step.episodes["timed_out"].all() and not step.episodes["collision"].any()
+    assert (step.episodes["travel_time_s"] == 5.0).all()
+
+
+def test_critic_sees_nothing_hidden_and_every_agent_itself_first(opened):
+    env = opened(copies=2)
+    env.reset(4)
+    world = env.world
+    before = observations.critic_view(world), observations.global_state(world)
+    world.friction[:] = 0.123
+    world.aggressive[:] = ~world.aggressive
+    assert np.array_equal(before[0], observations.critic_view(world))
+    assert np.array_equal(before[1], observations.global_state(world))
+    width = DEFAULT.max_speed_mps
+    assert np.allclose(before[0][:, :, 3], world.speed_mps[:, :4] / width, atol=1e-6)
+    assert (before[0][..., 2 + 6] == 1).all()  # its own arm, seen from itself, is arm 0
+
+
+def test_zones_of_two_straight_crossing_paths():
+    along_x = np.array([[-10.0, 0.0], [10.0, 0.0]])
+    along_y = np.array([[0.0, -10.0], [0.0, 10.0]])
+    zones, conflicts = conflict_zones([along_x, along_y], np.eye(2, dtype=bool))
+    assert conflicts.tolist() == [[False, True], [True, False]]
+    assert zones[0, 1] == pytest.approx([8.0, 12.0, 8.0, 12.0], abs=0.26)
+
+
+def test_geometry_is_the_same_from_every_arm(opened):
+    geometry = opened().world.geometry
+    turned = np.roll(np.arange(12).reshape(4, 3), -1, axis=0).ravel()
+    assert np.array_equal(geometry.conflicts, geometry.conflicts[np.ix_(turned, turned)])
+    assert np.allclose(geometry.zones_m, geometry.zones_m[np.ix_(turned, turned)], atol=0.6)
+    assert np.array_equal(geometry.conflicts, geometry.conflicts.T)
+    assert geometry.length_m[:3] == pytest.approx([14.2, 14.4, 9.0], abs=0.3)
+
+
+def test_rewards_by_hand():
+    acted, crashed = np.array([[True, True, True, False]]), np.array([[False, True, False, False]])
+    braked = braked_hard(np.array([[-6.0, 0.0, -4.5, 0.0]]), np.array([[5.0, 5.0, 0.5, 0.0]]))
+    assert braked.tolist() == [[True, False, False, False]]
+    assert rewards(DEFAULT, acted, crashed, braked).tolist() == [[-1.0, -30.5, -0.5, 0.0]]
+
+
+def test_grid_and_bounds_of_returns():
+    assert reward_step(DEFAULT) == 0.5
+    assert reward_step(replace(DEFAULT, time_cost=0.123)) is None
+    low, high = return_bounds(DEFAULT)
+    assert high == 0 and -95 < low < -80
+
+
+def test_parallel_environment_conforms():
+    env = parallel_env()
+    try:
+        parallel_api_test(env, num_cycles=200)
+        env.reset(seed=1)
+        assert env.state_space.contains(env.state())
+    finally:
+        env.close()
+
+
+def test_parallel_environments_side_by_side_repeat_their_seeds():
+    parallel_seed_test(lambda: parallel_env(own_process=True), num_cycles=60)
+
+
+def test_second_simulation_in_a_process_is_refused(opened):
+    opened()
+    with pytest.raises(RuntimeError, match=r"already open.*close"):
+        opened()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"step_s": 0.5}, "--step-s"),
+        ({"n_agents": 0}, "--n-agents"),
+        ({"collision_cost": 0.0}, "--collision-cost"),
+        ({"p_aggressive": 1.5}, "--p-aggressive"),
+        ({"decision_s": 0.25}, "--decision-s"),
+        ({"spawn_far_m": 10.0}, "--spawn-near-m"),
+    ],
+)
+def test_wrong_settings_name_flag_and_value(change, words):
+    with pytest.raises(ValueError, match=words):
+        replace(DEFAULT, **change)
+
+
+def test_short_training_is_finite_and_beats_random(tmp_path):
+    config = replace(default_config("sumo"), tau=0.3, total_timesteps=60_000, num_envs=32, num_steps=32,
+                     eval_episodes=0, out=str(tmp_path / "run"))  # fmt: skip
+    policy = Policy.load(train(config))
+    env = BatchedIntersection(DEFAULT, 32)
+    try:
+        trained, _ = play(env, lambda env, seen: policy.act(seen.obs), each=4, seed=9)
+        dice = drivers.random(0)
+        chance, _ = play(env, lambda env, seen: dice(env), each=4, seed=9)
+    finally:
+        env.close()
+    assert np.isfinite(trained["return"]).all()
+    assert trained["return"].mean() > chance["return"].mean() + 5
