@@ -69,7 +69,7 @@ class TrainConfig(Generic[Knobs]):
     critic_learning_rate: float = 2e-3
     """Adam step size of the critic; too small a value left SUMO drivers stuck at 'always go'."""
     anneal_lr: bool = True
-    """Lower both step sizes linearly to 15 % over the run."""
+    """Lower both step sizes linearly to 5 % over the run."""
     num_minibatches: int = 4
     """Minibatches per epoch."""
     update_epochs: int = 4
@@ -79,7 +79,7 @@ class TrainConfig(Generic[Knobs]):
     clip_coef: float = 0.2
     """PPO's clip range."""
     norm_adv: bool = True
-    """Divide advantages by their std per rollout; the eps that then acts is logged as policy/effective_eps."""
+    """Divide advantages by their running std; the eps that then acts is logged as policy/effective_eps."""
     max_grad_norm: float = 0.5
     """Largest gradient norm, for actors and critic each."""
     shared_actor: bool = True

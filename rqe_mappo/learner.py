@@ -16,7 +16,8 @@ from rqe_mappo.functional.risk import Neutral, RiskMeasure
 from rqe_mappo.nets import Actor, Critic, Shapes
 from rqe_mappo.rollout import Rollout
 
-LR_FLOOR = 0.15  # annealed step sizes end here: at zero the last quarter of a run would learn nothing
+LR_FLOOR = 0.05  # annealed step sizes end here
+ADVANTAGE_MEMORY = 0.97  # of the running variance of advantages, per rollout: about the last thirty
 
 
 def choose_support(config: TrainConfig, env: BatchedEnv) -> Float[Tensor, " atoms"]:
@@ -56,6 +57,19 @@ class Batch:
     target: Float[Tensor, "R N"]
 
 
+class RunningMean:
+    """An exponential moving average, corrected for its start as in Adam."""
+
+    def __init__(self, memory: float):
+        self.memory, self.total, self.weight = memory, 0.0, 0.0
+
+    def add(self, value: float) -> float:
+        """Take `value` in; gives the average."""
+        self.total = self.memory * self.total + (1 - self.memory) * value
+        self.weight = self.memory * self.weight + (1 - self.memory)
+        return self.total / self.weight
+
+
 class Learner:
     """Actors, critic, their optimisers, and the update."""
 
@@ -67,6 +81,7 @@ class Learner:
         fused = {"fused": True, "eps": 1e-5}
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, **fused)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_learning_rate, **fused)
+        self.advantage_variance = RunningMean(ADVANTAGE_MEMORY)
 
     def update(self, rollout: Rollout, measure: RiskMeasure, progress: float) -> dict[str, float]:
         """Improve actors and critic on `rollout` under `measure` (in units of reward); gives the scalars to log.
@@ -93,7 +108,7 @@ class Learner:
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + value
         means = {name: float(value) / counts["critic" if "critic" in name else "actor"] for name, value in sums.items()}
-        means["policy/effective_eps"] = config.eps * (scalars["advantage/std"] if config.norm_adv else 1.0)
+        means["policy/effective_eps"] = config.eps * scalars["advantage/scale"]
         return scalars | means | {"charts/learning_rate": config.learning_rate * rate}
 
     @torch.no_grad()
@@ -141,8 +156,13 @@ class Learner:
             target=target[acted],
         )
         scalars = self._describe(batch, log_probs[0][acted[0]], measure)
+        scalars["advantage/scale"] = 1.0
         if config.norm_adv:
-            batch.advantage = policy_gradient.normalise(batch.advantage)
+            # A running scale: a rollout's own std is ten times larger with a rare crash in it than without, so that
+            # dividing by it would teach little from the crash and much from every rollout that lacks one.
+            scale = self.advantage_variance.add(scalars["advantage/std"] ** 2) ** 0.5
+            batch.advantage = policy_gradient.normalise(batch.advantage, scale)
+            scalars["advantage/scale"] = scale
         return batch, scalars
 
     def _describe(self, batch: Batch, log_probs: Float[Tensor, "rows N"], measure: RiskMeasure) -> dict[str, float]:
@@ -191,11 +211,15 @@ class Learner:
             }
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimisers' state; the networks' weights are saved apart, with the policy."""
-        return {"actor_optimizer": self.actor_optimizer.state_dict(),
-                "critic_optimizer": self.critic_optimizer.state_dict()}  # fmt: skip
+        """Optimisers' state and the advantages' scale; the networks' weights are saved apart, with the policy."""
+        return {
+            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "advantage_variance": dict(vars(self.advantage_variance)),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self.advantage_variance).update(state["advantage_variance"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
 

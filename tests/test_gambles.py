@@ -68,7 +68,7 @@ def probability_of_gambling(advantage, schedule, lam, late, start):
         critic_optimizer.step()
         if iteration >= CRITIC_FIRST:
             log_prob = log_policy[gambles.long()]
-            normalised = policy_gradient.normalise(advantage_t[0])
+            normalised = policy_gradient.normalise(advantage_t[0], float(advantage_t[0].std(correction=0)))
             actor_optimizer.zero_grad()
             policy_gradient.clipped_surrogate(log_prob - log_prob.detach(), normalised, 0.2).mean().backward()
             actor_optimizer.step()

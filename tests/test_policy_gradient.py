@@ -53,17 +53,16 @@ def test_approx_kl_averages_to_the_divergence():
 
 
 def test_normalise_by_hand():
-    assert pg.normalise(torch.tensor([[1.0, 3.0], [3.0, 1.0]])).tolist() == [[-1, 1], [1, -1]]
-    assert pg.normalise(torch.tensor([5.0, 5.0])).tolist() == [0, 0]
-    assert pg.normalise(torch.tensor([5.0])).tolist() == [0]
+    assert pg.normalise(torch.tensor([[1.0, 3.0], [3.0, 1.0]]), 0.5).tolist() == [[-2, 2], [2, -2]]
+    assert pg.normalise(torch.tensor([5.0, 5.0]), 0.0).tolist() == [0, 0]
+    assert pg.normalise(torch.tensor([5.0]), 1.0).tolist() == [0]
 
 
 def test_normalise_of_a_batch_equals_the_loop():
     x = random_numbers(5, 3)
     entries = [float(each) for row in x for each in row]
     mean = sum(entries) / 15
-    std = math.sqrt(sum((each - mean) ** 2 for each in entries) / 15)
-    assert pg.normalise(x).flatten().tolist() == pytest.approx([(each - mean) / std for each in entries], rel=1e-6)
+    assert pg.normalise(x, 3.0).flatten().tolist() == pytest.approx([(each - mean) / 3 for each in entries], rel=1e-6)
 
 
 def test_mixture_by_hand():

@@ -30,9 +30,9 @@ def approx_kl(log_ratio: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     return torch.expm1(log_ratio) - log_ratio
 
 
-def normalise(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """`x` with mean 0 and standard deviation 1 over all entries; zeros where all are equal."""
-    return (x - x.mean()) / (x.std(correction=0) + 1e-8)
+def normalise(x: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
+    """`x` less its mean over all entries, divided by `scale`; zeros where all are equal, whatever the scale."""
+    return (x - x.mean()) / (scale + 1e-8)
 
 
 def mixture(
