@@ -19,9 +19,11 @@ from rqe_mappo.statistics import seed_interval
 
 RESULTS = Path(__file__).parent / "results"
 EPISODES = 1000
+SEEDS = (1, 2, 3)
+# (tau, advantage); at tau = inf `value` is GAE, which the influence advantage equals, so it is run once
 GRIDS = {
-    "sumo": {"tau": ("inf", "1", "0.3"), "advantage": ("influence", "value"), "seeds": (1, 2, 3)},
-    "cartpole": {"tau": ("inf", "1", "0.3"), "advantage": ("influence",), "seeds": (1, 2, 3)},
+    "sumo": (("inf", "influence"), ("1", "influence"), ("0.3", "influence"), ("1", "value"), ("0.3", "value")),
+    "cartpole": (("inf", "influence"), ("1", "influence"), ("0.3", "influence")),
 }
 
 
@@ -104,13 +106,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder of the runs (default: runs/risk_ENV)")
     args, extra = parser.parse_known_args()  # what is not ours is for rqe-train
     root = args.root or Path("runs") / f"risk_{args.env}"
-    grid = GRIDS[args.env]
-    jobs = [
-        Job(args.env, tau, advantage, seed, tuple(extra))
-        for advantage in grid["advantage"]
-        for seed in grid["seeds"]
-        for tau in grid["tau"]
-    ]
+    jobs = [Job(args.env, tau, advantage, seed, tuple(extra)) for tau, advantage in GRIDS[args.env] for seed in SEEDS]
     with ThreadPoolExecutor(args.jobs) as pool:
         rows = list(pool.map(lambda job: job.run(root), jobs))
     RESULTS.mkdir(exist_ok=True)

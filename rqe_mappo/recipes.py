@@ -11,7 +11,7 @@ def sumo(scenario: str, knobs: Any) -> TrainConfig:
         env="sumo",
         scenario=scenario,
         knobs=knobs,
-        total_timesteps=3_000_000,
+        total_timesteps=4_000_000,
         num_envs=64,  # copies in one SUMO simulation: fastest between 8 and 64
         num_steps=24,
         gamma=1.0,  # episodes are short, the elapsed time is observed, and rewards stay on the atoms' grid
