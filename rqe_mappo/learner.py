@@ -24,7 +24,7 @@ def choose_support(config: TrainConfig, env: BatchedEnv) -> Float[Tensor, " atom
     """Atoms that hold every return the environment can give under the run's discount.
 
     Where rewards lie on a grid and returns are not discounted, the atoms lie on that grid too, and projecting a
-    target onto them is exact. Zero, the return after the end, is always within. One atom lies beyond each bound, so
+    target onto them is exact. Zero, the return after the end, is always an atom. One atom lies beyond each bound, so
     that mass on an edge atom always means a tail that was cut off.
     """
     gamma, horizon = config.gamma, env.horizon
@@ -40,8 +40,8 @@ def choose_support(config: TrainConfig, env: BatchedEnv) -> Float[Tensor, " atom
         return categorical.aligned_support(
             low - env.reward_step, high + env.reward_step, env.reward_step, config.n_atoms
         )
-    beyond = (high - low) / (config.n_atoms - 3)
-    return categorical.support(low - beyond, high + beyond, config.n_atoms)
+    step = (high - low) / (config.n_atoms - 4)
+    return categorical.aligned_support(low - step, high + step, step, config.n_atoms)
 
 
 @dataclass

@@ -1,78 +1,105 @@
 """The table of an evaluation: returns, tails and incidents, each with its interval and the episodes behind it."""
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rqe_mappo.statistics import Estimate, cvar, interval
+from rqe_mappo.statistics import Estimate, Statistic, cvar, interval, rate
 
 FEWEST_FOR_TAIL = 100  # episodes; below, a worst 5 % rests on fewer than five
+NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric: `level` is agent (one sample per agent and episode), team (the episode's mean) or episode."""
+    """One metric: `level` is agent (one sample per agent and episode), team (the episode's mean) or episode.
+
+    `estimate.n` counts the episodes, which the interval rests on, `samples` what was averaged.
+    """
 
     metric: str
     level: str
     estimate: Estimate
+    samples: int
+
+
+def p95(samples: np.ndarray) -> float:
+    """The 95th percentile."""
+    return float(np.percentile(samples, 95))
 
 
 def rows(records: dict[str, np.ndarray], seed: int = 0) -> list[Row]:
-    """What can be said of episode records as an environment gives them (see `rqe_mappo.envs.batched.Step`)."""
+    """What can be said of episode records as an environment gives them.
+
+    records: `return`, `length` `[F, A]` (length 0: the slot took no part), and what there is of `collision`, `fell`,
+        `timed_out` (flags), `travel_time_s` (seconds, counted for agents that neither collided nor timed out) and
+        `hard_brakes` (a number), all `[F, A]`. See `rqe_mappo.envs.batched.Step`.
+    seed: of the bootstrap.
+    A metric that no agent has a sample for, such as the travel time where nobody arrives, is nan from 0 episodes.
+    Raises ValueError if there are no episodes.
+    """
     took_part = records["length"] > 0
+    if not took_part.any():
+        raise ValueError("no episodes to report: play at least one")
     found: list[Row] = []
 
-    def add(metric: str, level: str, statistic: Callable, *data: np.ndarray) -> None:
-        found.append(Row(metric, level, interval(statistic, *data, seed=seed)))
+    def add(metric: str, level: str, statistic: Statistic, samples: np.ndarray, counted: np.ndarray) -> None:
+        estimate = interval(statistic, samples, counted, seed=seed) if counted.any() else NOTHING
+        found.append(Row(metric, level, estimate, int(counted.sum())))
 
-    def of_agents(statistic: Callable) -> Callable:
-        return lambda values, counted: statistic(values[counted]) if counted.any() else np.nan
+    def add_rate(metric: str, level: str, flags: np.ndarray, counted: np.ndarray) -> None:
+        found.append(Row(metric, level, rate(flags, counted, seed=seed), int(counted.sum())))
+
+    def flag(key: str) -> np.ndarray:
+        return took_part & (records[key] > 0) if key in records else np.zeros_like(took_part)
 
     returns = records["return"].astype(float)
-    team = np.where(took_part, returns, 0).sum(1) / took_part.sum(1)
+    agents = took_part.sum(1)
+    team = np.where(took_part, returns, 0).sum(1) / np.maximum(agents, 1)
     for name, statistic in (("mean return", np.mean), ("std of return", np.std), ("CVaR5 of return", cvar)):
-        add(name, "agent", of_agents(statistic), returns, took_part)
+        add(name, "agent", statistic, returns, took_part)
         if returns.shape[1] > 1:
-            add(name, "team", statistic, team)
+            add(name, "team", statistic, team, agents > 0)
     for key, name in (("collision", "collision rate"), ("fell", "fall rate"), ("timed_out", "time-out rate")):
         if key in records:
-            hit = records[key].astype(bool) & took_part
-            add(name, "agent", of_agents(np.mean), hit, took_part)
+            add_rate(name, "agent", flag(key), took_part)
             if key == "collision":
-                add(name, "episode", np.mean, hit.any(1))
+                add_rate(name, "episode", flag(key).any(1), agents > 0)
     if "travel_time_s" in records:
-        crossed = took_part & ~records["collision"].astype(bool) & ~records["timed_out"].astype(bool)
-        add("travel time s", "agent", of_agents(np.mean), records["travel_time_s"], crossed)
-        add("travel time p95 s", "agent", of_agents(lambda x: np.percentile(x, 95)), records["travel_time_s"], crossed)
+        crossed = took_part & ~flag("collision") & ~flag("timed_out")
+        add("travel time s", "agent", np.mean, records["travel_time_s"], crossed)
+        add("travel time p95 s", "agent", p95, records["travel_time_s"], crossed)
     if "hard_brakes" in records:
-        add("hard brakes", "agent", of_agents(np.mean), records["hard_brakes"], took_part)
-    add("decisions", "agent", of_agents(np.mean), records["length"], took_part)
+        add("hard brakes", "agent", np.mean, records["hard_brakes"], took_part)
+    add("decisions", "agent", np.mean, records["length"], took_part)
     return found
 
 
 def table(found: list[Row]) -> str:
-    """The rows as aligned text."""
-    lines = [("metric", "per", "value", "95 % interval", "episodes")]
+    """The rows as aligned text, with a caution where too few episodes stand behind the tail."""
+    lines = [("metric", "per", "value", "95 % interval", "episodes", "samples")]
     for row in found:
         estimate = row.estimate
-        interval_ = f"{estimate.low:.4g} to {estimate.high:.4g}"
-        lines.append((row.metric, row.level, f"{estimate.value:.4g}", interval_, str(estimate.n)))
+        ends = f"{estimate.low:.4g} to {estimate.high:.4g}"
+        lines.append((row.metric, row.level, f"{estimate.value:.4g}", ends, str(estimate.n), str(row.samples)))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     text.insert(1, "  ".join("-" * width for width in widths))
-    if found[0].estimate.n < FEWEST_FOR_TAIL:
-        text.append(f"caution: {found[0].estimate.n} episodes are too few for a worst 5 %; use at least 100")
+    episodes = max(row.estimate.n for row in found)
+    if episodes < FEWEST_FOR_TAIL:
+        text.append(f"caution: {episodes} episodes are too few for a worst 5 %; use at least {FEWEST_FOR_TAIL}")
     return "\n".join(text)
 
 
 def as_dict(found: list[Row]) -> list[dict[str, Any]]:
-    """The rows as plain values, for JSON; nan, where there is no interval, as None."""
+    """The rows as plain values, for JSON; nan, where there is no value or interval, as None."""
     plain = []
     for row in found:
         numbers = {name: getattr(row.estimate, name) for name in ("value", "low", "high")}
-        numbers = {name: None if np.isnan(number) else number for name, number in numbers.items()}
-        plain.append({"metric": row.metric, "level": row.level, **numbers, "episodes": row.estimate.n})
+        numbers = {name: None if math.isnan(number) else number for name, number in numbers.items()}
+        plain.append(
+            {"metric": row.metric, "level": row.level, **numbers, "episodes": row.estimate.n, "samples": row.samples}
+        )
     return plain

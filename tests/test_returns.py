@@ -215,3 +215,31 @@ def test_influence_advantage_of_a_batch_equals_the_loop():
         dtype=torch.float64,
     )
     assert_close(influence_advantage(influence, q, p), loop)
+
+
+def test_without_discount_a_law_is_widened_by_two_projections_however_long_the_trace():
+    atoms, steps = torch.arange(-5.0, 41.0), 30
+    end = torch.arange(steps) == steps - 1
+    probs = torch.full((steps, len(atoms)), 1 / len(atoms))
+    target = lambda_targets(atoms, torch.full((steps,), 0.37), probs, end, end, 1.0, 1.0)
+    expected = 0.37 * torch.arange(steps, 0, -1)
+    assert_close(cat.mean(atoms, target), expected, atol=1e-4, rtol=0)
+    fraction = expected - expected.floor()
+    assert_close(cat.variance(atoms, target), fraction * (1 - fraction), atol=1e-3, rtol=0)
+
+
+def test_undiscounted_targets_off_the_grid_have_the_mean_of_the_lambda_return():
+    generator = torch.Generator().manual_seed(3)
+    atoms, shape = torch.linspace(-60, 60, 241, dtype=torch.float64), (40, 3)
+    reward = torch.rand(shape, generator=generator, dtype=torch.float64)
+    centre = 20 * torch.rand(*shape, 1, generator=generator, dtype=torch.float64)
+    probs = torch.softmax(-((atoms - centre) ** 2), -1)
+    terminated = torch.rand(shape, generator=generator) < 0.1
+    ended = terminated | (torch.rand(shape, generator=generator) < 0.1)
+    found = cat.mean(atoms, lambda_targets(atoms, reward, probs, terminated, ended, 1.0, 0.9))
+    next_value, expected = cat.mean(atoms, probs), torch.empty_like(found)
+    for t in reversed(range(shape[0])):
+        last = ended[t] if t < shape[0] - 1 else torch.ones_like(ended[t])
+        mixed = next_value[t] if t == shape[0] - 1 else 0.1 * next_value[t] + 0.9 * expected[t + 1]
+        expected[t] = reward[t] + torch.where(last, next_value[t], mixed) * ~terminated[t]
+    assert_close(found, expected, atol=1e-9, rtol=0)

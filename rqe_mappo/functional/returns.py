@@ -54,8 +54,13 @@ def lambda_targets(
 
     A mixture of the n-step target laws with weights `(1 - lam) lam^(n-1)`; its mean is the scalar lambda-return
     within the support. At `ended` and at the last step the mixture is `next_probs` alone, where `terminated` the
-    target is the Dirac at `r_t`. Each projection off the grid widens the law a little; an aligned support avoids it.
+    target is the Dirac at `r_t`. Each projection off the grid widens the law a little: on an aligned support there is
+    none, and without discount each law is projected twice, however long the trace (see `_carried_targets`).
     """
+    spacing = (atoms[-1] - atoms[0]) / (atoms.shape[0] - 1)
+    shift = reward / spacing
+    if gamma == 1 and not torch.allclose(shift, shift.round(), atol=1e-4):
+        return _carried_targets(atoms, spacing, reward, next_probs, terminated, ended, lam)
     discount = gamma * (~terminated).to(reward.dtype)
     trace = (lam * (~ended).to(reward.dtype))[..., None].unbind()
     targets = []
@@ -64,6 +69,39 @@ def lambda_targets(
         if targets:
             mixture = torch.lerp(next_probs[t], targets[-1], trace[t])
         targets.append(categorical.project(atoms, mixture, reward[t], discount[t]))
+    return torch.stack(targets[::-1])
+
+
+def _carried_targets(
+    atoms: Float[Tensor, " atoms"],
+    spacing: Float[Tensor, ""],
+    reward: Float[Tensor, " time *batch"],
+    next_probs: Float[Tensor, " time *batch atoms"],
+    terminated: Bool[Tensor, " time *batch"],
+    ended: Bool[Tensor, " time *batch"],
+    lam: float,
+) -> Float[Tensor, " time *batch atoms"]:
+    """`lambda_targets` for gamma = 1 and rewards off the grid.
+
+    The mixture is carried on the grid `atoms + offset`, on which adding a reward is exact: it moves the law by whole
+    atoms and changes the offset. A law is projected when it enters the mixture and when the mixture is read.
+    """
+    one = torch.ones_like(reward[0])
+    trace = lam * (~ended).to(reward.dtype)
+    nothing_left = categorical.dirac(atoms, torch.zeros_like(reward[0]))
+    carried, offset = next_probs[-1], torch.zeros_like(reward[0])
+    targets = []
+    for t in reversed(range(reward.shape[0])):
+        offset = torch.where(trace[t] > 0, offset, 0.0)
+        mixture = categorical.project(atoms, next_probs[t], -offset, one)
+        if targets:
+            mixture = torch.lerp(mixture, carried, trace[t][..., None])
+        mixture = torch.where(terminated[t][..., None], nothing_left, mixture)
+        moved = offset + reward[t]
+        targets.append(categorical.project(atoms, mixture, moved, one))
+        whole = (moved / spacing).floor()
+        offset = moved - whole * spacing
+        carried = categorical.project(atoms, mixture, whole * spacing, one)
     return torch.stack(targets[::-1])
 
 

@@ -1,0 +1,238 @@
+"""Statistics against hand-computed numbers, intervals against what they promise, and the evaluation's table."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mpmath import mp
+from scipy.stats import trim_mean
+
+from rqe_mappo import report
+from rqe_mappo.statistics import Estimate, cvar, entropic, interval, iqm, rate, seed_interval
+
+RETURNS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
+
+
+def test_cvar_counts_the_sample_on_the_boundary_with_its_fraction():
+    assert cvar([7, 3, 10, 1, 5, 2, 8, 4, 9, 6], 0.25) == pytest.approx((1 + 2 + 0.5 * 3) / 2.5)
+
+
+def test_cvar_ends_at_the_minimum_and_the_mean():
+    samples = [4.0, -2.0, 1.0]
+    assert cvar(samples, 1.0) == pytest.approx(1.0)
+    assert cvar(samples, 1 / 3) == cvar(samples, 0.01) == -2.0
+
+
+@given(RETURNS, st.floats(0.01, 1.0))
+def test_cvar_solves_its_variational_form(samples, level):
+    """Rockafellar and Uryasev: CVaR = max over v of v - E(v - x)+ / level, attained at a sample."""
+    x = np.array(samples)
+    best = max(v - np.maximum(v - x, 0).mean() / level for v in x)
+    assert cvar(x, level) == pytest.approx(best, rel=1e-9, abs=1e-8)
+
+
+@pytest.mark.parametrize("level", [0.0, -0.1, 1.5, math.nan])
+def test_cvar_refuses_a_level_that_is_no_share(level):
+    with pytest.raises(ValueError, match=r"level of CVaR must lie in \(0, 1\]"):
+        cvar([1.0], level)
+
+
+def test_entropic_value_of_a_coin():
+    assert entropic([0, 1], 1.0) == pytest.approx(0.37988549304172, rel=1e-13)  # -log((1 + 1/e) / 2)
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.3, 10, 1e3, 1e5, 1e7])
+def test_entropic_agrees_with_fifty_digits(tau):
+    samples = np.random.default_rng(0).normal(-15, 12, 50)
+    with mp.workdps(50):
+        exact = -mp.mpf(tau) * mp.log(mp.fsum(mp.exp(-mp.mpf(x) / mp.mpf(tau)) for x in samples) / len(samples))
+    assert entropic(samples, tau) == pytest.approx(float(exact), rel=1e-12)
+
+
+def test_entropic_limits_are_mean_and_minimum():
+    samples = [-1e6, 0.0, 1e6]
+    assert entropic(samples, math.inf) == 0.0
+    assert entropic(samples, 0.01) == pytest.approx(-1e6, abs=0.02)
+
+
+@pytest.mark.parametrize("tau", [0.0, -1.0, math.nan])
+def test_entropic_refuses_a_tau_that_is_no_tolerance(tau):
+    with pytest.raises(ValueError, match="tau must be > 0"):
+        entropic([1.0], tau)
+
+
+def test_iqm_is_the_mean_of_the_middle_half():
+    assert iqm([1000, 3, 1, 5, -100, 2, 6, 4]) == 3.5
+    samples = np.random.default_rng(1).normal(size=37)
+    assert iqm(samples) == trim_mean(samples, 0.25)
+
+
+@pytest.mark.parametrize("statistic", [cvar, iqm, seed_interval, lambda x: entropic(x, 1.0)])
+def test_no_samples_are_refused(statistic):
+    with pytest.raises(ValueError, match="no samples"):
+        statistic([])
+
+
+def test_interval_is_reproducible_and_its_seed_matters():
+    samples = np.random.default_rng(0).normal(size=(60, 3))
+    assert interval(np.mean, samples, seed=1) == interval(np.mean, samples, seed=1)
+    assert interval(np.mean, samples, seed=1) != interval(np.mean, samples, seed=2)
+
+
+def test_interval_of_a_mean_is_that_of_the_normal_law():
+    samples = np.random.default_rng(0).normal(3.0, 2.0, 400)
+    found = interval(np.mean, samples)
+    half = 1.96 * samples.std() / 20
+    assert found.value == samples.mean()
+    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.1 * half)
+
+
+def test_intervals_cover_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    found = [interval(np.mean, rng.normal(size=40), seed=i, resamples=500) for i in range(400)]
+    covered = np.mean([each.low <= 0 <= each.high for each in found])
+    assert 0.91 <= covered <= 0.97  # the percentile bootstrap is slightly short at n = 40; 0.011 is one standard error
+
+
+def test_agents_that_share_an_episode_add_no_evidence():
+    episodes = np.random.default_rng(0).normal(size=50)
+    alone = interval(cvar, episodes)
+    together = interval(cvar, np.repeat(episodes[:, None], 4, axis=1))
+    assert together.n == 50
+    assert (together.value, together.low, together.high) == pytest.approx((alone.value, alone.low, alone.high))
+
+
+def test_interval_counts_only_what_it_is_told_and_episodes_with_something_to_count():
+    samples = np.array([[1.0, 99.0], [3.0, 5.0], [99.0, 99.0]])
+    counted = np.array([[True, False], [True, True], [False, False]])
+    found = interval(np.mean, samples, counted)
+    assert (found.value, found.n) == (3.0, 2)
+    # two episodes with sums 1, 8 and counts 1, 2: drawn as (1, 1), (1, 2), (2, 1) or (2, 2)
+    assert (found.low, found.high) == (1.0, 4.0)
+
+
+def test_interval_survives_resamples_that_would_hold_nothing():
+    counted = np.zeros((30, 2), bool)
+    counted[:2, 0] = True
+    found = interval(np.mean, np.arange(60.0).reshape(30, 2), counted)
+    assert (found.value, found.low, found.high, found.n) == (1.0, 0.0, 2.0, 2)
+
+
+def test_one_episode_gives_no_interval():
+    found = interval(np.mean, np.array([[2.0, 4.0]]))
+    assert (found.value, found.n) == (3.0, 1)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_equal_samples_give_a_point():
+    assert interval(cvar, np.full(20, -5.0)) == Estimate(-5.0, -5.0, -5.0, 20)
+
+
+def test_interval_refuses_nothing_and_a_mask_of_another_shape():
+    with pytest.raises(ValueError, match="no samples"):
+        interval(np.mean, np.ones((3, 2)), np.zeros((3, 2), bool))
+    with pytest.raises(ValueError, match="same shape"):
+        interval(np.mean, np.ones((3, 2)), np.ones(3, bool))
+
+
+def test_none_seen_is_not_never():
+    found = rate(np.zeros(1000, bool))
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert found.high == pytest.approx(0.003682, abs=1e-6)  # (1 - high)^1000 = 0.025
+    always = rate(np.ones((4, 2), bool))
+    assert (always.low, always.high) == (pytest.approx(0.397635, abs=1e-6), 1.0)
+
+
+def test_rate_between_none_and_all_is_the_bootstrap_of_the_mean():
+    flags = np.random.default_rng(0).random((100, 4)) < 0.1
+    assert rate(flags, seed=3) == interval(np.mean, flags, seed=3)
+
+
+def test_seed_interval_is_students():
+    found = seed_interval([1, 2, 3])
+    half = 4.302652729911275 / math.sqrt(3)  # the 97.5 % point of Student's t with two degrees of freedom, s = 1
+    assert (found.value, found.n) == (2.0, 3)
+    assert (found.low, found.high) == pytest.approx((2 - half, 2 + half))
+    assert math.isnan(seed_interval([1.0]).low)
+
+
+def test_an_estimate_reads_as_value_and_interval():
+    assert str(Estimate(0.012, 0.008, 0.017, 1000)) == "0.012 [0.008, 0.017]"
+
+
+# Two episodes of two vehicles; in the second a lone vehicle waits until the time limit.
+RECORDS = {
+    "copy": np.array([0, 1]),
+    "return": np.array([[-10.0, -20.0], [-40.0, 0.0]]),
+    "cost": np.array([[0.0, 1.0], [0.0, 0.0]]),
+    "length": np.array([[3, 5], [4, 0]]),
+    "collision": np.array([[False, True], [False, False]]),
+    "timed_out": np.array([[False, False], [True, False]]),
+    "travel_time_s": np.array([[10.0, 7.0], [40.0, 0.0]]),
+    "hard_brakes": np.array([[2, 0], [1, 0]]),
+}
+
+
+def test_report_agrees_with_numbers_computed_by_hand():
+    found = {(row.metric, row.level): (row.estimate.value, row.estimate.n, row.samples) for row in report.rows(RECORDS)}
+    agents = math.sqrt((100 + 400 + 1600) / 3 - (70 / 3) ** 2)
+    expected = {
+        ("mean return", "agent"): (-70 / 3, 2, 3),
+        ("mean return", "team"): (-27.5, 2, 2),  # of -15 and -40
+        ("std of return", "agent"): (agents, 2, 3),
+        ("std of return", "team"): (12.5, 2, 2),
+        ("CVaR5 of return", "agent"): (-40.0, 2, 3),
+        ("CVaR5 of return", "team"): (-40.0, 2, 2),
+        ("collision rate", "agent"): (1 / 3, 2, 3),
+        ("collision rate", "episode"): (0.5, 2, 2),
+        ("time-out rate", "agent"): (1 / 3, 2, 3),
+        ("travel time s", "agent"): (10.0, 1, 1),  # one vehicle crossed
+        ("travel time p95 s", "agent"): (10.0, 1, 1),
+        ("hard brakes", "agent"): (1.0, 2, 3),
+        ("decisions", "agent"): (4.0, 2, 3),
+    }
+    assert found.keys() == expected.keys()
+    for key, numbers in expected.items():
+        assert found[key] == pytest.approx(numbers), key
+
+
+def test_report_of_a_single_agent_has_no_team_and_only_the_metrics_there_are():
+    length = np.full((100, 1), 7)
+    fell = np.arange(100)[:, None] < 3
+    found = report.rows({"return": length * 1.0, "length": length, "fell": fell})
+    named = ["mean return", "std of return", "CVaR5 of return", "fall rate", "decisions"]
+    assert [(row.metric, row.level) for row in found] == [(name, "agent") for name in named]
+    assert found[3].estimate.value == 0.03
+
+
+def test_travel_time_where_nobody_arrives_is_unknown():
+    found = report.rows(RECORDS | {"timed_out": np.ones((2, 2), bool)})
+    travel = next(row for row in found if row.metric == "travel time s")
+    assert math.isnan(travel.estimate.value)
+    assert (travel.estimate.n, travel.samples) == (0, 0)
+    assert "nan" in report.table(found)
+
+
+def test_table_is_aligned_and_cautions_where_the_tail_is_thin():
+    few, many = (report.rows({key: np.repeat(value, n, axis=0) for key, value in RECORDS.items()}) for n in (49, 50))
+    lines = report.table(few).splitlines()
+    column = lines[0].index("value")
+    assert all(line[column - 1] == " " and line[column] != " " for line in lines[:-1])
+    assert lines[-1] == "caution: 98 episodes are too few for a worst 5 %; use at least 100"
+    assert "caution" not in report.table(many)
+
+
+def test_report_as_json_has_no_nan():
+    plain = report.as_dict(report.rows({key: value[:1] for key, value in RECORDS.items()}))
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain[0] == {"metric": "mean return", "level": "agent", "value": -15.0, "low": None, "high": None,
+                        "episodes": 1, "samples": 2}  # fmt: skip
+
+
+def test_report_of_no_episodes_is_refused():
+    with pytest.raises(ValueError, match="no episodes"):
+        report.rows({key: value[:0] for key, value in RECORDS.items()})
