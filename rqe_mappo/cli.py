@@ -23,7 +23,6 @@ CHANGEABLE_ON_RESUME = {"total_timesteps", "device", "keep", "save_interval", "l
 def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | None) -> None:
     """Run `command`; what the user can mend ends in one line and exit code 2, an interrupt in 130."""
     from rqe_mappo.train import Interrupted
-    from rqe_mappo.vector import WorkerDied
 
     try:
         command(list(sys.argv[1:] if args is None else args))
@@ -32,7 +31,7 @@ def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | 
         sys.exit(130)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, ImportError, WorkerDied, OSError) as error:
+    except (ValueError, ImportError, OSError, RuntimeError) as error:
         fail(prog, str(error))
 
 

@@ -16,6 +16,7 @@ from rqe_mappo.envs.sumo_intersection import observation as observations
 from rqe_mappo.envs.sumo_intersection.batched import return_bounds, reward_step
 from rqe_mappo.envs.sumo_intersection.geometry import conflict_zones
 from rqe_mappo.envs.sumo_intersection.reward import braked_hard, rewards
+from rqe_mappo.envs.sumo_intersection.simulation import SimulationCrashed
 from rqe_mappo.evaluate import play
 from rqe_mappo.policy import Policy
 from rqe_mappo.train import train
@@ -251,3 +252,27 @@ def test_short_training_is_finite_and_beats_random(tmp_path):
         env.close()
     assert np.isfinite(trained["return"]).all()
     assert trained["return"].mean() > chance["return"].mean() + 5
+
+
+def test_closed_environment_is_not_reset_behind_another_ones_back(opened):
+    closed = opened()
+    closed.close()
+    with pytest.raises(SimulationCrashed, match="closed"):
+        closed.reset(0)
+
+
+def test_driver_serves_environments_of_any_size(opened):
+    drive, small = drivers.caution(0.5), opened()
+    small.reset(0)
+    assert drive(small).shape == (1, 4)
+    small.close()
+    large = opened(copies=3)
+    large.reset(0)
+    assert drive(large).shape == (3, 4)
+
+
+def test_actions_of_agents_that_left_are_ignored(opened):
+    env = opened(replace(DEFAULT, n_agents=2, n_background=0, horizon_s=5.0))
+    env.reset(0)
+    env.active[0, 1] = False
+    env.step(np.array([[drivers.GO, 99]]))

@@ -97,7 +97,8 @@ class BatchedIntersection:
     def drive(self, actions: np.ndarray) -> Outcome:
         """Let active agents act for one decision, without starting new episodes."""
         acted = self.active.copy()
-        crashed, clear = self.world.advance(actions, acted)
+        with self.world.sim.guarded():
+            crashed, clear = self.world.advance(actions, acted)
         late = acted & (self.world.time_s > self.config.horizon_s - 1e-6)[:, None]
         timed_out = late & ~crashed & ~clear
         braked = acted & braked_hard(self.world.accel_mps2, self.world.speed_mps[:, : self.config.n_agents])
@@ -124,7 +125,8 @@ class BatchedIntersection:
             "travel_time_s": totals["length"][ended] * self.config.decision_s,
         }
         if len(ended):
-            self._begin(ended)
+            with self.world.sim.guarded():
+                self._begin(ended)
         seen = self.observed()
         return Step(
             seen.obs, seen.state, seen.active,

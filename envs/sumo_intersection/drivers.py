@@ -4,6 +4,7 @@ Each is called with a `BatchedIntersection` and gives actions `[K, n_agents]`; t
 """
 
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -33,11 +34,11 @@ def caution(level: float, patience_s: float = 2.0) -> Driver:
     """
     gap_s, speed_cap = 3.0 * level, 11.0 - 6.0 * level
     soft, hard, lead_m = 2.6 - 2.1 * level, 5.0 - 2.5 * level, 1.0 + 2.0 * level
-    arrived: dict[int, np.ndarray] = {}
+    arrived: WeakKeyDictionary[BatchedIntersection, np.ndarray] = WeakKeyDictionary()
 
     def drive(env: BatchedIntersection) -> np.ndarray:
         world, seen, n = env.world, env.perceived, env.config.n_agents
-        rank = arrived.setdefault(id(env), np.full(world.pos_m.shape, np.inf))
+        rank = arrived.setdefault(env, np.full(world.pos_m.shape, np.inf))
         rank[world.time_s == 0] = np.inf
         index = np.arange(world.pos_m.shape[1])
         near = (world.pos_m > -12) & np.isinf(rank)

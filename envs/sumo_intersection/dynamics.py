@@ -117,7 +117,8 @@ class Intersections:
         whose drive ended in this decision, in a collision or beyond the junction.
         """
         config, n = self.config, self.config.n_agents
-        accel = ACTIONS_MPS2[actions] + config.accel_noise_mps2 * self.rng.standard_normal(actions.shape)
+        accel = ACTIONS_MPS2[np.where(active, actions, 0)]
+        accel += config.accel_noise_mps2 * self.rng.standard_normal(actions.shape)
         accel = np.maximum(accel, -EMERGENCY_MPS2 * self.friction[:, :n])
         self.accel_mps2 = accel = np.where(active, accel, 0.0)
         late = self._command(accel, active)

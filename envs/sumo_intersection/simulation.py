@@ -1,6 +1,8 @@
 """The one libsumo simulation that a process may have."""
 
 import atexit
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,24 +47,29 @@ class Simulation:
 
     def load(self, seed: int) -> None:
         """Start at time 0 with SUMO's own random numbers seeded; empty roads."""
+        if Simulation.owner is not self:
+            raise SimulationCrashed("this environment is closed: make a new one")
         options = [*self.options, "--seed", str(seed)]
-        try:
+        with self.guarded():
             if self.started:
                 self.libsumo.load(options)
             else:
                 self.libsumo.start(["sumo", *options])
-        except self.libsumo.TraCIException as error:
-            self.started = False
-            raise SimulationCrashed(f"SUMO did not start ({error}): sumo {' '.join(options)}") from None
         self.started = True
 
     def step(self) -> Any:
         """One simulation step; the collisions in it."""
+        self.libsumo.simulationStep()
+        return self.simulation.getCollisions()
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turn whatever libsumo raises inside into `SimulationCrashed`."""
         try:
-            self.libsumo.simulationStep()
-            return self.simulation.getCollisions()
-        except self.libsumo.TraCIException as error:
-            raise SimulationCrashed(f"SUMO stopped ({error}): sumo {' '.join(self.options)}") from None
+            yield
+        except (self.libsumo.TraCIException, self.libsumo.FatalTraCIError) as error:  # unrelated classes
+            self.started = False
+            raise SimulationCrashed(f"SUMO stopped: {error} (command: sumo {' '.join(self.options)})") from None
 
     def close(self) -> None:
         """End the simulation; a second call does nothing."""
