@@ -27,11 +27,16 @@ def cartpole(scenario: str, knobs: Any) -> TrainConfig:
         env="cartpole",
         scenario=scenario,
         knobs=knobs,
-        total_timesteps=5_000_000,
+        total_timesteps=4_000_000,
         num_envs=64,
         num_steps=128,
-        gamma=0.998,
+        # A fall costs what is left of the episode, half of 500 steps on average. With gamma nearer 1 and time limits
+        # bootstrapped it would seem to cost more, and even risk-neutral agents stayed in the calm half.
+        gamma=0.99,
         num_minibatches=8,
-        critic_hidden=(64, 64),
         critic_learning_rate=1e-3,
+        critic_hidden=(64, 64),
+        n_atoms=101,
+        # Measured in the first 30,000 steps: later the std, and so the unit of tau, grows tenfold within seconds.
+        warmup_fraction=0.0075,
     )
