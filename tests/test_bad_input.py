@@ -12,6 +12,8 @@ import torch
 from rqe_mappo import checkpoint, cli
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import default_config
+from rqe_mappo.envs.sumo_intersection import network
+from rqe_mappo.envs.sumo_intersection.simulation import Simulation, SimulationCrashed
 from rqe_mappo.policy import Policy
 from rqe_mappo.train import train
 
@@ -77,6 +79,25 @@ def test_missing_sumo(capsys, monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, name, None)
     said = complaint(capsys, cli.train, "--env", "sumo", "--out", str(tmp_path / "run"))
     assert "pip install" in said and "rqe-mappo[sumo]" in said
+
+
+def test_damaged_network(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("libsumo")
+    monkeypatch.setenv("RQE_MAPPO_CACHE", str(tmp_path))
+    net = network.build(1, default_config("sumo").knobs.arm_m)
+    net.write_text(net.read_text()[:2000])
+    said = complaint(capsys, cli.train, "--env", "sumo", "--out", str(tmp_path / "run"))
+    assert str(net) in said and "delete it" in said
+
+
+def test_network_that_sumo_refuses(tmp_path):
+    pytest.importorskip("libsumo")
+    sim = Simulation(tmp_path / "no.net.xml", 0.1)
+    try:
+        with pytest.raises(SimulationCrashed, match=r"SUMO stopped.*no\.net\.xml"):
+            sim.load(0)
+    finally:
+        sim.close()
 
 
 def test_out_that_cannot_be_written(capsys, tmp_path):

@@ -10,6 +10,7 @@ pytest.importorskip("libsumo")
 
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
+from rqe_mappo import vector
 from rqe_mappo.config import default_config
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, IntersectionConfig, drivers, parallel_env
 from rqe_mappo.envs.sumo_intersection import observation as observations
@@ -237,6 +238,21 @@ def test_second_simulation_in_a_process_is_refused(opened):
 def test_wrong_settings_name_flag_and_value(change, words):
     with pytest.raises(ValueError, match=words):
         replace(DEFAULT, **change)
+
+
+def test_simulations_in_worker_processes_act_as_one_environment():
+    env = vector.make("sumo", DEFAULT, 4, num_workers=2)
+    try:
+        seen = env.reset(0)
+        assert seen.obs.shape == (4, 4, 33) and not np.array_equal(seen.obs[:2], seen.obs[2:])
+        ended = set()
+        for _ in range(80):
+            step = env.step(np.full((4, 4), drivers.GO))
+            ended |= set(step.episodes["copy"].tolist())
+        assert ended == {0, 1, 2, 3}
+    finally:
+        env.close()
+    assert not env.processes
 
 
 def test_short_training_is_finite_and_beats_random(tmp_path):

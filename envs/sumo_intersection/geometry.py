@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from xml.sax import SAXException
 
 import numpy as np
 
@@ -52,10 +53,13 @@ def conflict_zones(paths: list[np.ndarray], same_arm: np.ndarray) -> tuple[np.nd
 
 
 def read(net: Path) -> Geometry:
-    """Geometry of the junction with index 0 in a network made by `network.build`."""
+    """Geometry of the junction with index 0 in a network made by `network.build`; ValueError if it is damaged."""
     import sumolib
 
-    roads = sumolib.net.readNet(str(net), withInternal=True)
+    try:
+        roads = sumolib.net.readNet(str(net), withInternal=True)
+    except SAXException as error:
+        raise ValueError(f"the road network {net} is damaged ({error}): delete it, it will be made anew") from None
     paths, lengths = [], []
     for arm in range(4):
         entry = roads.getEdge(f"{ARMS[arm]}i0")
