@@ -84,8 +84,8 @@ class RunLog:
                       if f"charts/{name}" in scalars]  # fmt: skip
         if self.bar is not None:
             self.bar.set_postfix_str("  ".join(words), refresh=False)
-            self.bar.update(step - self.last)
-            self.last = step
+            self.bar.update(min(step, self.total) - self.last)
+            self.last = min(step, self.total)
         elif step >= self.next_line:
             speed = (step - self.start) / (time.monotonic() - self.began)
             left = max(0, self.total - step) / max(speed, 1e-9)
