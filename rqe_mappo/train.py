@@ -163,7 +163,9 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            self.previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as for jobs that a shell put in the background
+                    self.previous[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -29,6 +29,14 @@ def toy_environment(monkeypatch):
     monkeypatch.setitem(registry.ENVIRONMENTS, "toy", toy.ENTRY)
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C acts as in a terminal, wherever the tests were started from."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def toy_config(tmp_path: Path, **changes):
     config = default_config("toy")
     knobs = {name: changes.pop(name) for name in ("n_agents", "leave_probability") if name in changes}
@@ -160,6 +168,14 @@ def interrupt_after(config, updates: int) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted, match="--resume"):
         patch.setattr(Learner, "update", counted)
         train(config)
+
+
+def test_ignored_interrupts_stay_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.asked
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_second_interrupt_acts_at_once():
