@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,9 +52,12 @@ def parse(kind: type[Parsed], prog: str, args: list[str], default: Any = None) -
     except SystemExit as stop:
         if not stop.code:
             raise
-        inside = [line.strip(" │") for line in said.getvalue().splitlines()[1:]]
-        rule = next((i for i, line in enumerate(inside) if set(line) <= set("─╰╯")), len(inside))
-        fail(prog, f"{' '.join(inside[:rule])} (see {prog} --help)")
+        # a title, then paragraphs between rules, in a box or (where the terminal knows no boxes) without one
+        body = "\n".join(line.strip(" │") for line in said.getvalue().splitlines()[1:])
+        paragraphs = [part for part in re.split(r"[─╰╯\-]{9,}", body) if part.strip()]
+        own = r"^Error parsing \S+: (?=--)"  # our own messages name the flag themselves
+        message = re.sub(own, "", " ".join(paragraphs[0].split()))
+        fail(prog, f"{message} (see {prog} --help)")
 
 
 def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:

@@ -57,7 +57,9 @@ def complaint(capsys, command, *args: str) -> str:
         (["--num-envs", "5", "--num-workers", "2"], ["--num-workers", "5"]),
         (["--total-timesteps", "0"], ["--total-timesteps"]),
         (["--device", "toaster"], ["--device toaster", "cpu"]),
-        (["--gust-steps", "-1"], ["gust"]),
+        (["--gust-steps", "-1"], ["rqe-train: --gust-steps must be", "-1"]),
+        (["--env", "sumo", "--step-s", "0.5"], ["rqe-train: --step-s must", "miss collisions"]),
+        (["--env", "sumo", "--n-agents", "0"], ["rqe-train: --n-agents must be at least 1"]),
     ],
 )
 def test_wrong_flag(capsys, args, words):
@@ -88,6 +90,13 @@ def test_damaged_network(capsys, monkeypatch, tmp_path):
     net.write_text(net.read_text()[:2000])
     said = complaint(capsys, cli.train, "--env", "sumo", "--out", str(tmp_path / "run"))
     assert str(net) in said and "delete it" in said
+
+
+def test_cache_that_cannot_be_written(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("libsumo")
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("RQE_MAPPO_CACHE", str(tmp_path / "file"))
+    assert "RQE_MAPPO_CACHE" in complaint(capsys, cli.train, "--env", "sumo", "--out", str(tmp_path / "run"))
 
 
 def test_network_that_sumo_refuses(tmp_path):

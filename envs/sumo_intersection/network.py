@@ -67,8 +67,13 @@ def build(copies: int, arm_m: float) -> Path:
     path = Path(root) / "rqe_mappo" / f"intersection_{copies}_{key}.net.xml"
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=path.parent)
+    except OSError as error:
+        mend = "set RQE_MAPPO_CACHE to a folder that can"
+        raise ValueError(f"the cache folder {path.parent} cannot be written ({error.strerror}): {mend}") from None
+    with scratch as folder:
         files = {kind: Path(folder) / f"plain.{kind}.xml" for kind in parts}
         for kind, text in parts.items():
             files[kind].write_text(text)
