@@ -19,7 +19,7 @@ from rqe_mappo.statistics import seed_interval
 
 RESULTS = Path(__file__).parent / "results"
 EPISODES = 1000
-SEEDS = (1, 2, 3)
+SEEDS = {"sumo": (1, 2, 3), "cartpole": (1, 2, 3, 4, 5)}
 # (tau, advantage); at tau = inf `value` is GAE, which the influence advantage equals, so it is run once
 GRIDS = {
     "sumo": (("inf", "influence"), ("1", "influence"), ("0.3", "influence"), ("1", "value"), ("0.3", "value")),
@@ -106,7 +106,11 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="folder of the runs (default: runs/risk_ENV)")
     args, extra = parser.parse_known_args()  # what is not ours is for rqe-train
     root = args.root or Path("runs") / f"risk_{args.env}"
-    jobs = [Job(args.env, tau, advantage, seed, tuple(extra)) for tau, advantage in GRIDS[args.env] for seed in SEEDS]
+    jobs = [
+        Job(args.env, tau, advantage, seed, tuple(extra))
+        for tau, advantage in GRIDS[args.env]
+        for seed in SEEDS[args.env]
+    ]
     with ThreadPoolExecutor(args.jobs) as pool:
         rows = list(pool.map(lambda job: job.run(root), jobs))
     RESULTS.mkdir(exist_ok=True)

@@ -73,7 +73,7 @@ def play(
     return joined, [_copy(first[index], row) for index, row in starts]
 
 
-def _copy(observed: Observed, rows) -> Observed:
+def _copy(observed: Observed, rows: slice | np.ndarray | int) -> Observed:
     return Observed(*(getattr(observed, name)[rows].copy() for name in ("obs", "state", "active")))
 
 

@@ -184,6 +184,8 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         checkpoint.newest(resume)
     env = vector.make(config.env, config.knobs, config.num_envs, config.num_workers)
     try:
+        if config.time_limit == "terminal" and not env.time_in_observation:
+            raise ConfigError("--time-limit terminal needs an environment that shows the time left: use bootstrap")
         folder = resume or new_folder(config)
         run = build(config, folder, env)
         if resume is None:
@@ -193,7 +195,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         log = RunLog(folder, run.step, config.total_timesteps)
         log.say(f"{'resuming' if resume else 'training'} in {folder}")
         if config.risk == "entropic" and config.risk_clip * config.tau < 0.85:
-            log.say(f"note: --tau {config.tau:g} is below 1 / --risk-clip: more would be less averse (docs/risk.md)")
+            log.say(f"note: below 1 / --risk-clip a smaller --tau may be less averse, not more (got {config.tau:g})")
         try:
             with StopRequest() as stop:
                 finished = loop(run, log, stop)

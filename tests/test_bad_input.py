@@ -54,6 +54,7 @@ def complaint(capsys, command, *args: str) -> str:
         (["--taus", "1"], ["--taus"]),
         (["--gamma", "1.5"], ["--gamma", "1.5"]),
         (["--gamma", "1", "--time-limit", "bootstrap"], ["--gamma", "--time-limit terminal"]),
+        (["--scenario", "cartpole-v1", "--time-limit", "terminal"], ["--time-limit terminal", "use bootstrap"]),
         (["--num-envs", "5", "--num-workers", "2"], ["--num-workers", "5"]),
         (["--total-timesteps", "0"], ["--total-timesteps"]),
         (["--device", "toaster"], ["--device toaster", "cpu"]),
