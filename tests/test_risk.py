@@ -158,9 +158,19 @@ def test_influence_is_centred(measure):
 @pytest.mark.parametrize("measure", MEASURES, ids=named)
 def test_batch_equals_loop(measure):
     atoms, log_probs = torch.linspace(-4, 5, 13, dtype=torch.float64), random_logits(4, 3, 13).log_softmax(-1)
-    for function in (measure.value, measure.influence):
+    for function in (measure.value, measure.reference, measure.influence):
         loop = torch.stack([torch.stack([function(atoms, row) for row in rows]) for rows in log_probs])
         assert_close(function(atoms, log_probs), loop, atol=1e-12, rtol=1e-12)
+
+
+def test_reference_bounds_what_a_rare_loss_may_count():
+    atoms, log_probs = torch.tensor([-10.0, 0.0]), torch.tensor([0.1, 0.9]).log()
+    # the mean is -1, so with tau = 1 and clip 3 the loss counts as -4: -log(0.1 e^4 + 0.9)
+    assert float(Entropic(1.0, 3.0).reference(atoms, log_probs)) == pytest.approx(-1.85000, abs=1e-5)
+    # unbounded: -log(0.1 e^10 + 0.9)
+    for value in (Entropic(1.0, 3.0).value, Entropic(1.0, None).reference):
+        assert float(value(atoms, log_probs)) == pytest.approx(-7.69782, abs=1e-5)
+    assert float(CVaR(0.1).reference(atoms, log_probs)) == pytest.approx(-10.0)
 
 
 @pytest.mark.parametrize("measure", [Neutral(), Entropic(0.8), Entropic(0.8, None), Entropic(INF)], ids=named)
