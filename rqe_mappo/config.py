@@ -127,6 +127,7 @@ class TrainConfig(Generic[Knobs]):
         for name in ("total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs", "critic_epochs",
                      "keep", "save_interval", "log_interval"):  # fmt: skip
             self._require(getattr(self, name) >= 1, name, "be at least 1")
+        self._require(self.num_envs * self.num_steps >= 2, "num_steps", "be at least 2 with --num-envs 1")
         self._require(self.n_atoms >= 5, "n_atoms", "be at least 5")
         self._require(self.return_scale is None or self.return_scale > 0, "return_scale", "be > 0")
         self._require(all(n >= 1 for n in self.actor_hidden), "actor_hidden", "hold positive widths")

@@ -97,7 +97,7 @@ class Learner:
         counts = {"actor": 0, "critic": 0}
         for epoch in range(max(config.update_epochs, config.critic_epochs)):
             order = torch.randperm(len(batch.agent), generator=self.generator).to(self.device)
-            for rows in order.tensor_split(config.num_minibatches):
+            for rows in order.tensor_split(min(config.num_minibatches, len(order))):  # none is empty
                 losses = {}
                 if epoch < config.critic_epochs:
                     losses |= self._critic_step(batch, rows)

@@ -190,6 +190,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         run = build(config, folder, env)
         if resume is None:
             run.collector.start(env.reset(config.seed))
+            run.save()  # from here on there is always something to go on from
         else:
             run.restore()
         log = RunLog(folder, run.step, config.total_timesteps)

@@ -56,6 +56,7 @@ def complaint(capsys, command, *args: str) -> str:
         (["--gamma", "1", "--time-limit", "bootstrap"], ["--gamma", "--time-limit terminal"]),
         (["--scenario", "cartpole-v1", "--time-limit", "terminal"], ["--time-limit terminal", "use bootstrap"]),
         (["--num-envs", "5", "--num-workers", "2"], ["--num-workers", "5"]),
+        (["--num-envs", "1", "--num-steps", "1"], ["--num-steps", "at least 2"]),
         (["--total-timesteps", "0"], ["--total-timesteps"]),
         (["--device", "toaster"], ["--device toaster", "cpu"]),
         (["--gust-steps", "-1"], ["rqe-train: --gust-steps must be", "-1"]),

@@ -72,6 +72,30 @@ def test_any_number_of_agents_learns_to_earn(tmp_path, agents, shared):
     assert (policy.probabilities(obs, np.arange(agents))[:, 1] > 0.8).all()
 
 
+def test_rollouts_with_fewer_rows_than_minibatches_leave_the_weights_finite(tmp_path):
+    small = {"n_agents": 1, "num_envs": 1, "num_steps": 2, "num_minibatches": 8, "total_timesteps": 20}
+    for value in weights(train(toy_config(tmp_path, **small))).values():
+        assert torch.isfinite(value).all()
+
+
+def test_run_can_be_resumed_before_its_first_regular_checkpoint(tmp_path):
+    config = toy_config(tmp_path, save_interval=1000)
+    interrupted_at_once(config)
+    assert checkpoint.load_policy_file(tmp_path / "run")["timesteps"] == 0
+    assert Policy.load(train(config, resume=tmp_path / "run")).timesteps >= config.total_timesteps
+
+
+def interrupted_at_once(config) -> None:
+    """A run that dies in its first rollout, as by kill -9: nothing is saved on the way out."""
+
+    def die(*args):
+        raise SystemError("killed")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemError):
+        patch.setattr(Collector, "collect", die)
+        train(config)
+
+
 def test_every_row_belongs_to_an_agent_that_acted(tmp_path):
     _, rollout, _ = collected(toy_config(tmp_path))
     ended = rollout.terminated | rollout.truncated
