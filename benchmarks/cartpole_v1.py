@@ -25,14 +25,14 @@ THRESHOLD, WINDOW, SEEDS = 475, 50, (1, 2, 3, 4, 5)
 def solve(seed: int) -> dict[str, float]:
     """One run: steps and CPU seconds to the threshold, and how the policy then does."""
     config = replace(default_config("cartpole", "cartpole-v1"), tau=float("inf"), seed=seed)
-    env = vector.make(config.env, config.knobs, config.num_envs)
+    env = vector.make(config, config.num_envs)
     run = build(config, Path("unused"), env)
     run.collector.start(env.reset(seed))
     recent: list[float] = []
     began, steps = time.process_time(), 0
     while len(recent) < WINDOW or np.mean(recent) < THRESHOLD:
         rollout, episodes = run.collector.collect(run.learner.actor)
-        run.learner.update(rollout, run.schedule.measure(0.0), steps / config.total_timesteps)
+        run.learner.update(rollout, run.schedule.measures(0.0), steps / config.total_timesteps)
         steps += int(rollout.active.sum())
         for record in episodes:
             recent = [*recent, *record["return"].ravel()][-WINDOW:]

@@ -1,8 +1,9 @@
-"""Does tau do what it says? Trains a grid of runs and evaluates each: `python -m benchmarks.risk sumo|cartpole`.
+"""Does tau do what it says? Trains a grid of runs and evaluates each: `python -m benchmarks.risk STUDY`.
 
 Settings are those of the recipes, fixed before the runs; the last checkpoint is evaluated with actions drawn from the
-policy. Finished runs are skipped, so the command may be stopped and started again. Writes, in benchmarks/results/,
-ENV_risk.csv (a row a run) and ENV_risk_summary.csv (a row a tau and advantage, mean and t-interval over seeds).
+policy. Writes results/STUDY_risk.csv (a row a run, as it ends) and STUDY_risk_summary.csv (a row a setting: mean and
+t-interval over seeds). Runs that have a row are not run again, so the command may be stopped and started again;
+delete the rows, or the file, to have them run anew.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,31 +21,51 @@ from rqe_mappo.statistics import seed_interval
 
 RESULTS = Path(__file__).parent / "results"
 EPISODES = 1000
-SEEDS = {"sumo": (1, 2, 3), "cartpole": (1, 2, 3, 4, 5)}
-# (tau, advantage); at tau = inf `value` is GAE, which the influence advantage equals, so it is run once
-GRIDS = {
-    "sumo": (("inf", "influence"), ("1", "influence"), ("0.3", "influence"), ("1", "value"), ("0.3", "value")),
-    "cartpole": (("inf", "influence"), ("1", "influence"), ("0.3", "influence")),
+TAUS = ("inf", "10", "2", "1", "0.5", "0.3")
+# at tau = inf `value` and `nested` are GAE, which the influence advantage equals, so it is run once
+ESTIMATORS = (
+    *((tau, "influence") for tau in TAUS),
+    *((tau, "nested") for tau in TAUS[1:]),
+    *((tau, "value") for tau in TAUS[1:]),
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid: settings are flags of rqe-train, and the columns that tell runs apart."""
+
+    env: str
+    settings: tuple[dict[str, str], ...]
+    seeds: tuple[int, ...]
+
+
+STUDIES = {
+    "sumo": Study("sumo", tuple({"tau": tau, "advantage": name} for tau, name in ESTIMATORS), (1, 2, 3, 4, 5)),
+    "cartpole": Study("cartpole", tuple({"tau": tau, "advantage": name} for tau, name in ESTIMATORS), (1, 2, 3, 4, 5)),
+    "sumo_cost": Study(
+        "sumo",
+        tuple({"collision-cost": cost, "tau": tau} for cost in ("20", "50") for tau in ("inf", "1", "0.3")),
+        (1, 2, 3),
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of the grid."""
+    """One run of a study."""
 
-    env: str
-    tau: str
-    advantage: str
+    study: str
+    setting: dict[str, str]
     seed: int
-    extra: tuple[str, ...]
 
     @property
-    def name(self) -> str:
-        return "__".join((f"{self.env}", f"tau{self.tau}", self.advantage, f"s{self.seed}"))
+    def key(self) -> dict[str, str]:
+        """The columns that name the run."""
+        return {"env": STUDIES[self.study].env, **self.setting, "seed": str(self.seed)}
 
-    def run(self, root: Path) -> dict[str, str | float]:
-        """Train and evaluate, unless that was done before; gives the run's row."""
-        folder = root / self.name
+    def run(self, root: Path, extra: list[str]) -> dict[str, str | float]:
+        """Train and evaluate, going on where that was broken off; gives the run's row."""
+        folder = root / "__".join(f"{name}{value}" for name, value in self.key.items() if name != "env")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
         def command(kind: str, *args: str) -> None:
@@ -56,37 +78,32 @@ class Job:
             if (folder / "latest").is_file():
                 command("train", "--resume", str(folder))
             else:
-                command(
-                    "train", "--env", self.env, "--tau", self.tau, "--advantage", self.advantage, "--seed",
-                    str(self.seed), "--out", str(folder), "--eval-episodes", "0", *self.extra,
-                )  # fmt: skip
+                flags = [text for name, value in self.key.items() for text in (f"--{name}", value)]
+                command("train", *flags, "--out", str(folder), "--eval-episodes", "0", *extra)
             command("eval", str(folder), "--episodes", str(EPISODES))
         content = json.loads((folder / "eval.json").read_text())
-        row = {"env": self.env, "tau": self.tau, "advantage": self.advantage, "seed": self.seed,
-               "timesteps": content["timesteps"], "episodes": content["episodes"]}  # fmt: skip
+        row = {**self.key, "timesteps": content["timesteps"], "episodes": content["episodes"]}
         for metric in content["metrics"]:
             key = f"{metric['metric']} ({metric['level']})"
             row |= {key: metric["value"], f"{key} low": metric["low"], f"{key} high": metric["high"]}
-        if "critic" in content:
-            row["critic KS"] = content["critic"]["ks"]
-        print(f"{self.name}: done", flush=True)
+        for name, value in content.get("critic", {}).items():
+            if isinstance(value, float):
+                row[f"critic {'KS' if name == 'ks' else name}"] = value
+        print(f"{folder.name}: done", flush=True)
         return row
 
 
-def summarise(rows: list[dict]) -> list[dict]:
-    """Mean and 95 % t-interval over seeds, one row a setting."""
-    settings = list(dict.fromkeys((row["env"], row["tau"], row["advantage"]) for row in rows))
-    summary = []
-    for env, tau, advantage in settings:
-        chosen = [row for row in rows if (row["env"], row["tau"], row["advantage"]) == (env, tau, advantage)]
-        line = {"env": env, "tau": tau, "advantage": advantage, "seeds": len(chosen)}
-        for key in chosen[0]:
-            numbers = isinstance(chosen[0][key], float) and not key.endswith((" low", " high"))
-            if numbers:
-                estimate = seed_interval([row[key] for row in chosen])
-                line |= {key: estimate.value, f"{key} low": estimate.low, f"{key} high": estimate.high}
-        summary.append(line)
-    return summary
+def read(path: Path) -> list[dict]:
+    """The rows of a CSV, numbers as floats where they are no part of a run's name; none if there is no file."""
+    if not path.is_file():
+        return []
+    names = {name for study in STUDIES.values() for setting in study.settings for name in setting} | {"env", "seed"}
+
+    def typed(name: str, text: str) -> str | float:
+        return text if name in names or not text else float(text)
+
+    with open(path, newline="") as file:
+        return [{name: typed(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def write(path: Path, rows: list[dict]) -> None:
@@ -95,27 +112,55 @@ def write(path: Path, rows: list[dict]) -> None:
         table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
         table.writeheader()
         table.writerows(
-            {key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
+            {key: f"{value:.7g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
         )
+
+
+def summarise(study: Study, rows: list[dict]) -> list[dict]:
+    """Mean and 95 % t-interval over seeds, one row a setting."""
+    summary = []
+    for setting in study.settings:
+        chosen = [row for row in rows if all(row[name] == value for name, value in setting.items())]
+        if not chosen:
+            continue
+        line = {"env": study.env, **setting, "seeds": len(chosen)}
+        for key in dict.fromkeys(key for row in chosen for key in row):
+            values = [row[key] for row in chosen if isinstance(row.get(key), float)]
+            if len(values) == len(chosen) and not key.endswith((" low", " high")):
+                estimate = seed_interval(values)
+                line |= {key: estimate.value, f"{key} low": estimate.low, f"{key} high": estimate.high}
+        summary.append(line)
+    return summary
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("env", choices=GRIDS)
+    parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
-    parser.add_argument("--root", type=Path, help="folder of the runs (default: runs/risk_ENV)")
+    parser.add_argument("--root", type=Path, help="folder of the runs (default: runs/risk_STUDY)")
     args, extra = parser.parse_known_args()  # what is not ours is for rqe-train
-    root = args.root or Path("runs") / f"risk_{args.env}"
-    jobs = [
-        Job(args.env, tau, advantage, seed, tuple(extra))
-        for tau, advantage in GRIDS[args.env]
-        for seed in SEEDS[args.env]
-    ]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        rows = list(pool.map(lambda job: job.run(root), jobs))
+    study, path = STUDIES[args.study], RESULTS / f"{args.study}_risk.csv"
+    root = args.root or Path("runs") / f"risk_{args.study}"
+    rows, lock = read(path), threading.Lock()
+    jobs = [Job(args.study, setting, seed) for setting in study.settings for seed in study.seeds]
+    order = {tuple(job.key.items()): index for index, job in enumerate(jobs)}
+
+    def name(row: dict) -> tuple:
+        return tuple((key, row[key]) for key in jobs[0].key)
+
+    done = {name(row) for row in rows}
+
+    def run(job: Job) -> None:
+        row = job.run(root, extra)
+        with lock:
+            rows.append(row)
+            rows.sort(key=lambda row: order[name(row)])
+            write(path, rows)
+            write(RESULTS / f"{args.study}_risk_summary.csv", summarise(study, rows))
+
     RESULTS.mkdir(exist_ok=True)
-    write(RESULTS / f"{args.env}_risk.csv", rows)
-    write(RESULTS / f"{args.env}_risk_summary.csv", summarise(rows))
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(run, [job for job in jobs if tuple(job.key.items()) not in done]))
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ def ours_training(env: str, scenario: str, updates: int, device: str = "cpu", **
     from rqe_mappo.train import build
 
     config = replace(default_config(env, scenario), device=device, return_scale=10.0, **changes)
-    environment = vector.make(config.env, config.knobs, config.num_envs)
+    environment = vector.make(config, config.num_envs)
     run = build(config, Path("unused"), environment)
     run.collector.start(environment.reset(0))
-    measure = run.schedule.measure(0.5)
+    measure = run.schedule.measures(0.5)
     clock = time.process_time if device == "cpu" else time.perf_counter
     decisions, began = 0, 0.0
     for update in range(updates + 2):

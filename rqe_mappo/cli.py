@@ -102,7 +102,7 @@ def train(args: Sequence[str] | None = None) -> None:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Evaluate a trained policy in its environment; writes eval.json into the run folder."""
+    """Evaluate a trained policy in its environment; writes eval.json and calibration.png into the run folder."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """Run folder, or a step_N.policy.pt file."""
@@ -131,10 +131,11 @@ def evaluate(args: Sequence[str] | None = None) -> None:
 
 
 def report(path: Path, episodes: int, seed: int, deterministic: bool, device: str) -> None:
-    """Evaluate the policy at `path`, print the table, write eval.json beside its checkpoints."""
+    """Evaluate the policy at `path`, print the tables, write eval.json and calibration.png beside its checkpoints."""
     from rqe_mappo import report as reports
     from rqe_mappo.checkpoint import write_atomically
     from rqe_mappo.evaluate import evaluate as run_evaluation
+    from rqe_mappo.plots import calibration_plot
     from rqe_mappo.policy import Policy
     from rqe_mappo.train import pick_device
 
@@ -146,12 +147,13 @@ def report(path: Path, episodes: int, seed: int, deterministic: bool, device: st
     content = {"episodes": len(records["return"]), "seed": seed, "deterministic": deterministic,
                "timesteps": policy.timesteps, "metrics": reports.as_dict(rows)}  # fmt: skip
     if known is not None:
-        print(f"critic at the start of episodes: KS {known.ks:.3f}, "
-              f"foretold mean {known.predicted_mean:.2f}, realised {known.realised_mean:.2f}")  # fmt: skip
-        content["critic"] = {name: getattr(known, name) for name in ("ks", "predicted_mean", "realised_mean")}
+        print(f"\n{known}")
+        content["critic"] = known.as_dict()
     folder = path if path.is_dir() else path.parent.parent
     if (folder / "config.json").is_file():
         write_atomically(folder / "eval.json", json.dumps(content, indent=2).encode())
+        if known is not None:
+            calibration_plot(known, folder / "calibration.png")
 
 
 if __name__ == "__main__":

@@ -8,17 +8,46 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
 from rqe_mappo import registry
-from rqe_mappo.functional.risk import RiskMeasure, parse_risk
+from rqe_mappo.functional.risk import GRAMMAR, RiskMeasure, parse_risk
 
 Knobs = TypeVar("Knobs")
-Advantage = Literal["influence", "value", "nested"]
+Advantage = Literal["influence", "static", "nested", "value", "rqe"]
 
 
 class ConfigError(ValueError):
     """A setting that cannot be; the message names the flag and the mend, in one line."""
+
+
+def per_agent(text: str) -> float | tuple[float, ...]:
+    """`"0.3"` as a number for all agents, `"0.3,1,inf"` as one for each."""
+    values = tuple(float(part) for part in text.split(","))
+    return values[0] if len(values) == 1 else values
+
+
+def each_agent(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    """A setting's values: one that all agents share, or one an agent."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def spelled(value: float | tuple[float, ...]) -> str:
+    """The reverse of `per_agent`."""
+    return ",".join(f"{number:g}" for number in each_agent(value))
+
+
+PerAgent = Annotated[
+    float | tuple[float, ...],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT[,FLOAT...]",
+        instance_from_str=lambda words: per_agent(words[0]),
+        is_instance=lambda value: all(isinstance(number, int | float) for number in each_agent(value)),
+        str_from_instance=lambda value: [spelled(value)],
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -34,14 +63,26 @@ class TrainConfig(Generic[Knobs]):
     """Environment: cartpole or sumo."""
     scenario: str = "default"
     """Named setting of the environment's own flags."""
-    tau: float = 1.0
-    """Risk tolerance, in units of the return's std: inf is risk-neutral, 0.3 strongly averse."""
-    eps: float = 0.01
-    """Bounded rationality: fixed weight of the entropy bonus (neither PPO's clip range nor an exploration rate)."""
-    risk: str = "entropic"
-    """Risk measure: neutral, entropic, cvar:LEVEL or mean-variance."""
+    tau: PerAgent = 1.0
+    """Risk tolerance, in units of the return's std: inf is risk-neutral, 0.3 strongly averse; 0.3,1,inf for each of
+    three agents."""
+    eps: PerAgent = 0.01
+    """Bounded rationality: fixed weight of the entropy bonus (neither PPO's clip range nor an exploration rate); one
+    for all agents, or one each."""
+    risk: Annotated[str, arg(help=f"Risk measure: {GRAMMAR}; --tau counts for entropic and mean-variance.")] = (
+        "entropic"
+    )
     advantage: Advantage = "influence"
-    """How risk enters the advantage; 'value' is GAE on V_tau, kept for comparison (see docs/risk.md)."""
+    """How risk enters: of each state's return (influence), of the episode's (static), step by step (nested), or as GAE
+    on V_tau, kept for comparison (value); rqe solves for the equilibrium itself, in small games (see docs/risk.md)."""
+    discount_tau: bool = False
+    """Divide tau by gamma^t, t the decisions made so far: entropic influence then optimises the episode's return."""
+    regulariser: Literal["entropy", "log-barrier"] = "entropy"
+    """What --eps weighs: the policy's entropy, or the sum of log-probabilities."""
+    rqe_form: Literal["action", "aggregate"] = "action"
+    """With --advantage rqe: does the adversary see the agent's own action, or only its policy?"""
+    rqe_penalty: Literal["kl", "reverse-kl"] = "kl"
+    """With --advantage rqe: the adversary's cost of departing from the others' policies; kl is entropic risk."""
     seed: int = 1
     """Seed of everything random."""
     total_timesteps: int = 1_000_000
@@ -110,9 +151,9 @@ class TrainConfig(Generic[Knobs]):
     """Episodes of the evaluation after training (0: none)."""
 
     def __post_init__(self):
-        self.measure()
+        self.measures()
+        self._require(all(0 <= eps < math.inf for eps in each_agent(self.eps)), "eps", "be in [0, inf)")
         for name, low, high in (
-            ("eps", 0, math.inf),
             ("gamma", 0, 1),
             ("gae_lambda", 0, 1),
             ("warmup_fraction", 0, 1),
@@ -142,26 +183,55 @@ class TrainConfig(Generic[Knobs]):
             "gamma",
             "be < 1 where time limits are bootstrapped (or use --time-limit terminal)",
         )
+        if self.discount_tau and self.advantage != "influence":
+            raise ConfigError("--discount-tau goes with --advantage influence only: leave it out")
+        if self.advantage == "rqe":
+            if self.risk not in ("entropic", "neutral"):
+                raise ConfigError(f"--advantage rqe has no --risk {self.risk}: use entropic (or --rqe-penalty)")
+            if self.time_limit != "terminal":
+                raise ConfigError("--advantage rqe solves finite games: use --time-limit terminal")
 
     def _require(self, holds: bool, name: str, rule: str) -> None:
         if not holds:
-            raise ConfigError(f"--{name.replace('_', '-')} must {rule} (got {getattr(self, name)})")
+            value = getattr(self, name)
+            shown = spelled(value) if name in ("tau", "eps") else value
+            raise ConfigError(f"--{name.replace('_', '-')} must {rule} (got {shown})")
 
-    def measure(self) -> RiskMeasure:
-        """The risk measure at full strength, `tau` still in units of the return's std."""
+    def attitudes(self, n_agents: int | None = None) -> tuple[list[tuple[float, float]], tuple[int, ...]]:
+        """The different pairs of tau and eps, and the index of each agent's pair among them (one for all if alike).
+
+        Raises ConfigError if `n_agents` is given and `--tau` or `--eps` names another number of them.
+        """
+        lists = {name: each_agent(getattr(self, name)) for name in ("tau", "eps")}
+        n = max(len(values) for values in lists.values()) if n_agents is None else n_agents
+        for name, values in lists.items():
+            if len(values) not in (1, n):
+                raise ConfigError(
+                    f"--{name} {spelled(values)} names {len(values)} agents where there are {n}: "
+                    "give one value for all, or one for each"
+                )
+            lists[name] = values * n if len(values) == 1 else values
+        pairs = list(zip(lists["tau"], lists["eps"], strict=True))
+        different = list(dict.fromkeys(pairs))
+        return different, tuple(different.index(pair) for pair in pairs)
+
+    def measures(self) -> list[RiskMeasure]:
+        """The risk measure of each attitude at full strength, `tau` still in units of the return's std."""
         try:
-            measure = parse_risk(self.risk, self.tau, clip=self.risk_clip)
+            measures = [parse_risk(self.risk, tau, clip=self.risk_clip) for tau, _ in self.attitudes()[0]]
+            if measures[0].evaluation_only:
+                raise ValueError(measures[0].evaluation_only)
             if self.advantage == "nested":
-                measure.utility(torch.zeros(1))
+                measures[0].utility(torch.zeros(1))
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        return measure
+        return measures
 
     @property
     def run_name(self) -> str:
         """The part of a run folder's name that depends on the settings alone."""
         risk = "" if self.risk == "entropic" else "__" + self.risk.replace(":", "")
-        return f"{self.env}{risk}__tau{self.tau:g}__eps{self.eps:g}__s{self.seed}"
+        return f"{self.env}{risk}__tau{spelled(self.tau)}__eps{spelled(self.eps)}__s{self.seed}"
 
 
 def default_config(env: str, scenario: str = "default") -> TrainConfig:
@@ -179,13 +249,15 @@ def to_json(config: TrainConfig) -> str:
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
         return str(value) if isinstance(value, float) and math.isinf(value) else value
 
     return json.dumps(plain(dataclasses.asdict(config)), indent=2)
 
 
 def from_json(text: str) -> TrainConfig:
-    """The settings that `to_json` wrote; unknown or missing names raise `ConfigError`."""
+    """The settings that `to_json` wrote; unknown names raise `ConfigError`, names that are newer have their default."""
     try:
         fields = json.loads(text)
         default = default_config(fields["env"], fields["scenario"])
@@ -199,14 +271,16 @@ def from_json(text: str) -> TrainConfig:
 
 def _filled(default: Any, values: dict[str, Any]) -> Any:
     """`default` with every field replaced by what JSON kept of it."""
-    names = {field.name for field in dataclasses.fields(default)}
-    if names != set(values):
-        raise ConfigError(f"config.json and this version disagree on: {', '.join(sorted(names ^ set(values)))}")
+    unknown = set(values) - {field.name for field in dataclasses.fields(default)}
+    if unknown:
+        raise ConfigError(f"config.json holds settings that this version does not know: {', '.join(sorted(unknown))}")
     types = typing.get_type_hints(type(default))
 
     def typed(name: str, value: Any) -> Any:
+        if name in ("tau", "eps") and isinstance(default, TrainConfig):
+            return tuple(map(float, value)) if isinstance(value, list) else float(value)
         if isinstance(value, list):
             return tuple(value)
         return float(value) if types[name] is float else value
 
-    return type(default)(**{name: typed(name, value) for name, value in values.items()})
+    return dataclasses.replace(default, **{name: typed(name, value) for name, value in values.items()})

@@ -1,14 +1,15 @@
 """One update of actors and critic from one rollout, made of `functional` and nothing else."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from rqe_mappo.advantages import ESTIMATORS, Evidence
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.envs.batched import BatchedEnv
 from rqe_mappo.functional import categorical, policy_gradient, returns
@@ -76,23 +77,25 @@ class Learner:
     def __init__(self, config: TrainConfig, shapes: Shapes, atoms: Tensor, generator: torch.Generator):
         self.config, self.shapes, self.generator = config, shapes, generator
         self.device = torch.device(config.device)
+        pairs, attitude = config.attitudes(shapes.n_agents)
+        self.eps = torch.tensor([pairs[index][1] for index in attitude], device=self.device)
+        self.agents_of = [[a for a, index in enumerate(attitude) if index == pair] for pair in range(len(pairs))]
         self.actor = Actor(shapes).to(self.device)
         self.critic = Critic(shapes, atoms).to(self.device)
         fused = {"fused": True, "eps": 1e-5}
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, **fused)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_learning_rate, **fused)
-        self.advantage_variance = RunningMean(ADVANTAGE_MEMORY)
+        self.advantage_variance = [RunningMean(ADVANTAGE_MEMORY) for _ in pairs]
 
-    def update(self, rollout: Rollout, measure: RiskMeasure, progress: float) -> dict[str, float]:
-        """Improve actors and critic on `rollout` under `measure` (in units of reward); gives the scalars to log.
+    def update(self, rollout: Rollout, measures: list[RiskMeasure], progress: float) -> dict[str, float]:
+        """Improve actors and critic on `rollout`; gives the scalars to log.
 
+        measures: the risk measure of each attitude, in units of reward.
         progress: the share of the run that is over, for annealing the step sizes.
         """
         config = self.config
-        rate = max(LR_FLOOR, 1 - progress) if config.anneal_lr else 1.0
-        self.actor_optimizer.param_groups[0]["lr"] = config.learning_rate * rate
-        self.critic_optimizer.param_groups[0]["lr"] = config.critic_learning_rate * rate
-        batch, scalars = self._targets(rollout, measure)
+        rate = self._anneal(progress)
+        batch, scalars = self._targets(rollout, measures)
         sums: dict[str, Tensor | float] = {}
         counts = {"actor": 0, "critic": 0}
         for epoch in range(max(config.update_epochs, config.critic_epochs)):
@@ -108,19 +111,24 @@ class Learner:
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + value
         means = {name: float(value) / counts["critic" if "critic" in name else "actor"] for name, value in sums.items()}
-        means["policy/effective_eps"] = config.eps * scalars["advantage/scale"]
         return scalars | means | {"charts/learning_rate": config.learning_rate * rate}
 
+    def _anneal(self, progress: float) -> float:
+        """Set the step sizes of this update; gives their share of the initial ones."""
+        rate = max(LR_FLOOR, 1 - progress) if self.config.anneal_lr else 1.0
+        self.actor_optimizer.param_groups[0]["lr"] = self.config.learning_rate * rate
+        self.critic_optimizer.param_groups[0]["lr"] = self.config.critic_learning_rate * rate
+        return rate
+
     @torch.no_grad()
-    def _targets(self, rollout: Rollout, measure: RiskMeasure) -> tuple[Batch, dict[str, float]]:
+    def _targets(self, rollout: Rollout, measures: list[RiskMeasure]) -> tuple[Batch, dict[str, float]]:
         """Return-distribution targets and advantages, once per rollout, with the critic as it is before the update."""
         config, atoms = self.config, self.critic.atoms
         t, e, a = rollout.reward.shape
         agent = torch.arange(a, device=self.device).expand(t + 1, e, a)
         states = torch.cat((rollout.state, rollout.next_state[None]))
         log_probs = self.critic(states, agent).log_softmax(-1)
-        probs = log_probs.exp()
-        next_probs = probs[1:]
+        next_probs = log_probs[1:].exp()
         terminated, truncated = rollout.terminated, rollout.truncated
         if config.time_limit == "terminal":
             terminated, truncated = terminated | truncated, torch.zeros_like(truncated)
@@ -132,19 +140,10 @@ class Learner:
         target = returns.lambda_targets(
             atoms, rollout.reward, next_probs, terminated, ended, config.gamma, config.gae_lambda
         )
-        if config.advantage == "influence":
-            # step by step: a whole rollout's temporaries would not fit the cache (three times slower)
-            steps = zip(log_probs, target, probs, strict=False)
-            advantage = torch.stack(
-                [returns.influence_advantage(measure.influence(atoms, lp), q, p) for lp, q, p in steps]
-            )
-        else:
-            value = measure.reference(atoms, log_probs[:-1])
-            next_value = measure.reference(atoms, next_probs.clamp_min(1e-38).log())
-            utility = {"utility": measure.utility} if config.advantage == "nested" else {}
-            advantage = returns.gae(
-                rollout.reward, value, next_value, terminated, ended, config.gamma, config.gae_lambda, **utility
-            )
+        seen = Evidence(atoms, rollout.reward, terminated, ended, log_probs[:-1], next_probs, target)
+        if rollout.history is not None:
+            seen = self._with_history(seen, rollout, agent[:-1])
+        advantage = self._advantage(seen, measures)
         acted = rollout.active
         batch = Batch(
             obs=rollout.obs[acted],
@@ -155,22 +154,67 @@ class Learner:
             advantage=advantage[acted],
             target=target[acted],
         )
-        scalars = self._describe(batch, log_probs[0][acted[0]], measure)
-        scalars["advantage/scale"] = 1.0
+        scalars = self._describe(batch, log_probs[0], acted[0], measures)
+        scales = [1.0] * len(measures)
         if config.norm_adv:
-            # A running scale: a rollout's own std is ten times larger with a rare crash in it than without, so that
-            # dividing by it would teach little from the crash and much from every rollout that lacks one.
-            scale = self.advantage_variance.add(scalars["advantage/std"] ** 2) ** 0.5
-            batch.advantage = policy_gradient.normalise(batch.advantage, scale)
-            scalars["advantage/scale"] = scale
+            scales = self._normalise(batch)
+        scalars["advantage/scale"] = sum(scales) / len(scales)
+        scalars["policy/effective_eps"] = min(
+            float(self.eps[agents[0]]) * scale for agents, scale in zip(self.agents_of, scales, strict=True)
+        )
         return batch, scalars
 
-    def _describe(self, batch: Batch, log_probs: Float[Tensor, "rows N"], measure: RiskMeasure) -> dict[str, float]:
+    def _with_history(self, seen: Evidence, rollout: Rollout, agent: Int[Tensor, "T E A"]) -> Evidence:
+        past, discount, start = rollout.history.past, rollout.history.discount, rollout.history.start
+        return replace(
+            seen,
+            past=past,
+            discount=discount[..., None].expand_as(past),
+            start=self.critic(start, agent).log_softmax(-1) if self.config.advantage == "static" else None,
+        )
+
+    def _advantage(self, seen: Evidence, measures: list[RiskMeasure]) -> Float[Tensor, "T E A"]:
+        estimate = ESTIMATORS[self.config.advantage]
+        if len(measures) == 1:
+            return estimate(seen, measures[0], self.config)
+        advantage = torch.empty_like(seen.reward)
+        for agents, measure in zip(self.agents_of, measures, strict=True):
+            advantage[:, :, agents] = estimate(seen.of(agents), measure, self.config)
+        return advantage
+
+    def _normalise(self, batch: Batch) -> list[float]:
+        """Centre and scale the advantages, those of each attitude by themselves; gives the scales.
+
+        Running scales: a rollout's own std is ten times larger with a rare crash in it than without, so that dividing
+        by it would teach little from the crash and much from every rollout that lacks one.
+        """
+        if len(self.agents_of) == 1:
+            scale = self.advantage_variance[0].add(batch.advantage.std().item() ** 2) ** 0.5
+            batch.advantage = policy_gradient.normalise(batch.advantage, scale)
+            return [scale]
+        scales = []
+        for agents, variance in zip(self.agents_of, self.advantage_variance, strict=True):
+            rows = torch.isin(batch.agent, torch.tensor(agents, device=self.device))
+            if rows.sum() > 1:
+                scales.append(variance.add(batch.advantage[rows].std().item() ** 2) ** 0.5)
+                batch.advantage[rows] = policy_gradient.normalise(batch.advantage[rows], scales[-1])
+            else:
+                scales.append(1.0)
+        return scales
+
+    def _describe(
+        self, batch: Batch, log_probs: Float[Tensor, "E A N"], active: Bool[Tensor, "E A"], measures: list[RiskMeasure]
+    ) -> dict[str, float]:
         """Scalars to log of the targets, the advantages, and the critic at the rollout's first step."""
-        atoms, probs, advantage = self.critic.atoms, log_probs.exp(), batch.advantage
+        atoms, probs, advantage = self.critic.atoms, log_probs[active].exp(), batch.advantage
         std = advantage.std()
         low, high = categorical.edge_mass(batch.target)
-        mean, value = categorical.mean(atoms, probs).mean(), measure.reference(atoms, log_probs).mean()
+        mean = categorical.mean(atoms, probs).mean()
+        values = [
+            measure.reference(atoms, log_probs[:, agents][active[:, agents]])
+            for agents, measure in zip(self.agents_of, measures, strict=True)
+        ]
+        value = torch.cat(values).mean()
         return {
             "advantage/std": std.item(),
             "advantage/kurtosis": (((advantage - advantage.mean()) / (std + 1e-8)) ** 4).mean().item(),
@@ -198,7 +242,7 @@ class Learner:
         policy_loss = policy_gradient.clipped_surrogate(log_ratio, batch.advantage[rows], self.config.clip_coef).mean()
         entropy = policy_gradient.entropy(logits).mean()
         self.actor_optimizer.zero_grad()
-        (policy_loss - self.config.eps * entropy).backward()
+        (policy_loss - self._bonus(logits, entropy, batch.agent[rows])).backward()
         clip_grad_norm_(self.actor.parameters(), self.config.max_grad_norm)
         self.actor_optimizer.step()
         with torch.no_grad():
@@ -210,16 +254,25 @@ class Learner:
                 "policy/clip_fraction": clipped,
             }
 
+    def _bonus(self, logits: Tensor, entropy: Tensor, agent: Tensor) -> Tensor:
+        """The regulariser's mean over rows, weighed by eps."""
+        one_eps = len(self.agents_of) == 1
+        eps = self.eps[0] if one_eps else self.eps[agent]
+        if self.config.regulariser == "log-barrier":
+            return (eps * policy_gradient.log_barrier(logits)).mean()
+        return eps * entropy if one_eps else (eps * policy_gradient.entropy(logits)).mean()
+
     def state_dict(self) -> dict[str, Any]:
         """Optimisers' state and the advantages' scale; the networks' weights are saved apart, with the policy."""
         return {
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
-            "advantage_variance": dict(vars(self.advantage_variance)),
+            "advantage_variance": [dict(vars(variance)) for variance in self.advantage_variance],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self.advantage_variance).update(state["advantage_variance"])
+        for variance, saved in zip(self.advantage_variance, state["advantage_variance"], strict=True):
+            vars(variance).update(saved)
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
 
@@ -235,7 +288,7 @@ class RiskSchedule:
     FEWEST_RETURNS = 100  # below, the std is too uncertain (about 7 % at 100) and the warm-up goes on
 
     def __init__(self, config: TrainConfig):
-        self.config, self.full = config, config.measure()
+        self.config, self.full = config, config.measures()
         self.return_scale = config.return_scale
         self.started: float | None = 0.0 if config.return_scale is not None else None
         self.count, self.total, self.squares = 0, 0.0, 0.0
@@ -253,13 +306,13 @@ class RiskSchedule:
             self.return_scale = math.sqrt(variance) if variance > 0 else 1.0
             self.started = progress
 
-    def measure(self, progress: float) -> RiskMeasure:
-        """The measure that acts when `progress` of the run is over, in units of reward."""
+    def measures(self, progress: float) -> list[RiskMeasure]:
+        """The measures, one an attitude, that act when `progress` of the run is over, in units of reward."""
         if self.return_scale is None or self.started is None:
-            return Neutral()
+            return [Neutral() for _ in self.full]
         span = self.config.risk_anneal_fraction
         fraction = min(1.0, (progress - self.started) / span) if span > 0 else 1.0
-        return self.full.scaled(self.return_scale).annealed(fraction)
+        return [full.scaled(self.return_scale).annealed(fraction) for full in self.full]
 
     def state_dict(self) -> dict[str, Any]:
         names = ("return_scale", "started", "count", "total", "squares")

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Shapes:
-    """All that is needed to build a run's networks again."""
+    """All that is needed to build a run's networks again.
+
+    attitudes: which pair of tau and eps each agent has, as an index; empty if all are alike. A shared actor is told.
+    joint_actions: the critic foretells the return of each joint action, that many; 0 if of the state alone.
+    """
 
     obs_dim: int
     state_dim: int
@@ -22,6 +26,8 @@ class Shapes:
     actor_hidden: tuple[int, ...]
     critic_hidden: tuple[int, ...]
     shared_actor: bool
+    attitudes: tuple[int, ...] = ()
+    joint_actions: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -44,14 +50,19 @@ class Actor(nn.Module):
 
     def __init__(self, shapes: Shapes):
         super().__init__()
-        sizes = (shapes.obs_dim, *shapes.actor_hidden, shapes.n_actions)
+        told = shapes.attitudes if shapes.shared_actor else ()
+        self.told = nn.functional.one_hot(torch.tensor(told)).float() if told else None
+        sizes = (shapes.obs_dim + (0 if self.told is None else self.told.shape[1]), *shapes.actor_hidden)
         self.n_actions = shapes.n_actions
         self.nets = nn.ModuleList(
-            mlp(sizes, nn.Tanh, last_gain=0.01) for _ in range(1 if shapes.shared_actor else shapes.n_agents)
+            mlp((*sizes, shapes.n_actions), nn.Tanh, last_gain=0.01)
+            for _ in range(1 if shapes.shared_actor else shapes.n_agents)
         )
 
     def forward(self, obs: Float[Tensor, "*rows obs"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
         """`agent`: which agent each row belongs to (0 to A - 1)."""
+        if self.told is not None:
+            obs = torch.cat((obs, self.told.to(obs)[agent]), -1)
         if len(self.nets) == 1:
             return self.nets[0](obs)
         logits = obs.new_empty(*obs.shape[:-1], self.n_actions)
@@ -76,15 +87,18 @@ class Critic(nn.Module):
 
     def __init__(self, shapes: Shapes, atoms: Float[Tensor, " atoms"]):
         super().__init__()
-        self.n_agents = shapes.n_agents
+        self.n_agents, self.joint_actions = shapes.n_agents, shapes.joint_actions
         inputs = shapes.state_dim + (shapes.n_agents if shapes.n_agents > 1 else 0)
-        self.net = mlp((inputs, *shapes.critic_hidden, shapes.n_atoms), nn.ReLU, last_gain=0.1)
+        laws = shapes.joint_actions or 1
+        self.net = mlp((inputs, *shapes.critic_hidden, laws * shapes.n_atoms), nn.ReLU, last_gain=0.1)
         self.register_buffer("atoms", atoms)
         width = (atoms[-1] - atoms[0]) / 8
         with torch.no_grad():
-            self.net[-1].bias.copy_(-0.5 * (atoms / width) ** 2)
+            self.net[-1].bias.copy_((-0.5 * (atoms / width) ** 2).repeat(laws))
 
-    def forward(self, state: Float[Tensor, "*rows state"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows atoms"]:
+    def forward(self, state: Float[Tensor, "*rows state"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*out atoms"]:
+        """Logits `[*rows, atoms]`, or `[*rows, joint actions, atoms]` of a critic of joint actions."""
         if self.n_agents > 1:
             state = torch.cat((state, nn.functional.one_hot(agent, self.n_agents).to(state.dtype)), -1)
-        return self.net(state)
+        logits = self.net(state)
+        return logits.unflatten(-1, (self.joint_actions, -1)) if self.joint_actions else logits

@@ -58,10 +58,11 @@ class Policy:
         self.timesteps: int = content["timesteps"]
         self.return_scale: float | None = content["return_scale"]
         shapes = content["shapes"]
-        self.shapes = Shapes(**{**shapes, **{name: tuple(shapes[name]) for name in ("actor_hidden", "critic_hidden")}})
+        self.shapes = Shapes(**{name: tuple(v) if isinstance(v, list | tuple) else v for name, v in shapes.items()})
         risk = content["risk"]
-        self.measure = parse_risk(risk["name"], risk["tau"], clip=risk["clip"])
-        """The risk measure the policy was trained for, its tau in units of `return_scale`."""
+        taus = np.atleast_1d(risk["tau"]).tolist()
+        self.measures = tuple(parse_risk(risk["name"], tau, clip=risk["clip"]) for tau in taus)
+        """The risk measures of its training, one for all agents or one each; tau in units of `return_scale`."""
         self.actor = Actor(self.shapes)
         self.critic = Critic(self.shapes, torch.zeros(self.shapes.n_atoms))
         self.actor.load_state_dict(content["actor"])
@@ -69,6 +70,11 @@ class Policy:
         self.actor.to(self.device).eval()
         self.critic.to(self.device).eval()
         self.generator = torch.Generator().manual_seed(0)
+
+    @property
+    def measure(self) -> RiskMeasure:
+        """The measure of all agents, or, where they differ (`measures`), of the first."""
+        return self.measures[0]
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "Policy":
@@ -118,16 +124,28 @@ class Policy:
 
     @torch.no_grad()
     def distribution(self, state: Any, agent: Any = 0) -> ReturnDistribution:
-        """The learned distribution of the return from states `[..., S]`, as the critic of `agent` sees them."""
+        """The learned distribution of the return from states `[..., S]`, as the critic of `agent` sees them.
+
+        Of a run with `--advantage rqe`, whose critic tells joint actions apart, `[..., J]` of them.
+        """
         rows = self._rows(state, self.shapes.state_dim, "state")
         logits = self.critic(rows, self._agents(agent, rows))
         return ReturnDistribution(self.critic.atoms, logits.log_softmax(-1))
 
     @torch.no_grad()
     def value(self, state: Any, agent: Any = 0) -> Float[Tensor, "*rows"]:
-        """V_tau of states `[..., S]` as the policy was trained on it (bounded by `risk_clip`, see docs/risk.md)."""
+        """V_tau of states `[..., S]` as the policy was trained on it (bounded by `risk_clip`, see docs/risk.md).
+
+        ValueError for a run with `--advantage rqe`: its critic knows the value of joint actions, not of policies.
+        """
+        if self.shapes.joint_actions:
+            raise ValueError("a critic of joint actions has no value of a state: use policy.distribution")
         known = self.distribution(state, agent)
-        return self.measure.scaled(self.return_scale or 1.0).reference(known.atoms, known.log_probs)
+        values = [m.scaled(self.return_scale or 1.0).reference(known.atoms, known.log_probs) for m in self.measures]
+        if len(values) == 1:
+            return values[0]
+        choices = torch.stack(values, -1)
+        return choices.gather(-1, self._agents(agent, choices)[..., None]).squeeze(-1)
 
     def _logits(self, obs: Any, agent: Any) -> Tensor:
         rows = self._rows(obs, self.shapes.obs_dim, "observation")

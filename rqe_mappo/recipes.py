@@ -41,3 +41,66 @@ def cartpole(scenario: str, knobs: Any) -> TrainConfig:
         # Measured in the first 30,000 steps: later the std, and so the unit of tau, grows tenfold within seconds.
         warmup_fraction=0.03 if plain else 0.0075,
     )
+
+
+def gamble(scenario: str, knobs: Any) -> TrainConfig:
+    """One choice whose right answer is known: a table of logits, and tau in units of the reward."""
+    return TrainConfig(
+        env="gamble",
+        scenario=scenario,
+        knobs=knobs,
+        total_timesteps=400_000 if scenario == "m5" else 100_000,  # of which an episode takes up to 20
+        num_envs=32,
+        num_steps=32,  # the longest episode is of 20
+        gamma=0.5 if scenario == "m4" else 1.0,  # m4 asks what discounting does to tau
+        time_limit="terminal",
+        return_scale=1.0,  # docs/games.md gives thresholds of tau in units of the reward
+        warmup_fraction=0.0,  # nothing to measure, and a table that was taught to gamble is slow to unlearn it
+        risk_anneal_fraction=0.0,
+        norm_adv=False,  # eps too, in units of the reward
+        learning_rate=3e-3,
+        critic_learning_rate=1e-2,
+        actor_hidden=(),  # of a one-hot state: a table
+        critic_hidden=(),
+    )
+
+
+def matrix(scenario: str, knobs: Any) -> TrainConfig:
+    """Games in normal form: a table of logits a player, tau and eps in points of the game."""
+    return TrainConfig(
+        env="matrix",
+        scenario=scenario,
+        knobs=knobs,
+        total_timesteps=400_000,
+        num_envs=128,
+        num_steps=4,  # every step is an episode
+        gamma=1.0,
+        time_limit="terminal",
+        return_scale=1.0,
+        norm_adv=False,
+        learning_rate=5e-3,
+        critic_learning_rate=1e-2,
+        shared_actor=False,  # all see the same, and shall not have to act the same
+        actor_hidden=(),
+        critic_hidden=(),
+    )
+
+
+def cliff(scenario: str, knobs: Any) -> TrainConfig:
+    """The two-agent cliff walk, undiscounted as in its exact solution."""
+    return TrainConfig(
+        env="cliff",
+        scenario=scenario,
+        knobs=knobs,
+        total_timesteps=1_000_000,
+        eps=0.04,  # with 0.01 one of the two often hid in its corner for good and never found its goal
+        num_envs=32,
+        num_steps=32,
+        gamma=1.0,
+        time_limit="terminal",
+        shared_actor=False,  # they walk in opposite directions
+        warmup_fraction=0.3,  # who is averse before it has found its goal hides from the other for good
+        actor_hidden=(64,),
+        critic_hidden=(64,),
+        n_atoms=101,
+    )

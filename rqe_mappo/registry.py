@@ -30,13 +30,29 @@ ENVIRONMENTS = {
         scenarios="rqe_mappo.envs.sumo_intersection:SCENARIOS",
         recipe="rqe_mappo.recipes:sumo",
     ),
+    "gamble": Environment(
+        factory="rqe_mappo.envs.gambles:BatchedGamble",
+        scenarios="rqe_mappo.envs.gambles:SCENARIOS",
+        recipe="rqe_mappo.recipes:gamble",
+    ),
+    "matrix": Environment(
+        factory="rqe_mappo.envs.matrix_games:BatchedMatrix",
+        scenarios="rqe_mappo.envs.matrix_games:SCENARIOS",
+        recipe="rqe_mappo.recipes:matrix",
+    ),
+    "cliff": Environment(
+        factory="rqe_mappo.envs.cliff_walk:BatchedCliff",
+        scenarios="rqe_mappo.envs.cliff_walk:SCENARIOS",
+        recipe="rqe_mappo.recipes:cliff",
+    ),
 }
 
 
 def environment(name: str) -> Environment:
     """The entry of `name`; ValueError with the known names otherwise."""
     if name not in ENVIRONMENTS:
-        raise ValueError(f"--env {name} is unknown: use {' or '.join(ENVIRONMENTS)}")
+        *others, last = ENVIRONMENTS
+        raise ValueError(f"--env {name} is unknown: use {', '.join(others)} or {last}")
     return ENVIRONMENTS[name]
 
 

@@ -9,15 +9,26 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rqe_mappo.envs.batched import BatchedEnv, Observed
+from rqe_mappo.envs.history import History
 from rqe_mappo.nets import Actor, sample
+
+
+@dataclass
+class PastOfRollout:
+    """What the episodes under way had brought before each step; see `History`."""
+
+    past: Float[Tensor, "T E A"]
+    discount: Float[Tensor, "T E"]
+    start: Float[Tensor, "T E A S"]
 
 
 @dataclass
 class Rollout:
     """What the learner sees of T steps; rows with `active` False hold nothing.
 
-    next_state: what the critic sees after the last step.
-    final_state: what it sees after each truncation, in the order of `truncated.nonzero()`.
+    next_obs, next_state: what actors and critic see after the last step.
+    final_state: what the critic sees after each truncation, in the order of `truncated.nonzero()`.
+    history: the past of each step's episode, where the environment keeps it.
     """
 
     obs: Float[Tensor, "T E A D"]
@@ -28,8 +39,10 @@ class Rollout:
     active: Bool[Tensor, "T E A"]
     terminated: Bool[Tensor, "T E A"]
     truncated: Bool[Tensor, "T E A"]
+    next_obs: Float[Tensor, "E A D"]
     next_state: Float[Tensor, "E A S"]
     final_state: Float[Tensor, "M S"]
+    history: PastOfRollout | None
 
 
 class Collector:
@@ -65,11 +78,13 @@ class Collector:
         }
         action = torch.empty(self.num_steps, e, a, dtype=torch.int64, device=device)
         log_prob = torch.empty(self.num_steps, e, a, device=device)
-        final_states, episodes = [], []
+        final_states, episodes, pasts = [], [], []
         for t in range(self.num_steps):
             seen = self.observed
             for name in ("obs", "state", "active"):
                 kept[name][t] = torch.from_numpy(getattr(seen, name))
+            if isinstance(env, History):
+                pasts.append((env.past, env.discount, env.start))
             logits = actor(kept["obs"][t].to(device), self.agent)
             uniform = torch.rand(e, a, generator=self.generator).to(device)
             action[t] = sample(logits, uniform)
@@ -87,7 +102,11 @@ class Collector:
             **{name: value.to(device) for name, value in kept.items()},
             action=action,
             log_prob=log_prob,
+            next_obs=torch.from_numpy(self.observed.obs.copy()).to(device),
             next_state=torch.from_numpy(self.observed.state.copy()).to(device),
             final_state=final_state.to(device),
+            history=PastOfRollout(*(torch.from_numpy(np.stack(part)).to(device) for part in zip(*pasts, strict=True)))
+            if pasts
+            else None,
         )
         return rollout, episodes

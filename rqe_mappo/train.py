@@ -1,6 +1,7 @@
 """The training loop, readable top to bottom."""
 
 import json
+import math
 import platform
 import signal
 import threading
@@ -15,8 +16,10 @@ import torch
 
 from rqe_mappo import checkpoint, vector
 from rqe_mappo import config as configs
-from rqe_mappo.config import ConfigError, TrainConfig
+from rqe_mappo.config import ConfigError, TrainConfig, each_agent
 from rqe_mappo.envs.batched import BatchedEnv
+from rqe_mappo.exact_rqe import ExactLearner, joint_actions
+from rqe_mappo.functional.risk import RiskMeasure
 from rqe_mappo.learner import Learner, RiskSchedule, choose_support
 from rqe_mappo.logs import RunLog, summarise
 from rqe_mappo.nets import Shapes
@@ -48,7 +51,11 @@ class Run:
             "config": configs.to_json(config),
             "shapes": learner.shapes.as_dict(),
             "agents": list(self.env.possible_agents),
-            "risk": {"name": config.risk, "tau": config.tau, "clip": config.risk_clip},
+            "risk": {
+                "name": config.risk,
+                "tau": list(each_agent(config.tau)),
+                "clip": config.risk_clip,
+            },
             "return_scale": self.schedule.return_scale,
             "timesteps": self.step,
             "actor": learner.actor.state_dict(),
@@ -128,6 +135,8 @@ def build(config: TrainConfig, folder: Path, env: BatchedEnv) -> Run:
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     atoms = choose_support(config, env)
+    different, attitudes = config.attitudes(len(env.possible_agents))
+    exact = config.advantage == "rqe"
     shapes = Shapes(
         obs_dim=env.observation_space.shape[0],
         state_dim=env.state_space.shape[0],
@@ -137,8 +146,10 @@ def build(config: TrainConfig, folder: Path, env: BatchedEnv) -> Run:
         actor_hidden=config.actor_hidden,
         critic_hidden=config.critic_hidden,
         shared_actor=config.shared_actor,
+        attitudes=attitudes if len(different) > 1 else (),
+        joint_actions=joint_actions(env) if exact else 0,
     )
-    learner = Learner(config, shapes, atoms, generator)
+    learner = (ExactLearner if exact else Learner)(config, shapes, atoms, generator)
     collector = Collector(env, config.num_steps, device, generator)
     return Run(folder, config, env, learner, RiskSchedule(config), collector, generator)
 
@@ -182,10 +193,13 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
     pick_device(config.device)
     if resume is not None:
         checkpoint.newest(resume)
-    env = vector.make(config.env, config.knobs, config.num_envs, config.num_workers)
+    env = vector.make(config, config.num_envs, config.num_workers)
     try:
         if config.time_limit == "terminal" and not env.time_in_observation:
             raise ConfigError("--time-limit terminal needs an environment that shows the time left: use bootstrap")
+        config.attitudes(len(env.possible_agents))
+        if config.advantage == "rqe":
+            joint_actions(env)
         folder = resume or new_folder(config)
         run = build(config, folder, env)
         if resume is None:
@@ -195,8 +209,9 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
             run.restore()
         log = RunLog(folder, run.step, config.total_timesteps)
         log.say(f"{'resuming' if resume else 'training'} in {folder}")
-        if config.risk == "entropic" and config.risk_clip * config.tau < 0.85:
-            log.say(f"note: below 1 / --risk-clip a smaller --tau may be less averse, not more (got {config.tau:g})")
+        smallest = min(each_agent(config.tau))
+        if config.risk == "entropic" and config.risk_clip * smallest < 0.85 and config.advantage != "rqe":
+            log.say(f"note: below 1 / --risk-clip a smaller --tau may be less averse, not more (got {smallest:g})")
         try:
             with StopRequest() as stop:
                 finished = loop(run, log, stop)
@@ -218,9 +233,9 @@ def loop(run: Run, log: RunLog, stop: StopRequest) -> bool:
     began, first_step = time.monotonic(), run.step
     while run.step < config.total_timesteps and not stop.asked:
         progress = run.step / config.total_timesteps
-        measure = schedule.measure(progress)
+        measures = schedule.measures(progress)
         rollout, finished = run.collector.collect(run.learner.actor)
-        scalars = run.learner.update(rollout, measure, progress)
+        scalars = run.learner.update(rollout, measures, progress)
         run.step += int(rollout.active.sum())
         run.updates += 1
         episodes += finished
@@ -232,7 +247,7 @@ def loop(run: Run, log: RunLog, stop: StopRequest) -> bool:
             shown |= summarise(episodes)
             episodes.clear()
             speed = (run.step - first_step) / (time.monotonic() - began)
-            log.row(run.step, shown | scalars | risk_scalars(measure, schedule) | {"charts/SPS": speed})
+            log.row(run.step, shown | scalars | risk_scalars(run, measures, scalars) | {"charts/SPS": speed})
             log.progress(run.step, shown)
             edge = max(scalars["critic/edge_mass_low"], scalars["critic/edge_mass_high"])
             if edge > EDGE_MASS_WARNING and not warned and progress > config.warmup_fraction:
@@ -247,10 +262,19 @@ def loop(run: Run, log: RunLog, stop: StopRequest) -> bool:
     return finished
 
 
-def risk_scalars(measure: Any, schedule: RiskSchedule) -> dict[str, float]:
-    """What the risk schedule is doing, for the log."""
-    tau = getattr(measure, "tau", None)
-    return {
-        "risk/inverse_tau": 0.0 if tau is None else 1 / tau,
-        "risk/return_scale": schedule.return_scale if schedule.return_scale is not None else float("nan"),
-    }
+def risk_scalars(run: Run, measures: list[RiskMeasure], scalars: dict[str, float]) -> dict[str, float]:
+    """What the risk schedule is doing, for the log; of several attitudes the most averse.
+
+    risk/tractability_margin: the smallest `16 eps_i eps_j / (tau_i tau_j)` over pairs of agents, eps being what acts
+    under advantage scaling. A diagnostic: above 1, and for covered pairs of risk and regulariser alone, the equilibrium
+    is unique (docs/equilibrium.md); entropic risk with an entropy bonus is no such pair.
+    """
+    unit = run.schedule.return_scale
+    inverse = [1 / getattr(measure, "tau", math.inf) for measure in measures]
+    shown = {"risk/inverse_tau": max(inverse), "risk/return_scale": math.nan if unit is None else unit}
+    if run.learner.shapes.n_agents > 1:
+        _, attitude = run.config.attitudes(run.learner.shapes.n_agents)
+        eps = run.learner.eps * scalars.get("advantage/scale", 1.0)
+        acting = sorted(float(eps[agent]) * inverse[index] for agent, index in enumerate(attitude))
+        shown["risk/tractability_margin"] = 16 * acting[0] * acting[1]
+    return shown

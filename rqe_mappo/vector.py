@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from rqe_mappo import registry
+from rqe_mappo.config import TrainConfig
 from rqe_mappo.envs.batched import BatchedEnv, Observed, Step
+from rqe_mappo.envs.history import History
 
 DESCRIPTION = tuple(name for name in BatchedEnv.__annotations__)
 SEED_STRIDE = 100_003  # workers' seeds lie apart; a run's other seeds are small offsets
@@ -20,12 +22,18 @@ class WorkerDied(RuntimeError):
     """A process that stepped environments ended; the message says which and why."""
 
 
-def make(env: str, knobs: Any, num_envs: int, num_workers: int = 0) -> BatchedEnv:
-    """`num_envs` copies of environment `env`, in this process or in `num_workers` spawned ones."""
-    factory = registry.load(registry.environment(env).factory)
+def make(config: TrainConfig, num_envs: int, num_workers: int = 0) -> BatchedEnv:
+    """`num_envs` copies of a run's environment, in this process or in `num_workers` spawned ones.
+
+    Objectives that look at an episode from its start are given its `History`.
+    """
+    factory = registry.load(registry.environment(config.env).factory)
     if num_workers == 0:
-        return factory(knobs, num_envs)
-    return WorkerEnvs(functools.partial(factory, knobs, num_envs // num_workers), num_workers)
+        env = factory(config.knobs, num_envs)
+    else:
+        env = WorkerEnvs(functools.partial(factory, config.knobs, num_envs // num_workers), num_workers)
+    static = config.advantage == "static"
+    return History(env, config.gamma, shown=static) if static or config.discount_tau else env
 
 
 def _serve(pipe: Connection, build: Any) -> None:

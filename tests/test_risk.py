@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import mpmath
@@ -10,8 +11,27 @@ import torch
 from torch.testing import assert_close
 
 from rqe_mappo.functional import categorical as cat
-from rqe_mappo.functional import risk
-from rqe_mappo.functional.risk import SHIFTED_UPTO, CVaR, Entropic, MeanVariance, Neutral, parse_risk
+from rqe_mappo.functional.risk import (
+    CPW,
+    GRAMMAR,
+    NEGLIGIBLE,
+    OUTERMOST,
+    SHIFTED_UPTO,
+    CVaR,
+    DualPower,
+    Entropic,
+    Expectile,
+    Gini,
+    MeanStd,
+    MeanVariance,
+    Neutral,
+    Power,
+    RiskMeasure,
+    VaR,
+    Wang,
+    WorstCase,
+    parse_risk,
+)
 
 INF = math.inf
 WIDE = torch.linspace(-10, 100, 51)
@@ -22,8 +42,26 @@ LOTTERY = torch.tensor([0.25, 0.25, 0.5]).log()
 # The gamble {4, -2} at even odds, on a support of its own.
 GAMBLE = torch.tensor([0.5, 0.0, 0.5]).log()
 
-MEASURES = [Neutral(), Entropic(0.8), Entropic(3.0), Entropic(0.8, None), Entropic(INF), CVaR(0.3), MeanVariance(2.0)]
-UNCLIPPED = [Neutral(), Entropic(1.0, None), Entropic(6.0, None), Entropic(1e6, None), CVaR(0.3), MeanVariance(2.0)]
+# One number, free of units.
+NUMBERED = [
+    CVaR(0.3),
+    MeanStd(0.7),
+    MeanStd(-0.4),
+    Wang(0.75),
+    Wang(-0.5),
+    CPW(),
+    DualPower(2.5),
+    DualPower(0.6),
+    Power(1.5),
+    Power(0.4),
+    Gini(0.5),
+    Gini(-1),
+    Expectile(0.1),
+    Expectile(0.8),
+]
+MEASURES = [Neutral(), *map(Entropic, (0.8, 3.0, INF)), Entropic(0.8, None), MeanVariance(2.0), *NUMBERED]
+UNCLIPPED = [Neutral(), *(Entropic(tau, None) for tau in (1.0, 6.0, 1e6)), MeanVariance(2.0), *NUMBERED]
+REPORTED = [VaR(0.3), WorstCase()]
 
 
 def random_logits(*shape, seed=0, dtype=torch.float64):
@@ -55,6 +93,38 @@ def named(measure):
         (Entropic(10 / 3), GAMBLE, -0.19943),
         (Entropic(20), GAMBLE, 0.77584),
         (Entropic(100), GAMBLE, 0.95501),
+        (MeanStd(0.5), LOTTERY, 0.50627),  # 1.75 - 2.48747 / 2
+        (MeanStd(-0.5), LOTTERY, 2.99373),
+        (VaR(0.25), LOTTERY, -2),
+        (VaR(0.5), LOTTERY, 1),
+        (VaR(0.51), LOTTERY, 4),
+        (VaR(1), LOTTERY, 4),
+        (WorstCase(), LOTTERY, -2),
+        (Wang(0.75), LOTTERY, 0.08960),  # 4 - 3 (Phi(-0.67449 + 0.75) + Phi(0.75)) = 4 - 3 (0.53010 + 0.77337)
+        (Wang(-0.75), LOTTERY, 3.08866),  # 4 - 3 (0.07715 + 0.22663)
+        (CPW(), LOTTERY, 1.73965),  # 4 - 3 (0.29286 + 0.46059)
+        (CPW(0.5), LOTTERY, 2.13549),  # 4 - 3 (0.5 / 1.36603^2 + 0.70711 / 1.41421^2)
+        (DualPower(2), LOTTERY, 0.4375),  # the worse of two: -2 * 7/16 + 1 * 5/16 + 4 * 4/16
+        (DualPower(3), LOTTERY, -0.359375),  # the worst of three: -2 * 37/64 + 1 * 19/64 + 4 * 8/64
+        (Power(2), LOTTERY, 0.37868),  # 4 - 3 (sqrt(1/4) + sqrt(1/2))
+        (Power(1 / 2), LOTTERY, 3.0625),  # the better of two: -2 * 1/16 + 1 * 3/16 + 4 * 12/16
+        (Gini(0.5), LOTTERY, 1.09375),  # E|Z - Z'| / 2 = (3/16 + 6/8 + 3/8) = 1.3125
+        (Gini(1), LOTTERY, 0.4375),
+        (Gini(-1), LOTTERY, 3.0625),
+        (Expectile(0.25), LOTTERY, 0.5),  # 1/4 (0.5 * 1/4 + 3.5 * 1/2) = 3/4 * 2.5 * 1/4
+        (Expectile(0.1), LOTTERY, -0.75),  # 0.1 (1.75 * 1/4 + 4.75 * 1/2) = 0.9 * 1.25 * 1/4
+        (Expectile(0.75), LOTTERY, 2.875),  # 3/4 * 1.125 * 1/2 = 1/4 (1.875 + 4.875) * 1/4
+        # Where a sure 0.5 is as good as the gamble: D(1/2) = 7/12, and alike.
+        (MeanStd(1 / 6), GAMBLE, 0.5),
+        (Wang(0.210428), GAMBLE, 0.5),
+        (DualPower(1.263034), GAMBLE, 0.5),  # log(12/5) / log 2
+        (Power(1.285996), GAMBLE, 0.5),  # log 2 / log(12/7)
+        (Gini(1 / 3), GAMBLE, 0.5),
+        (Expectile(5 / 12), GAMBLE, 0.5),
+        (CPW(), GAMBLE, 1.23647),  # worth more than its mean: D(1/2) = 0.46059
+        (VaR(0.5), GAMBLE, -2),
+        (VaR(0.51), GAMBLE, 4),
+        (WorstCase(), GAMBLE, -2),
     ],
 )
 def test_value_by_hand(measure, log_probs, expected):
@@ -68,6 +138,15 @@ def test_value_by_hand(measure, log_probs, expected):
         (Entropic(3), [-4.32355, 0.30582, 2.00887]),  # 3 (1 - exp(-x / 3) / 0.797865)
         (CVaR(0.5), [-4.5, 1.5, 1.5]),  # nu = 1: flat above
         (MeanVariance(1), [-7.6875, 2.0625, 2.8125]),
+        (MeanStd(0.5), [-4.54147, -0.18467, 2.36307]),  # x - (x^2 - 6.1875) / 9.94987 for x = -3.75, -0.75, 2.25
+        (Wang(0.75), [-3.94891, -0.19338, 2.07114]),  # rises 3 exp(0.75 * 0.67449 - 0.28125) and 3 exp(-0.28125)
+        (CPW(), [-2.62641, -0.43260, 1.52951]),  # rises 3 * 0.73127 and 3 * 0.65404
+        (DualPower(2), [-4.875, -0.375, 2.625]),  # rises 3 * 2 * 3/4 and 3 * 2 * 1/2
+        (Power(2), [-3.31066, -0.31066, 1.81066]),  # rises 3 / (2 sqrt(1/4)) and 3 / (2 sqrt(1/2))
+        (Power(1 / 2), [-2.625, -1.125, 1.875]),  # rises 3 * 2 * 1/4 and 3 * 2 * 1/2
+        (Gini(0.5), [-4.3125, -0.5625, 2.4375]),  # rises 3 * 1.25 and 3 * 1
+        (Expectile(0.25), [-5, 1 / 3, 7 / 3]),  # x - 0.5, by 2 below and 2/3 above: 3/8 = 1/4 * 3/4 + 3/4 * 1/4
+        (Expectile(0.75), [-2.4375, -0.9375, 1.6875]),  # x - 2.875, by 1/2 below and 3/2 above
     ],
 )
 def test_influence_by_hand(measure, expected):
@@ -155,10 +234,10 @@ def test_influence_is_centred(measure):
     assert_close((log_probs.exp() * psi).sum(-1), torch.zeros(5, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("measure", MEASURES, ids=named)
+@pytest.mark.parametrize("measure", [*MEASURES, *REPORTED], ids=named)
 def test_batch_equals_loop(measure):
     atoms, log_probs = torch.linspace(-4, 5, 13, dtype=torch.float64), random_logits(4, 3, 13).log_softmax(-1)
-    for function in (measure.value, measure.reference, measure.influence):
+    for function in (measure.value, measure.reference, *([] if measure.evaluation_only else [measure.influence])):
         loop = torch.stack([torch.stack([function(atoms, row) for row in rows]) for rows in log_probs])
         assert_close(function(atoms, log_probs), loop, atol=1e-12, rtol=1e-12)
 
@@ -173,7 +252,9 @@ def test_reference_bounds_what_a_rare_loss_may_count():
     assert float(CVaR(0.1).reference(atoms, log_probs)) == pytest.approx(-10.0)
 
 
-@pytest.mark.parametrize("measure", [Neutral(), Entropic(0.8), Entropic(0.8, None), Entropic(INF)], ids=named)
+@pytest.mark.parametrize(
+    "measure", [Neutral(), Entropic(0.8), Entropic(0.8, None), Entropic(INF), Expectile(0.2)], ids=named
+)
 def test_utility_of_a_batch_equals_the_loop(measure):
     delta = random_logits(4, 3)
     loop = torch.stack([torch.stack([measure.utility(each) for each in row]) for row in delta])
@@ -221,8 +302,14 @@ def test_cvar_at_level_one_is_the_mean_also_beyond_what_the_critic_deems_possibl
         [Entropic(tau) for tau in (0.1, 0.3, 1, 3, 10, 11, 12, 30, 100, 1e3, INF)],
         [MeanVariance(tau) for tau in (1, 3, 10, 100, INF)],
         [CVaR(level) for level in (0.05, 0.1, 0.3, 0.7, 0.95, 1)],
+        [MeanStd(-kappa) for kappa in (-3, -0.5, -0.1, 0, 0.1, 0.5, 3)],
+        [Wang(-eta) for eta in (-3, -0.75, -0.1, 0, 0.1, 0.75, 3)],
+        [DualPower(1 / k) for k in (0.1, 0.5, 0.9, 1, 1.1, 3, 10)],
+        [Power(1 / k) for k in (0.1, 0.5, 0.9, 1, 1.1, 3, 10)],
+        [Gini(-eta) for eta in (-1, -0.5, -0.1, 0, 0.1, 0.5, 1)],
+        [Expectile(level) for level in (0.001, 0.1, 0.4, 0.5, 0.6, 0.9, 0.999)],
     ],
-    ids=["entropic", "mean-variance", "cvar"],
+    ids=lambda measures: measures[0].name.partition(":")[0],
 )
 def test_value_grows_with_tolerance(measures):
     atoms, log_probs = WIDE.double(), random_logits(8, 51).log_softmax(-1)
@@ -293,6 +380,13 @@ def test_annealing_goes_from_the_mean_to_the_measure():
     assert Entropic(2.0).annealed(0.25) == Entropic(8.0)
     assert MeanVariance(2.0).annealed(0.25) == MeanVariance(8.0)
     assert CVaR(0.2).annealed(0.5) == CVaR(0.6)
+    assert Wang(0.5).annealed(0.5) == Wang(0.25)
+    assert CPW(0.5).annealed(0.5) == CPW(0.75)
+    assert DualPower(3).annealed(0.5) == DualPower(2)
+    assert Power(0.5).annealed(0.5) == Power(0.75)
+    assert Gini(-1).annealed(0.5) == Gini(-0.5)
+    assert MeanStd(1).annealed(0.5) == MeanStd(0.5)
+    assert Expectile(0.25).annealed(0.5) == Expectile(0.375)
     for measure in MEASURES:
         assert measure.annealed(1) == measure
         start = measure.annealed(0).influence(Z, LOTTERY)
@@ -302,31 +396,153 @@ def test_annealing_goes_from_the_mean_to_the_measure():
 def test_tau_is_quoted_in_units_of_return():
     assert Entropic(0.3, 5.0).scaled(10) == Entropic(3.0, 5.0)
     assert MeanVariance(0.5).scaled(4) == MeanVariance(2.0)
-    for measure in (Neutral(), CVaR(0.1)):
+    for measure in (Neutral(), *NUMBERED, *REPORTED):
         assert measure.scaled(10) == measure
 
 
-@pytest.mark.parametrize("measure", [Neutral(), Entropic(2.0), Entropic(0.3), MeanVariance(2.0)], ids=named)
+@pytest.mark.parametrize("measure", [*MEASURES, *REPORTED], ids=named)
 def test_value_scales_with_return_and_tau_together(measure):
     assert_close(measure.scaled(10).value(10 * Z, LOTTERY), 10 * measure.value(Z, LOTTERY))
 
 
-@pytest.mark.parametrize("measure", [CVaR(0.1), MeanVariance(1.0)], ids=named)
-def test_nested_refuses_measures_without_a_utility(measure):
-    with pytest.raises(ValueError, match=r"--advantage nested .* --risk neutral or entropic") as caught:
-        measure.utility(torch.zeros(3))
-    assert measure.name in str(caught.value)
+def test_nested_refuses_measures_without_a_utility():
+    having = (Neutral, Entropic, Expectile)
+    for measure in [*MEASURES, *REPORTED]:
+        if not isinstance(measure, having):
+            with pytest.raises(ValueError, match=r"--advantage nested .* --risk neutral, entropic or expec") as caught:
+                measure.utility(torch.zeros(3))
+            assert measure.name in str(caught.value)
 
 
 def test_utility_is_the_identity_where_risk_is_neutral():
     delta = torch.tensor([-1e6, -1.0, 0.0, 2.0])
-    assert torch.equal(Neutral().utility(delta), delta)
-    assert torch.equal(Entropic(INF).utility(delta), delta)
+    for measure in (Neutral(), Entropic(INF), Expectile(0.5), Expectile(0.1).annealed(0)):
+        assert torch.equal(measure.utility(delta), delta)
 
 
-@pytest.mark.parametrize("text", ["neutral", "entropic", "cvar:0.1", "cvar:1", "mean-variance"])
+def test_utility_of_the_expectile_by_hand():
+    utility = Expectile(0.25).utility(torch.tensor([-2.0, 0.0, 4.0]))
+    assert utility.tolist() == pytest.approx([-3, 0, 2])
+    # its mean is zero where it is taken about the value: 0.5 for the lottery
+    assert float(Expectile(0.25).utility(Z - 0.5) @ LOTTERY.exp()) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("measure", "line"),
+    [
+        (VaR(0.1), "its influence needs a density, which atoms lack; use --risk cvar:0.1 (or rqe-eval to report it)"),
+        (
+            WorstCase(),
+            "its influence is 0 or minus infinity; use --risk dual-power:10 or cvar:0.05 (or rqe-eval to report it)",
+        ),
+    ],
+    ids=["var", "worst-case"],
+)
+def test_measures_without_a_usable_influence_say_what_to_use(measure, line):
+    assert measure.evaluation_only == f"--risk {measure.name} cannot be trained on: {line}"
+    for refused in (lambda: measure.influence(Z, LOTTERY), lambda: measure.annealed(0.5)):
+        with pytest.raises(ValueError) as caught:
+            refused()
+        assert str(caught.value) == measure.evaluation_only
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=named)
+def test_all_others_can_be_trained_on(measure):
+    assert measure.evaluation_only is None
+
+
+def test_worst_case_overlooks_what_a_softmax_leaves_everywhere():
+    atoms = torch.linspace(-10, 0, 11)
+    leftover = torch.full((11,), NEGLIGIBLE / 20)
+    for crash, worst in ((0.0, -2.0), (0.001, -7.0)):
+        probs = leftover.clone()
+        probs[3] += crash
+        probs[8:] += (1 - probs.sum()) / 3
+        assert float(WorstCase().value(atoms, probs.log())) == worst
+
+
+def test_a_distortion_is_straight_over_the_outermost_share():
+    """Wang's D at a share of u = 1e-8 is u D(1e-6) / 1e-6 = 31.2 u, not 0.0000004; the same line carries psi."""
+    measure, atoms = Wang(0.75), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    for u, bent in ((1e-8, 3.12161e-7), (OUTERMOST, 3.12161e-5)):
+        log_probs = torch.tensor([u, 1 - u], dtype=torch.float64).log()
+        assert float(1 - measure.value(atoms, log_probs)) == pytest.approx(bent, rel=1e-5)
+    low, high = measure.influence(atoms, torch.tensor([1e-8, 1 - 1e-8], dtype=torch.float64).log())
+    assert float(high - low) == pytest.approx(31.2161, rel=1e-5)
+    # the slopes at either end
+    for measure, slopes in (
+        (Power(2), (1000, 0.5)),
+        (CPW(), (54.9499, 77.1051)),
+        (DualPower(0.5), (0.5, 1000)),
+        (DualPower(2), (2, 1e-6)),
+        (Gini(0.5), (1.5, 0.5)),
+    ):
+        for log_probs, slope in zip(([-INF, 0.0], [0.0, -INF]), slopes, strict=True):
+            low, high = measure.influence(atoms, torch.tensor(log_probs, dtype=torch.float64))
+            assert float(high - low) == pytest.approx(slope, rel=1e-4)
+
+
+def test_mean_std_of_a_sure_return_divides_by_a_hundredth_of_the_width():
+    # x - x^2 / (2 * 0.06), centred at the sure 1
+    psi = MeanStd(1).influence(Z, torch.tensor([-INF, 0.0, -INF]))
+    assert psi.tolist() == pytest.approx([-78, 0, -72])
+
+
+def test_expectile_of_a_sure_return_counts_it_half_on_either_side():
+    measure, sure = Expectile(0.1), torch.tensor([-INF, 0.0, -INF])
+    assert measure.influence(Z, sure).tolist() == pytest.approx([-5.4, 0, 0.6])  # twice 0.9 * -3 and 0.1 * 3
+    assert_close(measure.influence(Z, sure), measure.utility(Z - 1))
+    # towards a lower return rho falls at the rate 3 * 0.9 / 0.1, towards a higher it rises at 3 * 0.1 / 0.9
+    for laws, slope in (([1e-6, 1 - 1e-6, 0], -27), ([0, 1 - 1e-6, 1e-6], 1 / 3)):
+        change = measure.value(Z.double(), torch.tensor(laws, dtype=torch.float64).log()) - 1
+        assert float(change) / 1e-6 == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize("measure", NUMBERED, ids=named)
+@pytest.mark.parametrize("spread", [1, 8, 60])
+def test_in_float32_as_in_float64(measure, spread):
+    """From flat to all but sure: with 60 the log-probabilities span some hundreds."""
+    log_probs = (spread * random_logits(16, 51)).log_softmax(-1)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        at, atoms = log_probs.to(dtype).requires_grad_(), WIDE.to(dtype)
+        value = measure.value(atoms, at)
+        value.sum().backward()
+        results.append((value.detach().double(), measure.influence(atoms, at.detach()).double(), at.grad.double()))
+    (value32, influence32, gradient32), (value64, influence64, gradient64) = results
+    assert_close(value32, value64, atol=1e-4, rtol=0)
+    scale = influence64.abs().amax(-1, keepdim=True)
+    assert ((influence32 - influence64).abs() <= 1e-3 * scale).all()
+    assert ((gradient32 - gradient64).abs() <= 1e-3 * scale).all()
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=named)
+def test_gradient_of_a_sure_return_is_finite(measure):
+    log_probs = torch.tensor([-200.0, 0.0, -200.0]).requires_grad_()
+    measure.value(Z, log_probs).backward()
+    assert log_probs.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("measure", [*NUMBERED, *REPORTED, Neutral(), CVaR(6 / 7), Wang(1e-9)], ids=named)
+def test_a_name_parses_back_to_the_measure(measure):
+    assert parse_risk(measure.name, math.nan) == measure
+
+
+@pytest.mark.parametrize(
+    "text", ["neutral", "entropic", "mean-variance", "worst-case", "cvar:0.1", "cvar:1", "wang:-0.5"]
+)
 def test_risk_is_named_as_it_is_parsed(text):
     assert parse_risk(text, 2.0).name == text
+
+
+def test_the_grammar_is_what_can_be_parsed():
+    parts = GRAMMAR.split(" | ")
+    for part in parts:
+        text = part.replace("[", "").partition(":")[0] + ":0.5" * (":" in part)
+        assert parse_risk(text, 1.0).name == text
+    kinds = {re.match("[a-z-]+", part)[0] for part in parts}
+    assert kinds == {measure.name.partition(":")[0] for measure in [*MEASURES, *REPORTED]}
+    assert "\n" not in GRAMMAR
 
 
 def test_parsed_measures():
@@ -335,16 +551,46 @@ def test_parsed_measures():
     assert parse_risk("entropic", INF, clip=None) == Entropic(INF, None)
     assert parse_risk("cvar:0.1", math.nan) == CVaR(0.1)
     assert parse_risk("mean-variance", 2) == MeanVariance(2)
+    assert parse_risk("worst-case", 1) == WorstCase()
+    assert parse_risk("mean-std:-0.5", 1) == MeanStd(-0.5)
+    assert parse_risk("var:0.05", 1) == VaR(0.05)
+    assert parse_risk("wang:.75", 1) == Wang(0.75)
+    assert parse_risk("cpw", 1) == parse_risk("cpw:0.71", 1) == CPW(0.71)
+    assert parse_risk("dual-power:2", 1) == DualPower(2)
+    assert parse_risk("power:1.5", 1) == Power(1.5)
+    assert parse_risk("gini:1", 1) == Gini(1)
+    assert parse_risk("expectile:1e-3", 1) == Expectile(0.001)
 
 
-@pytest.mark.parametrize(
-    "text", ["foo", "", "cvar", "cvar:", "cvar:0", "cvar:1.5", "cvar:-1", "cvar:nan", "cvar:x", "entropic:2", "Neutral"]
-)
+@pytest.mark.parametrize("text", ["foo", "", "Neutral", "entropic:2", "worst-case:", "gini0.5", ":0.1"])
 def test_unknown_risk_gives_one_line_with_the_mend(text):
     with pytest.raises(ValueError) as caught:
         parse_risk(text, 1.0)
-    mend = "use neutral, entropic, cvar:LEVEL (0 < LEVEL <= 1) or mean-variance"
-    assert str(caught.value) == f"--risk {text} is unknown: {mend}"
+    assert str(caught.value) == f"--risk {text} is unknown: use {GRAMMAR}, for example --risk cvar:0.1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers", "mend"),
+    [
+        ("cvar", ["0", "1.5", "-1"], "cvar:LEVEL with 0 < LEVEL <= 1, as in --risk cvar:0.1; cvar:1 is risk-neutral"),
+        ("var", ["0", "1.5", "-1"], "var:LEVEL with 0 < LEVEL <= 1, as in --risk var:0.1"),
+        ("wang", [], "wang:ETA with -inf < ETA < inf, as in --risk wang:0.75; wang:0 is risk-neutral"),
+        ("cpw", ["0.27", "1.01"], "cpw[:ETA] with 0.28 <= ETA <= 1, as in --risk cpw:0.71; cpw:1 is risk-neutral"),
+        ("power", ["0", "-1"], "power:K with 0 < K < inf, as in --risk power:1.5; power:1 is risk-neutral"),
+        ("gini", ["-1.1", "2"], "gini:ETA with -1 <= ETA <= 1, as in --risk gini:0.5; gini:0 is risk-neutral"),
+        (
+            "expectile",
+            ["0", "1"],
+            "expectile:LEVEL with 0 < LEVEL < 1, as in --risk expectile:0.1; expectile:0.5 is risk-neutral",
+        ),
+    ],
+)
+def test_a_bad_number_gives_one_line_with_the_mend(kind, numbers, mend):
+    missing = [] if kind == "cpw" else [kind]
+    for text in [*missing, *(f"{kind}:{number}" for number in ["", "x", "nan", "inf", "-inf", *numbers])]:
+        with pytest.raises(ValueError) as caught:
+            parse_risk(text, 1.0)
+        assert str(caught.value) == f"--risk {text} must be {mend}"
 
 
 @pytest.mark.parametrize("risk", ["entropic", "mean-variance"])
@@ -356,7 +602,7 @@ def test_bad_tau_gives_one_line_with_the_mend(risk, tau, shown):
 
 
 def test_bad_level_and_clip_are_refused():
-    with pytest.raises(ValueError, match=r"level of CVaR must lie in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"--risk cvar:0 must be cvar:LEVEL with 0 < LEVEL <= 1"):
         CVaR(0)
     with pytest.raises(ValueError, match="--risk-clip must be > 0"):
         Entropic(1.0, clip=0)
@@ -364,14 +610,14 @@ def test_bad_level_and_clip_are_refused():
 
 def test_the_measure_worked_out_in_the_docs_is_right():
     page = (Path(__file__).parent.parent / "docs/adding-a-risk-measure.md").read_text(encoding="utf-8")
-    source = page.split("```python\n")[1].split("```")[0]
-    namespace = dict(vars(risk))
-    exec(compile(source, "adding-a-risk-measure.md", "exec"), namespace)
-    gini = namespace["Gini"](0.5)
-    assert isinstance(gini, risk.RiskMeasure)
-    assert float(gini.value(Z, LOTTERY)) == pytest.approx(1.09375)
-    assert gini.influence(Z, LOTTERY).tolist() == pytest.approx([-4.3125, -0.5625, 2.4375])
-    assert float(namespace["Gini"](1 / 3).value(Z, GAMBLE)) == pytest.approx(0.5)
+    namespace = {"__name__": "semideviation"}
+    exec(compile(page.split("```python\n")[1].split("```")[0], "adding-a-risk-measure.md", "exec"), namespace)
+    family = namespace["Semideviation"]
+    measure = family(0.5)
+    assert isinstance(measure, RiskMeasure)
+    assert float(measure.value(Z, LOTTERY)) == pytest.approx(1.1875)
+    assert measure.influence(Z, LOTTERY).tolist() == pytest.approx([-4.125, -0.375, 2.25])
+    assert float(family(1 / 3).value(Z, GAMBLE)) == pytest.approx(0.5)
     for law in (
         test_influence_is_the_derivative_towards_a_dirac,
         test_gradient_of_the_value_through_a_softmax_is_probability_times_influence,
@@ -379,7 +625,11 @@ def test_the_measure_worked_out_in_the_docs_is_right():
         test_batch_equals_loop,
         test_adding_a_constant_moves_the_value_by_it_and_the_influence_not_at_all,
         test_a_sure_return_has_its_own_value,
+        test_value_scales_with_return_and_tau_together,
     ):
-        law(gini)
-    assert gini.annealed(1) == gini
-    assert_close(gini.annealed(0).influence(Z, LOTTERY), Neutral().influence(Z, LOTTERY))
+        law(measure)
+    assert measure.annealed(1) == measure
+    assert_close(measure.annealed(0).influence(Z, LOTTERY), Neutral().influence(Z, LOTTERY))
+    assert measure.name == "semideviation:0.5"
+    with pytest.raises(ValueError, match="--risk semideviation:2 must be semideviation:W with 0 <= W <= 1"):
+        family(2)

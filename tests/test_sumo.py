@@ -241,7 +241,7 @@ def test_wrong_settings_name_flag_and_value(change, words):
 
 
 def test_simulations_in_worker_processes_act_as_one_environment():
-    env = vector.make("sumo", DEFAULT, 4, num_workers=2)
+    env = vector.make(replace(default_config("sumo"), knobs=DEFAULT), 4, num_workers=2)
     try:
         seen = env.reset(0)
         assert seen.obs.shape == (4, 4, 33) and not np.array_equal(seen.obs[:2], seen.obs[2:])

@@ -55,7 +55,7 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 
 def collected(config, steps=1):
-    env = vector.make(config.env, config.knobs, config.num_envs)
+    env = vector.make(config, config.num_envs)
     run = build(config, Path("unused"), env)
     run.collector.start(env.reset(config.seed))
     for _ in range(steps):
@@ -115,7 +115,7 @@ def test_what_inactive_agents_hold_changes_nothing(tmp_path):
         assert empty.any()
         rollout.obs[empty], rollout.state[empty], rollout.log_prob[empty] = junk, 1.0, -junk
         rollout.action[empty] = 1
-        run.learner.update(rollout, RiskSchedule(replace(config, return_scale=1.0)).measure(1.0), 0.0)
+        run.learner.update(rollout, RiskSchedule(replace(config, return_scale=1.0)).measures(1.0), 0.0)
         results.append({**run.learner.actor.state_dict(), **run.learner.critic.state_dict()})
     assert_equal(*results)
 
@@ -124,14 +124,14 @@ def test_truncation_bootstraps_and_termination_does_not(tmp_path):
     config = toy_config(tmp_path, leave_probability=0.0, gae_lambda=0.0, gamma=0.9)
     run, rollout, _ = collected(config)
     assert rollout.truncated.any()
-    measure = RiskSchedule(replace(config, return_scale=1.0)).measure(0.0)
-    before = run.learner._targets(rollout, measure)[0].target
+    measures = RiskSchedule(replace(config, return_scale=1.0)).measures(0.0)
+    before = run.learner._targets(rollout, measures)[0].target
     rollout.final_state += 5.0
-    moved = (run.learner._targets(rollout, measure)[0].target - before).abs().sum(-1) > 1e-6
+    moved = (run.learner._targets(rollout, measures)[0].target - before).abs().sum(-1) > 1e-6
     assert torch.equal(moved, rollout.truncated[rollout.active])
     terminal = replace(config, time_limit="terminal")
     learner = Learner(terminal, run.learner.shapes, run.learner.critic.atoms, run.generator)
-    target = learner._targets(rollout, measure)[0].target[rollout.truncated[rollout.active]]
+    target = learner._targets(rollout, measures)[0].target[rollout.truncated[rollout.active]]
     assert torch.allclose((target > 0).sum(-1).float(), torch.ones(len(target)), atol=1.0)
 
 
@@ -155,8 +155,8 @@ def test_unit_of_tau_is_measured_once_and_then_frozen(tmp_path):
     assert schedule.return_scale == pytest.approx(1.0)
     schedule.observe(first, 0.5)
     assert schedule.return_scale == pytest.approx(1.0)
-    assert schedule.measure(1.0).tau == pytest.approx(2.0)
-    assert 1 / schedule.measure(0.35).tau == pytest.approx(0.25)
+    assert schedule.measures(1.0)[0].tau == pytest.approx(2.0)
+    assert 1 / schedule.measures(0.35)[0].tau == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -257,8 +257,8 @@ def wait_for_progress(process, run: Path, beyond: int) -> None:
 
 def test_workers_give_the_same_trajectories_as_the_copies_they_hold(tmp_path):
     config = toy_config(tmp_path)
-    spread = vector.make("cartpole", default_config("cartpole").knobs, 6, num_workers=2)
-    alone = vector.make("cartpole", default_config("cartpole").knobs, 3)
+    spread = vector.make(default_config("cartpole"), 6, num_workers=2)
+    alone = vector.make(default_config("cartpole"), 3)
     try:
         seen, expected = spread.reset(5), alone.reset(5)
         actions = np.random.default_rng(0).integers(0, 2, (200, 6, 1))
@@ -275,7 +275,7 @@ def test_workers_give_the_same_trajectories_as_the_copies_they_hold(tmp_path):
 
 
 def test_worker_that_dies_is_named(tmp_path):
-    env = vector.make("cartpole", default_config("cartpole").knobs, 2, num_workers=2)
+    env = vector.make(default_config("cartpole"), 2, num_workers=2)
     env.reset(0)
     env.processes[1].kill()
     env.processes[1].join()
@@ -297,8 +297,9 @@ def test_evaluation_plays_the_same_number_of_episodes_in_every_copy(tmp_path):
 def test_collector_repeats_with_its_seed(tmp_path):
     config = toy_config(tmp_path)
     one, other = (collected(config, steps=2)[1] for _ in range(2))
-    assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in vars(one))
-    assert isinstance(collected(config)[0].collector, Collector)
+    tensors = [name for name, value in vars(one).items() if isinstance(value, torch.Tensor)]
+    assert len(tensors) > 10
+    assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in tensors)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -307,7 +308,7 @@ def test_first_update_on_cuda_agrees_with_the_cpu(tmp_path):
     for device in ("cpu", "cuda"):
         config = toy_config(tmp_path, device=device)
         run, rollout, _ = collected(config)
-        measure = RiskSchedule(replace(config, return_scale=1.0)).measure(1.0)
-        losses.append(run.learner.update(rollout, measure, 0.0))
+        measures = RiskSchedule(replace(config, return_scale=1.0)).measures(1.0)
+        losses.append(run.learner.update(rollout, measures, 0.0))
     for name, value in losses[0].items():
         assert losses[1][name] == pytest.approx(value, abs=1e-4), name

@@ -25,6 +25,11 @@ def entropy(logits: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
     return -(log_probs.exp() * log_probs).sum(-1)
 
 
+def log_barrier(logits: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
+    """`sum_a log pi_a` of the softmax of finite `logits`: maximal where uniform, minus infinity at the border."""
+    return logits.log_softmax(-1).sum(-1)
+
+
 def approx_kl(log_ratio: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Estimate `(r - 1) - log r >= 0` of KL(old || new) from one sample of the old policy (Schulman's k3)."""
     return torch.expm1(log_ratio) - log_ratio

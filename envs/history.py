@@ -1,0 +1,89 @@
+"""What an episode has brought so far, for objectives that look at it from its start."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from rqe_mappo.envs.batched import BatchedEnv, Observed, Step
+
+
+class History:
+    """A `BatchedEnv` that remembers, for each copy, what was gained since its episode began.
+
+    past: float32 `[E, A]`, the return so far, `sum_{k < t} gamma^k r_k`.
+    discount: float32 `[E]`, `gamma^t`, the weight of the next reward in the episode's return.
+    start: float32 `[E, A, S]`, the critic's view when the episode began.
+
+    With `shown`, `past` (in units of the largest return) and, where gamma < 1, `discount` are further features of
+    observation and state: the best policy for a static risk measure needs them (Baeuerle & Ott, 'Markov Decision
+    Processes with Average-Value-at-Risk Criteria', 2011).
+    """
+
+    def __init__(self, env: BatchedEnv, gamma: float, shown: bool):
+        self.env, self.gamma, self.shown = env, gamma, shown
+        for name in BatchedEnv.__annotations__:
+            setattr(self, name, getattr(env, name))
+        self.unit = max(abs(bound) for bound in self.return_bounds) or 1.0
+        if shown:
+            features = 2 if gamma < 1 else 1
+            self.observation_space = _wider(env.observation_space, features)
+            self.state_space = _wider(env.state_space, features)
+
+    def reset(self, seed: int) -> Observed:
+        return self._begin(self.env.reset(seed))
+
+    def _begin(self, observed: Observed) -> Observed:
+        self.past = np.zeros(observed.active.shape, np.float32)
+        self.discount = np.ones(len(observed.active), np.float32)
+        observed = self._show(observed)
+        self.start = observed.state.copy()
+        return observed
+
+    def step(self, actions: np.ndarray) -> Step:
+        step = self.env.step(actions)
+        self.past = self.past + self.discount[:, None] * step.reward
+        self.discount = self.discount * np.float32(self.gamma)
+        if self.shown and len(step.final_state):
+            copy, agent = np.nonzero(step.truncated)
+            step.final_state = self._extended(step.final_state, self.past[copy, agent], self.discount[copy])
+        ended = step.episodes["copy"]
+        if len(ended):
+            self.past, self.discount = self.past.copy(), self.discount.copy()
+            self.past[ended], self.discount[ended] = 0.0, 1.0
+        shown = self._show(step)
+        if len(ended):
+            self.start = self.start.copy()
+            self.start[ended] = shown.state[ended]
+        return shown
+
+    def _show(self, observed: Observed) -> Any:
+        if self.shown:
+            discount = np.broadcast_to(self.discount[:, None], self.past.shape)
+            for name in ("obs", "state"):
+                seen = self._extended(getattr(observed, name), self.past, discount)
+                setattr(observed, name, seen * observed.active[..., None])
+        return observed
+
+    def _extended(self, rows: np.ndarray, past: np.ndarray, discount: np.ndarray) -> np.ndarray:
+        more = [past / np.float32(self.unit), discount] if self.gamma < 1 else [past / np.float32(self.unit)]
+        return np.concatenate((rows, np.stack(more, -1)), -1, dtype=np.float32)
+
+    def snapshot(self) -> dict[str, Any] | None:
+        inner = self.env.snapshot()
+        if inner is None:
+            return None
+        return {"env": inner, **{name: getattr(self, name).copy() for name in ("past", "discount", "start")}}
+
+    def restore(self, snapshot: dict[str, Any]) -> Observed:
+        observed = self.env.restore(snapshot["env"])
+        self.past, self.discount, self.start = (snapshot[name].copy() for name in ("past", "discount", "start"))
+        return self._show(observed)
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def _wider(space: Box, features: int) -> Box:
+    more = np.full(features, np.inf, np.float32)
+    return Box(np.concatenate((space.low, -more)), np.concatenate((space.high, more)), dtype=np.float32)

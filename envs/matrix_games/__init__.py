@@ -1,0 +1,26 @@
+"""Games in normal form: thirteen that people played in the laboratory, and two textbook ones."""
+
+from typing import Any
+
+from rqe_mappo.envs.matrix_games.batched import BatchedMatrix
+from rqe_mappo.envs.matrix_games.config import SCENARIOS, MatrixConfig
+from rqe_mappo.envs.matrix_games.env import MatrixEnv
+from rqe_mappo.envs.matrix_games.model import matrix_game
+from rqe_mappo.envs.matrix_games.payoffs import GAMES, MatrixGame
+from rqe_mappo.envs.tabular.env import configure
+
+__all__ = [
+    "GAMES",
+    "SCENARIOS",
+    "BatchedMatrix",
+    "MatrixConfig",
+    "MatrixEnv",
+    "MatrixGame",
+    "matrix_game",
+    "parallel_env",
+]
+
+
+def parallel_env(scenario: str = "default", **overrides: Any) -> MatrixEnv:
+    """The PettingZoo environment of a named game."""
+    return MatrixEnv(configure(SCENARIOS, scenario, overrides))

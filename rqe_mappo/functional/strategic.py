@@ -1,0 +1,81 @@
+"""Strategic risk: what a mixed strategy is worth to a player who is averse to what the others may do, not to itself.
+
+`own` `[..., A]` is the player's policy, `others` `[..., O]` the law of the others' joint action, `payoff` `[..., A, O]`
+what each pair brings it; `tau` its tolerance, in units of payoff. An adversary replaces the others' law by `p` and pays
+`tau D(p, others)` for it; risk-averse quantal response equilibria (Mazumdar, Panaganti & Shi, arXiv 2406.14156, eq. 3
+and 4, whose tau is 1 / ours) are the fixed points of the best responses to such values with a regulariser.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+BISECTIONS = 60
+
+Payoffs = Float[Tensor, "*batch others"]
+
+
+def value(
+    payoff: Float[Tensor, "*batch own others"],
+    own: Float[Tensor, "*batch own"],
+    others: Float[Tensor, "*batch others"],
+    tau: float,
+    form: Literal["action", "aggregate"],
+    penalty: Literal["kl", "reverse-kl"],
+) -> Float[Tensor, "*batch"]:
+    """The risk-adjusted value of `own`, differentiable in it.
+
+    action: the adversary sees the action drawn, `sum_a pi_a inf_p {<payoff_a, p> + tau D}`, linear in `own`.
+    aggregate: it sees the policy alone, `inf_p {sum_a pi_a <payoff_a, p> + tau D}`, never lower.
+    tau = inf is the expected payoff in both.
+    """
+    if form == "action":
+        return (own * worst_case(payoff, others[..., None, :].expand_as(payoff), tau, penalty)).sum(-1)
+    return worst_case((own[..., None] * payoff).sum(-2), others, tau, penalty)
+
+
+def worst_case(payoff: Payoffs, others: Payoffs, tau: float, penalty: Literal["kl", "reverse-kl"]) -> Tensor:
+    """`inf_p {<payoff, p> + tau D(p, others)}`: entropic for D = KL(p || others), 'kl'; D = KL(others || p) else."""
+    if math.isinf(tau):
+        return (others * payoff).sum(-1)
+    if penalty == "kl":
+        return -tau * torch.logsumexp(others.log() - payoff / tau, -1)
+    adversary = reverse_kl_adversary(payoff.detach(), others, tau)  # by the envelope theorem a constant
+    cost = torch.xlogy(others, others / adversary.clamp_min(torch.finfo(adversary.dtype).tiny)).sum(-1)
+    return (adversary * payoff).sum(-1) + tau * cost
+
+
+@torch.no_grad()
+def reverse_kl_adversary(payoff: Payoffs, others: Payoffs, tau: float) -> Payoffs:
+    """The minimiser `p_o = tau others_o / (payoff_o - min payoff + c)`, c > 0 such that it sums to 1, by bisection."""
+    gap = payoff - payoff.amin(-1, keepdim=True)
+    # at c = tau the sum is at most 1; at c = tau * others of a lowest payoff at least
+    high = torch.full_like(gap[..., :1], tau)
+    low = tau * torch.where(gap == 0, others, 0.0).amax(-1, keepdim=True)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        too_much = (tau * others / (gap + middle)).sum(-1, keepdim=True) > 1
+        low, high = torch.where(too_much, middle, low), torch.where(too_much, high, middle)
+    found = tau * others / (gap + high)
+    return found / found.sum(-1, keepdim=True)
+
+
+def others_law(policies: Float[Tensor, "*batch players actions"], player: int) -> Float[Tensor, "*batch others"]:
+    """The law of the joint action of all but `player`, who draw independently; the last of them varies fastest."""
+    law = torch.ones_like(policies[..., 0, :1])
+    for other in range(policies.shape[-2]):
+        if other != player:
+            law = (law[..., None] * policies[..., other, None, :]).flatten(-2)
+    return law
+
+
+def from_own_side(
+    joint: Float[Tensor, "*batch joint"], player: int, players: int
+) -> Float[Tensor, "*batch own others"]:
+    """Payoffs of joint actions (player 0's varying slowest) as `[own action, the others' joint action]`."""
+    actions = round(joint.shape[-1] ** (1 / players))
+    cube = joint.unflatten(-1, (actions,) * players)
+    return cube.movedim(player - players, -players).flatten(-players + 1) if players > 1 else joint[..., None]

@@ -1,0 +1,341 @@
+"""The exact solver: tabulated equilibria, limits, and checks of each closed form against numerical optimisation."""
+
+import subprocess
+import sys
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq, minimize
+from scipy.special import softmax
+
+from rqe_mappo.envs.matrix_games.payoffs import GAMES
+from rqe_mappo.equilibrium import (
+    HUMAN_GAMES,
+    RiskGame,
+    all_equilibria_2x2,
+    condition,
+    monotonicity_margin,
+    play,
+    solve,
+    tractability_margin,
+    xi_star,
+)
+from rqe_mappo.equilibrium.adversary import PENALTIES, adversary
+from rqe_mappo.equilibrium.game import FORMS
+from rqe_mappo.equilibrium.human_games import BARRIER, ENTROPY
+from rqe_mappo.equilibrium.response import REGULARISERS, values_for
+from rqe_mappo.equilibrium.solver import System
+from rqe_mappo.equilibrium.two_by_two import Pull
+
+KINDS = list(product(FORMS, PENALTIES, REGULARISERS))
+FITTED = [(name, pair) for name in HUMAN_GAMES for pair in (BARRIER, ENTROPY)]
+STAG, FREE_RIDER = GAMES["stag-hunt"], GAMES["free-rider"]
+
+
+def divergence(penalty: str, p: np.ndarray, q: np.ndarray) -> float:
+    return float(p @ np.log(p / q) if penalty == "kl" else q @ np.log(q / p))
+
+
+def first_actions(equilibrium) -> np.ndarray:
+    return np.array([pi[0] for pi in equilibrium.strategies])
+
+
+# --- tabulated equilibria ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "pair"), FITTED)
+def test_human_games_have_the_tabulated_equilibrium_alone(name, pair):
+    fit = HUMAN_GAMES[name].fits[pair]
+    settings = {"form": "aggregate", "penalty": pair[0], "regulariser": pair[1]}
+    found = all_equilibria_2x2(GAMES[name], fit.tau, fit.eps, **settings)
+    assert len(found) == 1 and found[0].residual < 1e-12
+    np.testing.assert_allclose(first_actions(found[0]), fit.rqe, atol=1e-3)
+    np.testing.assert_allclose(
+        first_actions(solve(GAMES[name], fit.tau, fit.eps, **settings)), first_actions(found[0]), atol=1e-9
+    )
+    assert condition(fit.tau, fit.eps, "aggregate", *pair).tractable
+    if pair == BARRIER:
+        np.testing.assert_allclose(fit.rqe, HUMAN_GAMES[name].observed, atol=0.0151)
+
+
+@pytest.mark.parametrize(
+    ("tau", "expected"),
+    [(np.inf, [0.0003, 0.7650, 0.9762]), (10, [0.0003, 0.8431, 0.9731]), (5, [0.0003, 0.9121, 0.9648]), (3, [0.0003])],
+)
+def test_stag_hunt_equilibria(tau, expected):
+    found = all_equilibria_2x2(STAG, tau, 0.25)
+    np.testing.assert_allclose([e.strategies[0][0] for e in found], expected, atol=5.1e-5)
+    np.testing.assert_allclose([e.strategies[1][0] for e in found], expected, atol=5.1e-5)
+    assert max(e.residual for e in found) < 1e-12
+
+
+def bisect(holds, low: float, high: float, steps: int = 12) -> float:
+    """The edge of `holds`, true at high and false at low."""
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return (low + high) / 2
+
+
+def test_the_stag_survives_from_tau_4_240():
+    edge = bisect(lambda tau: len(all_equilibria_2x2(STAG, tau, 0.25)) == 3, 4.0, 4.5)
+    assert edge == pytest.approx(4.240, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("aversion", "expected"),
+    [(1e-9, [0.195, 0.555, 0.883]), (0.5, [0.280, 0.584, 0.843]), (1.0, [0.608]), (10.0, [0.794])],
+)
+def test_free_rider_equilibria(aversion, expected):
+    found = all_equilibria_2x2(FREE_RIDER, 1 / aversion, 0.2, form="aggregate")
+    np.testing.assert_allclose([e.strategies[0][0] for e in found], expected, atol=1e-3)
+    np.testing.assert_allclose([e.strategies[1][0] for e in found], expected[::-1], atol=1e-3)
+
+
+def test_free_riding_ends_below_tau_1_207():
+    edge = bisect(lambda tau: len(all_equilibria_2x2(FREE_RIDER, tau, 0.2, form="aggregate")) == 3, 1.1, 1.3, 10)
+    assert edge == pytest.approx(1.207, abs=1e-3)
+    assert 1 / edge == pytest.approx(0.829, abs=1e-3)
+
+
+def test_nearly_tangent_roots_are_both_found():
+    edge = brentq(_lift, 4.2, 4.3, xtol=1e-13)
+    near = all_equilibria_2x2(STAG, edge + 1e-9, 0.25)
+    assert len(near) == 3 and near[2].strategies[0][0] - near[1].strategies[0][0] < 1e-3
+    assert len(all_equilibria_2x2(STAG, edge - 1e-9, 0.25)) == 1
+
+
+def _lift(tau: float) -> float:
+    """How far the symmetric response curve of the stag hunt rises above the diagonal near the stag."""
+    p = np.linspace(0.93, 0.96, 30001)
+    stag = -tau * np.log(p * np.exp(-4 / tau) + (1 - p))
+    hare = -tau * np.log(p * np.exp(-3 / tau) + (1 - p) * np.exp(-2 / tau))
+    return float(((stag - hare) - 0.25 * np.log(p / (1 - p))).max())
+
+
+# --- closed forms against optimisation --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("tau", [0.2, 1.0, 30.0])
+def test_adversary_minimises(penalty, tau):
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        payoff, q = rng.normal(size=4) * 2, rng.dirichlet(np.ones(4))
+        found = adversary(payoff, np.log(q), tau, penalty)
+
+        def objective(x, payoff=payoff, q=q):
+            p = softmax(x)
+            return p @ payoff + tau * divergence(penalty, p, q)
+
+        best = minimize(objective, np.log(q), method="BFGS", options={"gtol": 1e-9})
+        assert found.value <= best.fun + 1e-12
+        assert found.value == pytest.approx(best.fun, abs=1e-6)
+        assert found.value == pytest.approx(objective(np.log(found.law)), abs=1e-12)
+        np.testing.assert_allclose(found.law, softmax(best.x), atol=1e-3)
+        one_by_one = [adversary(u, np.log(q), tau, penalty).value for u in (payoff, payoff + 3)]
+        np.testing.assert_allclose(adversary(np.stack([payoff, payoff + 3]), np.log(q), tau, penalty).value, one_by_one)
+        assert one_by_one[1] - one_by_one[0] == pytest.approx(3, abs=1e-12)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_adversary_limits(penalty):
+    payoff, q = np.array([1.0, -2.0, 4.0]), np.array([0.2, 0.3, 0.5])
+    mean, variance = q @ payoff, q @ payoff**2 - (q @ payoff) ** 2
+    assert adversary(payoff, np.log(q), np.inf, penalty).value == pytest.approx(mean, abs=1e-15)
+    assert adversary(payoff, np.log(q), 1e9, penalty).value == pytest.approx(mean - variance / 2e9, abs=1e-14)
+    assert adversary(payoff, np.log(q), 1e-9, penalty).value == pytest.approx(-2, abs=1e-7)
+    with np.errstate(divide="ignore"):
+        never = adversary(payoff, np.log([0.4, 0.0, 0.6]), 1e-9, penalty)
+    assert never.value == pytest.approx(1 if penalty == "kl" else -2, abs=1e-7)
+
+
+@pytest.mark.parametrize(("form", "penalty", "regulariser"), KINDS)
+def test_best_response_maximises(form, penalty, regulariser):
+    rng = np.random.default_rng(2)
+    for size in (2, 3, 4):
+        game = RiskGame.of(rng.normal(size=(2, size, 3)), 0.4, 0.3, form, penalty, regulariser)
+        pi = [rng.dirichlet(np.ones(size)), rng.dirichlet(np.ones(3))]
+        log_q = np.log(pi[1])
+        best = game.best_response(pi, 0)
+        top = game.utility(0, np.log(best), log_q, regularised=True)
+
+        def cost(x, game=game, log_q=log_q):
+            return -game.utility(0, np.log(softmax(x)), log_q, regularised=True)
+
+        found = minimize(cost, np.log(pi[0]), method="BFGS", options={"gtol": 1e-9})
+        assert top >= -found.fun - 1e-12
+        assert top == pytest.approx(-found.fun, abs=1e-8)
+        np.testing.assert_allclose(best, softmax(found.x), atol=1e-4)
+        assert game.exploitability(pi)[0] == pytest.approx(top - game.utility(0, np.log(pi[0]), log_q, True), abs=1e-12)
+
+
+@pytest.mark.parametrize(("form", "penalty", "regulariser"), KINDS)
+def test_the_scan_answers_as_newton_does(form, penalty, regulariser):
+    game = RiskGame.of(
+        np.random.default_rng(3).normal(size=(2, 2, 2)), (1.0, 0.05), (1.0, 0.02), form, penalty, regulariser
+    )
+    share = np.linspace(0.01, 0.99, 21)
+    laws = np.stack([share, 1 - share], -1)
+    answers = np.exp(Pull(game).answer(np.log(laws)))
+    for law, answer in zip(laws, answers, strict=True):
+        np.testing.assert_allclose(answer, game.best_response([law, [0.5, 0.5]], 1), atol=1e-12)
+
+
+@pytest.mark.parametrize(("form", "penalty", "regulariser"), KINDS)
+@pytest.mark.parametrize("tau", [0.3, np.inf])
+def test_slopes_of_the_equations(form, penalty, regulariser, tau):
+    rng = np.random.default_rng(4)
+    system = System(RiskGame.of(rng.normal(size=(3, 2, 3, 2)), tau, 0.5, form, penalty, regulariser))
+    x = np.concatenate([values_for(np.log(rng.dirichlet(np.ones(size))), regulariser) for size in (2, 3, 2)])
+    slope = system.drive(x)[1]
+    step = 1e-6 * np.eye(7)
+    numerical = np.stack([(system.drive(x + d)[0] - system.drive(x - d)[0]) / 2e-6 for d in step], -1)
+    np.testing.assert_allclose(slope, numerical, atol=1e-7)
+
+
+# --- properties -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_aggregate_utility_is_at_least_the_action_dependent_one(penalty):
+    rng = np.random.default_rng(5)
+    for n in (2, 3):
+        for _ in range(20):
+            payoffs = rng.normal(size=(n, *[3] * n))
+            pi = [rng.dirichlet(np.ones(3)) for _ in range(n)]
+            tau = np.exp(rng.uniform(-3, 3))
+            aggregate, action = (
+                RiskGame.of(payoffs, tau, 1.0, form, penalty).utilities(pi) for form in reversed(FORMS)
+            )
+            assert np.all(aggregate >= action - 1e-12)
+            assert np.all(RiskGame.of(payoffs, tau, 1.0).means(pi) >= aggregate - 1e-12)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_random_games_are_solved(n):
+    rng = np.random.default_rng(n)
+    for draw in range(30):
+        payoffs = rng.normal(size=(n, *rng.integers(2, 6 - n, size=n))) * np.exp(rng.uniform(-1, 2))
+        tau, eps = np.exp(rng.uniform(-2, 4, n)), np.exp(rng.uniform(-5, 1, n))
+        form, penalty, regulariser = KINDS[draw % len(KINDS)]
+        found = solve(payoffs, tau, eps, form=form, penalty=penalty, regulariser=regulariser)
+        assert found.converged and found.residual < 1e-8 and found.exploitability.max() < 1e-8
+        game = RiskGame.of(payoffs, tau, eps, form, penalty, regulariser)
+        assert game.residual(found.strategies) < 1e-6
+
+
+def test_four_players():
+    found = solve(np.random.default_rng(6).normal(size=(4, 2, 2, 2, 2)), 1.0, 0.1)
+    assert found.converged and found.residual < 1e-12
+
+
+def test_a_missed_tolerance_is_said():
+    found = solve(STAG, 5, 0.25, tolerance=-1.0)
+    assert not found.converged and found.residual < 1e-12
+
+
+@pytest.mark.parametrize(("start", "expected"), [(0.95, 0.9648), (0.9, 0.9121), (0.01, 0.0003), (None, 0.0003)])
+def test_a_start_selects_and_the_principal_branch_is_the_default(start, expected):
+    profile = None if start is None else [[start, 1 - start]] * 2
+    found = solve(STAG, 5, 0.25, start=profile)
+    np.testing.assert_allclose(first_actions(found), expected, atol=1e-4)
+    assert found.method == ("branch" if start is None else "newton")
+
+
+def test_limits_are_qre_nash_and_security():
+    payoffs = GAMES["sc1"].payoffs
+    for penalty, form in product(PENALTIES, FORMS):
+        neutral = solve(payoffs, np.inf, 0.7, penalty=penalty, form=form).strategies
+        np.testing.assert_allclose(neutral[0], softmax(payoffs[0] @ neutral[1] / 0.7), atol=1e-12)
+        np.testing.assert_allclose(neutral[1], softmax(payoffs[1].T @ neutral[0] / 0.7), atol=1e-12)
+    for regulariser in REGULARISERS:
+        nash = solve(payoffs, np.inf, 1e-5, regulariser=regulariser)
+        np.testing.assert_allclose(first_actions(nash), (1 / 11, 10 / 11), atol=1e-3)
+        # its own payoffs alone: maximin mixes 1/4, 3/4 for [[3, 0], [0, 1]]
+        own = np.array([[[3.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [0.0, 1.0]]])
+        secure = solve(own, 1e-4, 1e-4, form="aggregate", regulariser=regulariser)
+        assert secure.converged
+        np.testing.assert_allclose(first_actions(secure), 0.25, atol=2e-3)
+
+
+def test_one_player_chooses_by_certainty_equivalents():
+    """Risky +4 or -2 at even odds against a sure 0.5, against nobody: the lottery's worth is a payoff."""
+    worth = -3 * np.log(0.5 * np.exp(-4 / 3) + 0.5 * np.exp(2 / 3))
+    found = solve(np.array([[worth, 0.5]]), 3, 0.5)
+    assert found.strategies[0][0] == pytest.approx(0.1676, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"tau": 0}, "tau must be > 0"),
+        ({"eps": np.inf}, "eps must be > 0 and finite"),
+        ({"eps": 1e-15}, "eps must be at least"),
+        ({"tau": (1, 2, 3)}, "tau takes 1 number or 2"),
+        ({"form": "both"}, "form must be one of"),
+        ({"start": [[0.5, 0.5]]}, "strategies must have"),
+        ({"start": [[0.5, 0.6], [1, 0]]}, "add to 1"),
+        ({"game": np.zeros((2, 2))}, "payoffs must be"),
+        ({"game": np.full((2, 2, 2), np.nan)}, "finite"),
+    ],
+)
+def test_errors_name_the_argument(keywords, words):
+    with pytest.raises(ValueError, match=words):
+        solve(**{"game": STAG, "tau": 1, "eps": 1, **keywords})
+
+
+# --- theory -----------------------------------------------------------------------------------------------------------
+
+
+def test_conditions():
+    assert xi_star(2.0, *BARRIER) == xi_star(2.0, *ENTROPY) == 2.0
+    assert np.isinf(xi_star(2.0, "kl", "entropy"))
+    assert tractability_margin((1, 2), (0.5, 1)) == monotonicity_margin((1, 2), (0.5, 1)) == pytest.approx(4)
+    assert tractability_margin((np.inf, 1), 1) == monotonicity_margin((np.inf, 1), 1) == 0
+    assert tractability_margin((1, 2, 4), 1) == pytest.approx(16 / 8)
+    assert monotonicity_margin((1, 1, 1), 1) == pytest.approx(1.0)  # 16 pair by pair: three players need more
+    edge = condition((1, 2), (1, 2), "aggregate", *ENTROPY)
+    assert edge.covered and edge.tractable and edge.unique
+    above = condition(1, 0.26, "aggregate", *ENTROPY)
+    assert above.unique and not above.tractable
+    assert not condition(1, 0.25, "aggregate", *ENTROPY).unique
+    uncovered = condition(1, 100, "aggregate", "kl", "entropy")
+    assert not uncovered.covered and not uncovered.unique and "not covered" in uncovered.words
+    assert not condition(1, 100, "action", *ENTROPY).covered
+    assert "3 players" in condition((1, 1, 1), 1.0, "aggregate", *ENTROPY).words
+
+
+@pytest.mark.parametrize("pair", [BARRIER, ENTROPY])
+def test_no_regret_play_finds_the_equilibrium_of_a_covered_game(pair):
+    fit = HUMAN_GAMES["sc5"].fits[pair]
+    exact = solve(GAMES["sc5"], fit.tau, fit.eps, form="aggregate", penalty=pair[0], regulariser=pair[1])
+    keywords = {"penalty": pair[0], "regulariser": pair[1]}
+    played = play(GAMES["sc5"], fit.tau, fit.eps, rounds=2000, **keywords)
+    short = play(GAMES["sc5"], fit.tau, fit.eps, rounds=200, **keywords)
+    assert 0 <= played.regret.max() < 0.3 * short.regret.max()
+    gradient = play(GAMES["sc5"], fit.tau, fit.eps, rounds=1500, step=0.05, **keywords)
+    for i in range(2):
+        np.testing.assert_allclose(played.average[i], exact.strategies[i], atol=5e-3)
+        np.testing.assert_allclose(gradient.last[i], exact.strategies[i], atol=1e-9)
+
+
+def test_no_regret_play_with_three_players():
+    payoffs = np.random.default_rng(8).normal(size=(3, 2, 2, 2))
+    exact = solve(payoffs, 1.0, 1.1, form="aggregate", penalty="reverse-kl")
+    assert condition((1, 1, 1), 1.1, "aggregate", *ENTROPY).unique
+    played = play(payoffs, 1.0, 1.1, rounds=1500, step=0.05)
+    for i in range(3):
+        np.testing.assert_allclose(played.last[i], exact.strategies[i], atol=1e-9)
+
+
+def test_a_neutral_player_has_no_adversary():
+    with pytest.raises(ValueError, match="tau must be finite"):
+        play(STAG, np.inf, 1.0)
+
+
+def test_the_solver_needs_no_torch():
+    code = "import sys, rqe_mappo.equilibrium; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
