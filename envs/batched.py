@@ -53,7 +53,8 @@ class BatchedEnv(Protocol):
 
     Arrays handed out may be overwritten by the next call: copy what must last.
 
-    return_bounds: the lowest and highest undiscounted return an episode can give to one agent.
+    return_bounds: the lowest and highest undiscounted return an episode can give to one agent, from its start or from
+        any later state.
     reward_bounds: the same for the reward of one step.
     reward_step: the grid on which every reward lies (0.5 if all are multiples of 0.5), or None.
     horizon: the largest number of decisions in an episode.

@@ -60,7 +60,7 @@ class TrainConfig(Generic[Knobs]):
     knobs: Annotated[Knobs, OmitArgPrefixes]
 
     env: str = "sumo"
-    """Environment: cartpole or sumo."""
+    """Environment: sumo, cartpole, or one of the small exact games gamble, matrix and cliff."""
     scenario: str = "default"
     """Named setting of the environment's own flags."""
     tau: PerAgent = 1.0
@@ -141,6 +141,11 @@ class TrainConfig(Generic[Knobs]):
     return_scale: float | None = None
     """Unit of tau; measured in the warm-up unless given here."""
 
+    critic_first: float = 0.0
+    """Share of the run, at its start, in which only the critic learns."""
+    settle: float = 0.0
+    """Share of the run, at its end, in which only the critic learns: the return distribution of the final policy."""
+
     keep: int = 3
     """Newest checkpoints kept."""
     save_interval: int = 50
@@ -158,6 +163,8 @@ class TrainConfig(Generic[Knobs]):
             ("gae_lambda", 0, 1),
             ("warmup_fraction", 0, 1),
             ("risk_anneal_fraction", 0, 1),
+            ("critic_first", 0, 0.5),
+            ("settle", 0, 0.49),
             ("seed", 0, 2**31 - 1),
             ("num_workers", 0, math.inf),
             ("eval_episodes", 0, math.inf),

@@ -38,7 +38,7 @@ class ExactLearner(Learner):
     def update(self, rollout: Rollout, measures: list[RiskMeasure], progress: float) -> dict[str, float]:
         """Improve critic and actors on `rollout`; see `Learner.update`."""
         config = self.config
-        rate = self._anneal(progress)
+        acting = self._anneal(progress)
         obs = rollout.obs.flatten(0, 1)
         active = rollout.active.flatten(0, 1)
         state = rollout.state.flatten(0, 1)
@@ -47,7 +47,7 @@ class ExactLearner(Learner):
         critic_steps = [self._joint_critic_step(state, joint, active, target) for _ in range(config.critic_epochs)]
         with torch.no_grad():
             payoff = self._payoffs(state, measures)
-        steps = [self._exact_step(obs, active, payoff, measures) for _ in range(config.update_epochs)]
+        steps = [self._exact_step(obs, active, payoff, measures, acting) for _ in range(config.update_epochs)]
         value, entropy = torch.stack(steps).mean(0).tolist()
         low, high = categorical.edge_mass(target[active])
         return {
@@ -57,7 +57,7 @@ class ExactLearner(Learner):
             "policy/entropy": entropy,
             "policy/effective_eps": float(self.eps.min()),
             "losses/critic_cross_entropy": torch.stack(critic_steps).mean().item(),
-            "charts/learning_rate": config.learning_rate * rate,
+            "charts/learning_rate": self.actor_optimizer.param_groups[0]["lr"] if acting else 0.0,
         }
 
     def _joint(self, action: Int[Tensor, "R A"], active: Tensor) -> Int[Tensor, " R"]:
@@ -125,16 +125,17 @@ class ExactLearner(Learner):
         return loss.detach()
 
     def _exact_step(
-        self, obs: Tensor, active: Tensor, payoff: Tensor, measures: list[RiskMeasure]
+        self, obs: Tensor, active: Tensor, payoff: Tensor, measures: list[RiskMeasure], acting: bool
     ) -> Float[Tensor, "2"]:
-        """One step up the exact gradient; gives mean value and mean entropy."""
+        """One step up the exact gradient, if `acting`; gives mean value and mean entropy."""
         logits, policies = self._policies(obs, active)
         value = self._values(policies, payoff, measures)
         entropy = policy_gradient.entropy(logits)
         regular = policy_gradient.log_barrier(logits) if self.config.regulariser == "log-barrier" else entropy
         objective = ((value + self.eps * regular) * active).sum() / active.sum()
-        self.actor_optimizer.zero_grad()
-        (-objective).backward()
-        clip_grad_norm_(self.actor.parameters(), self.config.max_grad_norm)
-        self.actor_optimizer.step()
+        if acting:
+            self.actor_optimizer.zero_grad()
+            (-objective).backward()
+            clip_grad_norm_(self.actor.parameters(), self.config.max_grad_norm)
+            self.actor_optimizer.step()
         return torch.stack((value[active].mean(), entropy[active].mean())).detach()

@@ -18,6 +18,7 @@ from rqe_mappo.nets import Actor, Critic, Shapes
 from rqe_mappo.rollout import Rollout
 
 LR_FLOOR = 0.05  # annealed step sizes end here
+ACTOR_SCALARS = ("losses/policy_loss", "policy/entropy", "policy/approx_kl", "policy/clip_fraction")
 ADVANTAGE_MEMORY = 0.97  # of the running variance of advantages, per rollout: about the last thirty
 
 
@@ -94,7 +95,7 @@ class Learner:
         progress: the share of the run that is over, for annealing the step sizes.
         """
         config = self.config
-        rate = self._anneal(progress)
+        acting = self._anneal(progress)
         batch, scalars = self._targets(rollout, measures)
         sums: dict[str, Tensor | float] = {}
         counts = {"actor": 0, "critic": 0}
@@ -105,20 +106,30 @@ class Learner:
                 if epoch < config.critic_epochs:
                     losses |= self._critic_step(batch, rows)
                     counts["critic"] += 1
-                if epoch < config.update_epochs:
+                if epoch < config.update_epochs and acting:
                     losses |= self._actor_step(batch, rows)
                     counts["actor"] += 1
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + value
         means = {name: float(value) / counts["critic" if "critic" in name else "actor"] for name, value in sums.items()}
-        return scalars | means | {"charts/learning_rate": config.learning_rate * rate}
+        rate = self.actor_optimizer.param_groups[0]["lr"] if acting else 0.0
+        return dict.fromkeys(ACTOR_SCALARS, math.nan) | scalars | means | {"charts/learning_rate": rate}
 
-    def _anneal(self, progress: float) -> float:
-        """Set the step sizes of this update; gives their share of the initial ones."""
-        rate = max(LR_FLOOR, 1 - progress) if self.config.anneal_lr else 1.0
-        self.actor_optimizer.param_groups[0]["lr"] = self.config.learning_rate * rate
-        self.critic_optimizer.param_groups[0]["lr"] = self.config.critic_learning_rate * rate
-        return rate
+    def _anneal(self, progress: float) -> bool:
+        """Set the step sizes of this update; False while the actors rest (`critic_first`, `settle`)."""
+        config = self.config
+        first, last = config.critic_first, 1 - config.settle
+        acting = first <= progress < last
+
+        def rate(done: float) -> float:
+            return max(LR_FLOOR, 1 - done) if config.anneal_lr else 1.0
+
+        main = rate((progress - first) / (last - first)) if progress >= first else 1.0
+        self.actor_optimizer.param_groups[0]["lr"] = config.learning_rate * main
+        if progress >= last:  # the policy has come to rest: large steps once more, to forget earlier ones
+            main = rate((progress - last) / config.settle)
+        self.critic_optimizer.param_groups[0]["lr"] = config.critic_learning_rate * main
+        return acting
 
     @torch.no_grad()
     def _targets(self, rollout: Rollout, measures: list[RiskMeasure]) -> tuple[Batch, dict[str, float]]:

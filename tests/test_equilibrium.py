@@ -24,8 +24,8 @@ from rqe_mappo.equilibrium import (
 from rqe_mappo.equilibrium.adversary import PENALTIES, adversary
 from rqe_mappo.equilibrium.game import FORMS
 from rqe_mappo.equilibrium.human_games import BARRIER, ENTROPY
-from rqe_mappo.equilibrium.response import REGULARISERS, values_for
-from rqe_mappo.equilibrium.solver import System
+from rqe_mappo.equilibrium.response import REGULARISERS
+from rqe_mappo.equilibrium.systems import AdversarySystem, ValueSystem
 from rqe_mappo.equilibrium.two_by_two import Pull
 
 KINDS = list(product(FORMS, PENALTIES, REGULARISERS))
@@ -187,12 +187,21 @@ def test_the_scan_answers_as_newton_does(form, penalty, regulariser):
 @pytest.mark.parametrize("tau", [0.3, np.inf])
 def test_slopes_of_the_equations(form, penalty, regulariser, tau):
     rng = np.random.default_rng(4)
-    system = System(RiskGame.of(rng.normal(size=(3, 2, 3, 2)), tau, 0.5, form, penalty, regulariser))
-    x = np.concatenate([values_for(np.log(rng.dirichlet(np.ones(size))), regulariser) for size in (2, 3, 2)])
-    slope = system.drive(x)[1]
-    step = 1e-6 * np.eye(7)
-    numerical = np.stack([(system.drive(x + d)[0] - system.drive(x - d)[0]) / 2e-6 for d in step], -1)
-    np.testing.assert_allclose(slope, numerical, atol=1e-7)
+    game = RiskGame.of(rng.normal(size=(3, 2, 3, 2)), tau, 0.5, form, penalty, regulariser)
+    system = ValueSystem(game)
+    check_slopes(system, system.place([np.log(rng.dirichlet(np.ones(size))) for size in (2, 3, 2)]))
+    if form == "aggregate" and penalty == "reverse-kl":
+        for system in (AdversarySystem(game), AdversarySystem(game, 1, np.log(rng.dirichlet(np.ones(4))))):
+            check_slopes(system, system.origin() + 0.1 * rng.random(len(system.origin())))
+
+
+def check_slopes(system, point: np.ndarray) -> None:
+    _, slope, pull = system.equations(point, 0.7)
+    steps = 1e-6 * np.eye(len(point))
+    numerical = [(system.equations(point + d, 0.7)[0] - system.equations(point - d, 0.7)[0]) / 2e-6 for d in steps]
+    np.testing.assert_allclose(slope, np.stack(numerical, -1), atol=1e-7)
+    ahead, behind = (system.equations(point, level)[0] for level in (0.7 + 1e-6, 0.7 - 1e-6))
+    np.testing.assert_allclose(pull, (ahead - behind) / 2e-6, atol=1e-7)
 
 
 # --- properties -------------------------------------------------------------------------------------------------------

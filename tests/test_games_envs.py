@@ -240,13 +240,13 @@ UP, DOWN, LEFT, RIGHT, STAY = range(5)
 
 def test_far_apart_both_move_as_meant_nine_times_in_ten():
     grid, game = Grid.of("6x6"), cliff_walk.cliff_game(cliff_walk.SCENARIOS["default"])
-    probs, _ = outcome(game, pair(grid, (1, 1), (4, 4)), (RIGHT, STAY))
+    probs, _ = outcome(game, pair(grid, (1, 1), (1, 4)), (RIGHT, STAY))
     assert len(probs) == 17 and sum(probs.values()) == pytest.approx(1)
-    assert probs[pair(grid, (1, 2), (4, 4))] == pytest.approx(0.9)
-    assert probs[pair(grid, (1, 2), (5, 4))] == pytest.approx(0.1 / 16)
+    assert probs[pair(grid, (1, 2), (1, 4))] == pytest.approx(0.9)
+    assert probs[pair(grid, (1, 2), (2, 4))] == pytest.approx(0.1 / 16)
 
 
-@pytest.mark.parametrize(("other", "chance"), [((2, 2), 0.5), ((1, 1), 0.5), ((2, 1), 0.5), ((3, 1), 0.9)])
+@pytest.mark.parametrize(("other", "chance"), [((2, 2), 0.5), ((1, 1), 0.5), ((2, 1), 0.5), ((1, 3), 0.9)])
 def test_near_each_other_both_are_unsteady(other, chance):
     grid, game = Grid.of("6x6"), cliff_walk.cliff_game(cliff_walk.SCENARIOS["default"])
     probs, _ = outcome(game, pair(grid, (1, 1), other), (STAY, STAY))
@@ -264,33 +264,35 @@ def test_at_the_edge_moves_and_slips_stay_within_the_grid():
 def test_cliff_and_goal_pay_once_and_hold():
     config = cliff_walk.CliffConfig(step_reward=-0.1)
     grid, game = Grid.of("6x6"), cliff_walk.cliff_game(config)
-    before, after = pair(grid, (4, 1), (4, 5)), pair(grid, (5, 1), (4, 4))
+    before, after = pair(grid, (3, 1), (3, 5)), pair(grid, (4, 1), (3, 4))
     probs, rewards = outcome(game, before, (DOWN, LEFT))
     assert probs[after] == pytest.approx(0.9 + 0.1 / 12)
     assert rewards[after].tolist() == [-2.0, -0.1]
     assert not game.terminal[after]
     probs, rewards = outcome(game, after, (UP, STAY))
-    assert set(probs) == {pair(grid, (5, 1), two) for two in ((4, 4), (3, 4), (5, 4), (4, 3), (4, 5))}
+    assert set(probs) == {pair(grid, (4, 1), two) for two in ((3, 4), (2, 4), (4, 4), (3, 3), (3, 5))}
     assert all(reward[0] == 0 for reward in rewards.values())
-    assert rewards[pair(grid, (5, 1), (5, 4))].tolist() == [0.0, -2.0]
-    assert game.terminal[pair(grid, (5, 1), (5, 4))] and game.terminal[pair(grid, (5, 5), (5, 0))]
-    home = pair(grid, (5, 5), (4, 0))
-    assert outcome(game, home, (UP, DOWN))[1][pair(grid, (5, 5), (5, 0))].tolist() == [0.0, 1.0]
+    assert rewards[pair(grid, (4, 1), (4, 4))].tolist() == [0.0, -2.0]
+    assert game.terminal[pair(grid, (4, 1), (4, 4))] and game.terminal[pair(grid, (5, 2), (5, 3))]
+    home = pair(grid, (5, 2), (4, 3))
+    assert outcome(game, home, (UP, DOWN))[1][pair(grid, (5, 2), (5, 3))].tolist() == [0.0, 1.0]
 
 
 def test_the_others_goal_is_a_cell_like_any_other():
     grid, game = Grid.of("6x6"), cliff_walk.cliff_game(cliff_walk.SCENARIOS["default"])
-    start = pair(grid, (5, 0), (5, 5))
-    assert game.start[start] == 1 and not game.terminal[start]
-    assert outcome(game, start, (UP, UP))[0][pair(grid, (4, 0), (4, 5))] == pytest.approx(0.9 + 0.1 / 4)
+    assert game.start[pair(grid, (0, 0), (0, 5))] == 1
+    for mine, goal in (((5, 3), False), ((5, 2), True)):
+        probs, _ = outcome(game, pair(grid, mine, (0, 5)), (UP, STAY))
+        stayed = probs.get(pair(grid, mine, (0, 5)), 0.0)
+        assert stayed == pytest.approx(0.9 if goal else 0.0)
 
 
 def test_authors_world():
     """Four actions, fifteen steps, and at every step the worth of the cell where it begins."""
     grid, game = Grid.of("4x3"), cliff_walk.cliff_game(cliff_walk.SCENARIOS["authors"])
-    assert WORLDS["4x3"] == ("1..", "#..", "#..", "0..")
+    assert WORLDS["4x3"] == ("1.a", "#..", "#..", "0.b")
     assert game.n_actions == (4, 4) and game.horizon == 15 and not game.terminal.any()
-    assert game.start[pair(grid, (0, 0), (3, 0))] == 1
+    assert game.start[pair(grid, (0, 2), (3, 2))] == 1
     cases = {((0, 0), (3, 0)): (0.1, 0.1), ((3, 0), (0, 0)): (1, 1), ((1, 0), (0, 1)): (-2, 0.1)}
     for cells, worth in cases.items():
         state = pair(grid, *cells)
@@ -309,7 +311,27 @@ def test_two_that_plan_together_reach_this_much():
         value = np.where(game.terminal, 0.0, (gain + (game.prob * before[game.next_state]).sum(-1)).max(-1))
         if np.abs(value - before).max() < 1e-6:
             break
-    assert value @ game.start / 2 == pytest.approx(0.837, abs=5e-4)
+    assert value @ game.start / 2 == pytest.approx(0.687, abs=5e-4)
+
+
+@pytest.mark.parametrize(("other_is_home", "mean", "threshold"), [(False, 0.917, 0.5905), (True, 0.445, 1.7261)])
+def test_below_this_tolerance_it_is_better_to_hide(other_is_home, mean, threshold):
+    """Agent 0 against a partner that stays at its start, or is home: what docs/games.md says of walking and hiding."""
+    grid, game = Grid.of("6x6"), cliff_walk.cliff_game(cliff_walk.SCENARIOS["default"])
+    partner = grid.goal[1] if other_is_home else grid.start[1]
+    start = grid.start[0] * grid.size + partner
+    joint = [int(game.joint(np.array([action, STAY]))) for action in range(5)]
+    prob, following, reward = game.prob[:, joint], game.next_state[:, joint], game.reward[0][:, joint]
+
+    def averse(tau: float) -> float:
+        """The best entropic value, by backward induction on E exp(-Z / tau)."""
+        weight, cost = prob * np.exp(-reward / tau), np.ones(game.n_states)
+        for _ in range(game.horizon):
+            cost = np.where(game.terminal, 1.0, (weight * cost[following]).sum(-1).min(-1))
+        return -tau * np.log(cost[start])
+
+    assert averse(1e6) == pytest.approx(mean, abs=5e-4)
+    assert averse(0.98 * threshold) < 0 < averse(1.02 * threshold)
 
 
 def test_cliff_shows_both_cells_own_first():
@@ -455,7 +477,9 @@ def test_single_forms_refuse_what_cannot_be():
 def test_cliff_tells_who_fell():
     env = cliff_walk.parallel_env(move_probability=1.0, near_probability=1.0)
     env.reset(seed=0)
-    _, rewards, terminated, _, infos = env.step({"agent_0": RIGHT, "agent_1": UP})
+    for _ in range(3):
+        env.step({"agent_0": DOWN, "agent_1": LEFT})
+    _, rewards, terminated, _, infos = env.step({"agent_0": DOWN, "agent_1": UP})
     assert rewards == {"agent_0": -2.0, "agent_1": 0.0} and not any(terminated.values())
     assert infos == {"agent_0": {"cost": 1.0}, "agent_1": {"cost": 0.0}}
     _, rewards, terminated, _, infos = env.step({"agent_0": UP, "agent_1": LEFT})

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from rqe_mappo.functional import categorical as cat
+from rqe_mappo.functional import returns
 from rqe_mappo.functional.returns import gae, identity, influence_advantage, lambda_targets
 from rqe_mappo.functional.risk import Entropic, Neutral
 
@@ -119,19 +120,36 @@ def test_lambda_targets_are_the_mixture_of_n_step_laws():
             assert_close(targets[t, e], mixture, atol=1e-14, rtol=0)
 
 
-def test_lambda_targets_of_a_batch_equal_the_loop():
+def test_discounted_lambda_targets_of_a_batch_equal_the_loop():
     atoms = torch.linspace(-4, 4, 33, dtype=torch.float64)
+    fine = torch.linspace(-4, 4, 32 * returns.FINER + 1, dtype=torch.float64)
+    refine, coarsen = cat.dirac(fine, atoms), cat.dirac(atoms, fine)  # a row for each atom
     reward, _, next_probs, terminated, ended = random_rollout(1, 6, 4, 3, atoms=atoms)
     batch = lambda_targets(atoms, reward, next_probs, terminated, ended, 0.95, 0.8)
     for e in range(4):
         for a in range(3):
             q = None
             for t in reversed(range(6)):
-                p = next_probs[t, e, a]
+                p = next_probs[t, e, a] @ refine
                 mixture = p if q is None or ended[t, e, a] else 0.2 * p + 0.8 * q
                 discount = torch.tensor(0.0 if terminated[t, e, a] else 0.95, dtype=torch.float64)
-                q = cat.project(atoms, mixture, reward[t, e, a], discount)
-                assert_close(batch[t, e, a], q, atol=1e-13, rtol=0)
+                q = cat.project(fine, mixture, reward[t, e, a], discount)
+                assert_close(batch[t, e, a], q @ coarsen, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize(("gamma", "largest"), [(0.9, 0.55), (0.97, 0.75), (0.99, 1.1)])
+def test_projection_adds_little_spread_to_what_is_certain(gamma, largest):
+    """A loop of 64 states without chance: the critic's fixed point would be a Dirac in each. Its std is in atoms; it
+    would be 0.9, 1.7 and 2.8 if every step of the trace were projected onto the atoms."""
+    atoms = torch.linspace(-2, 2 + 1 / (1 - gamma), 101, dtype=torch.float64)
+    spacing = float(atoms[1] - atoms[0])
+    reward = torch.rand(64, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    law, none = torch.full((64, 1, 101), 1 / 101, dtype=torch.float64), torch.zeros(128, 1, dtype=torch.bool)
+    for _ in range(40):
+        law = lambda_targets(atoms, reward.repeat(2, 1), law.roll(-1, 0).repeat(2, 1, 1), none, none, gamma, 0.95)[:64]
+    loop = float((reward[:, 0] * gamma ** torch.arange(64)).sum() / (1 - gamma**64))
+    assert float(cat.mean(atoms, law[0])) == pytest.approx(loop, rel=1e-3)
+    assert float(cat.variance(atoms, law).mean()) ** 0.5 / spacing < largest
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.5, 0.95, 1.0])

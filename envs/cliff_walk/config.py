@@ -10,10 +10,10 @@ Pay = Literal["once", "every-step"]
 
 @dataclass(frozen=True)
 class CliffConfig:
-    """Two agents walk past a cliff in opposite directions and are unsteady near each other."""
+    """Two agents walk past a cliff and are unsteady near each other."""
 
     world: World = "6x6"
-    """6x6: across a bridge of 2 x 2 cells, our choice; 4x3: past a cliff of two cells, as in the authors' code."""
+    """6x6: down a ravine two cells wide, our choice; 4x3: past a cliff of two cells, as in the authors' code."""
     move_probability: float = 0.9
     """Chance that both agents move as intended; otherwise both slip to a neighbouring cell."""
     near_probability: float = 0.5

@@ -9,16 +9,16 @@ from rqe_mappo.envs.tabular.env import TabularParallelEnv
 
 
 class CliffEnv(TabularParallelEnv):
-    """Two agents pass each other at a cliff; whoever comes close makes both unsteady.
+    """Two agents walk past a cliff to their goals; when they come close to each other both are unsteady.
 
     After the cliff walk of Mazumdar, Panaganti & Shi, arXiv 2406.14156.
 
-        6x6  a....1   4x3  1.a     `#` cliff
+        6x6  a....b   4x3  1.a     `#` cliff
              ......        #..     `a` start of agent_0, `0` its goal
-             ##..##        #..     `b` start of agent_1, `1` its goal
-             ##..##        0.b
-             ......
-             b....0
+             ......        #..     `b` start of agent_1, `1` its goal
+             ......        0.b
+             ##..##
+             ##01##
 
     **Action**: Discrete(5): up, down, left, right, stay; without `stay` the first four.
 

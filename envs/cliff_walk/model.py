@@ -10,7 +10,7 @@ from rqe_mappo.envs.tabular.model import FiniteGame
 
 # '#' is the cliff, '0' and '1' the goals of agent_0 and agent_1, 'a' and 'b' where they start.
 WORLDS = {
-    "6x6": ("a....1", "......", "##..##", "##..##", "......", "b....0"),
+    "6x6": ("a....b", "......", "......", "......", "##..##", "##01##"),
     "4x3": ("1.a", "#..", "#..", "0.b"),
 }
 MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)])  # up, down, left, right, stay; rows count downwards

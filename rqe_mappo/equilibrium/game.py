@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rqe_mappo.equilibrium.adversary import PENALTIES, Adversary, Penalty, adversary
+from rqe_mappo.equilibrium.adversary import PENALTIES, TINY, Adversary, Penalty, adversary
+from rqe_mappo.equilibrium.curve import CARE, solve_linear
 from rqe_mappo.equilibrium.response import REGULARISERS, Regulariser, cost, respond, respond_slope
+from rqe_mappo.equilibrium.systems import AdversarySystem
 
 Form = Literal["action", "aggregate"]
 FORMS: tuple[Form, ...] = ("action", "aggregate")
@@ -108,6 +110,19 @@ class RiskGame:
                 joint = np.add.outer(joint, log_pi).ravel()
         return joint
 
+    def part(self, i: int, j: int) -> np.ndarray:
+        """`[M_i, A_j]`, 1 where player i's opponents' joint action has player j choose the action."""
+        return self._parts[i][j]
+
+    @cached_property
+    def _parts(self) -> list[list[np.ndarray]]:
+        sizes = self.payoffs.shape[1:]
+        choices = [np.indices(sizes[:i] + sizes[i + 1 :]).reshape(len(sizes) - 1, -1) for i in range(len(sizes))]
+        return [
+            [np.eye(sizes[j])[choices[i][j - (j > i)]] if j != i else np.zeros((0, 0)) for j in range(len(sizes))]
+            for i in range(len(sizes))
+        ]
+
     def face(self, i: int, log_pi: np.ndarray, log_q: np.ndarray) -> tuple[np.ndarray, Adversary]:
         """Marginal values dU_i/dpi_i, `[..., A_i]`, and the adversary; log_pi `[..., A_i]`, log_q `[..., M]`."""
         table, tau = self.tables[i], self.tau[i]
@@ -153,8 +168,28 @@ class RiskGame:
     def respond_to(self, i: int, log_q: np.ndarray) -> np.ndarray:
         """log of player i's best response to the opponents' law, `[M_i]` -> `[A_i]`: exact, by Newton where implicit.
 
-        Newton in the values x = (dU/dpi) / eps with a line search on the objective, which is strictly concave.
+        nan where rounding stops Newton short of the maximum, which may happen where tau is tiny.
         """
+        best = self._newton_response(i, log_q)
+        if np.isnan(best).any() and self.penalty == "reverse-kl":
+            system = AdversarySystem(self, i, log_q)
+            point = system.find(CARE[0])
+            best = system.logs(point)[0]
+            if not self._is_saddle(i, best, point, log_q):
+                best = np.full(len(best), np.nan)
+        return best
+
+    def _is_saddle(self, i: int, log_pi: np.ndarray, law: np.ndarray, log_q: np.ndarray) -> bool:
+        """Whether no strategy can gain on pi = respond(R_i p / eps_i): its objective meets the bound that p sets on all."""
+        q, law = np.exp(log_q), np.maximum(law, TINY)
+        law = law / law.sum()
+        shift = self.tau[i] * (q * np.where(q > 0, log_q - np.log(law), 0.0)).sum()
+        bound = np.exp(log_pi) @ self.tables[i] @ law - self.eps[i] * cost(log_pi, self.regulariser) + shift
+        value = self.utility(i, log_pi, log_q, regularised=True)
+        return bool(bound - value <= 1e-12 * (1 + abs(value) + self.spread[i]))
+
+    def _newton_response(self, i: int, log_q: np.ndarray) -> np.ndarray:
+        """Newton in the values x = (dU/dpi) / eps with a line search on the objective, which is strictly concave."""
         eps, kind = self.eps[i], self.regulariser
         n_actions = len(self.tables[i])
         log_pi = np.full(n_actions, -np.log(n_actions))
@@ -169,7 +204,7 @@ class RiskGame:
             soften = np.exp(log_pi)[:, None] * respond_slope(log_pi, kind)
             step = solve_linear(np.eye(n_actions) - self.own_slope(i, worst) @ soften / eps, gap)
             if np.abs(step).max() <= 1e-14 * (1 + np.abs(x).max()):
-                break
+                return log_pi
             slope, size = eps * gap @ soften @ step, 1.0
             while size > 1e-12:
                 trial = respond(x + size * step, kind)
@@ -181,23 +216,24 @@ class RiskGame:
                     break
                 size /= 2
             else:
-                break
+                near = np.abs(soften @ step).max() < 1e-10
+                return log_pi if near else np.full(n_actions, np.nan)
             x, log_pi, objective = x + size * step, trial, new
-        return log_pi
+        return np.full(n_actions, np.nan)
 
     def best_response(self, strategies: Strategies, i: int) -> np.ndarray:
         """Player i's only maximiser of U_i - eps_i nu against the others' strategies, `[A_i]`."""
         return np.exp(self.respond_to(i, self.opponents(self.logs(strategies), i)))
 
     def distance(self, logs: Strategies) -> tuple[float, np.ndarray]:
-        """Residual and exploitability at log-probabilities."""
-        residual, gains = 0.0, np.zeros(self.n_players)
+        """Residual and exploitability at log-probabilities; nan where a best response is."""
+        off, gains = np.zeros(self.n_players), np.zeros(self.n_players)
         for i, log_pi in enumerate(logs):
             log_q = self.opponents(logs, i)
             best = self.respond_to(i, log_q)
-            residual = max(residual, float(np.abs(np.exp(best) - np.exp(log_pi)).max()))
+            off[i] = np.abs(np.exp(best) - np.exp(log_pi)).max()
             gains[i] = self.utility(i, best, log_q, True) - self.utility(i, log_pi, log_q, True)
-        return residual, np.maximum(gains, 0.0)  # rounding alone can make a gain negative
+        return float(off.max()), np.maximum(gains, 0.0)  # rounding alone can make a gain negative
 
     def residual(self, strategies: Strategies) -> float:
         """max_i ||pi_i - BR_i(pi_-i)||_inf: 0 at an equilibrium and nowhere else."""
@@ -206,15 +242,6 @@ class RiskGame:
     def exploitability(self, strategies: Strategies) -> np.ndarray:
         """What each player's best response would gain, in the regularised objective, `[n]`."""
         return self.distance(self.logs(strategies))[1]
-
-
-def solve_linear(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The solution, the least-squares one of a singular matrix, or nan."""
-    try:
-        return np.linalg.solve(matrix, target)
-    except np.linalg.LinAlgError:
-        finite = np.isfinite(matrix).all() and np.isfinite(target).all()
-        return np.linalg.lstsq(matrix, target, rcond=None)[0] if finite else np.full(len(target), np.nan)
 
 
 def centred(values: np.ndarray) -> np.ndarray:

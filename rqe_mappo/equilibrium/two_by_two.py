@@ -9,7 +9,8 @@ from scipy.optimize.elementwise import find_root
 from rqe_mappo.equilibrium.adversary import Penalty
 from rqe_mappo.equilibrium.game import Form, RiskGame
 from rqe_mappo.equilibrium.response import Regulariser, respond, values_for
-from rqe_mappo.equilibrium.solver import TOLERANCE, Equilibrium, System, assess
+from rqe_mappo.equilibrium.solver import TOLERANCE, Equilibrium, assess
+from rqe_mappo.equilibrium.systems import ValueSystem
 
 POINTS = 2001
 ZOOM = 33
@@ -38,13 +39,13 @@ def all_equilibria_2x2(
     if len(brackets):
         ends = (brackets[:, 0], brackets[:, 1])
         roots += list(find_root(pull, ends, tolerances={"xatol": 0.0, "xrtol": 1e-15}).x)
-    system, found = System(problem), []
+    system, found = ValueSystem(problem), []
     for delta in sorted(roots):
         log_first = pull.first(np.array([delta]))[0]
         log_second = pull.answer(log_first[None])[0]
-        x = np.concatenate([values_for(log_pi, regulariser) for log_pi in (log_first, log_second)])
         rough = assess(problem, [log_first, log_second], TOLERANCE, 0, "scan")
-        fine = assess(problem, system.split(system.newton(x)), TOLERANCE, system.steps, "scan")
+        polished = system.newton(system.place([log_first, log_second]))
+        fine = assess(problem, system.logs(polished), TOLERANCE, system.steps, "scan")
         near = max(np.abs(a - b).max() for a, b in zip(rough.strategies, fine.strategies, strict=True)) < 1e-6
         better = fine if near and fine.residual < rough.residual else rough
         if not any(_same(better, other) for other in found):
