@@ -57,12 +57,11 @@ def cases() -> list[Case]:
     return human + stag + free
 
 
-def climb(case: Case, seed: int) -> np.ndarray:
-    """Train one case from its start; gives the players' policies `[n, actions]`."""
-    default = default_config("matrix", case.game)
+def climb(case: Case, seed: int, **changes: float) -> np.ndarray:
+    """Train one case from its start, the recipe with `changes`; gives the players' policies `[n, actions]`."""
     config = replace(
-        default, advantage="rqe", tau=case.tau, eps=case.eps, rqe_form=case.form, rqe_penalty=case.penalty,
-        regulariser=case.regulariser, seed=seed,
+        default_config("matrix", case.game), advantage="rqe", tau=case.tau, eps=case.eps, rqe_form=case.form,
+        rqe_penalty=case.penalty, regulariser=case.regulariser, seed=seed, **changes,
     )  # fmt: skip
 
     def lean(actor: Actor) -> None:
@@ -74,9 +73,9 @@ def climb(case: Case, seed: int) -> np.ndarray:
         return run.learner.actor(torch.ones(2, 1), torch.arange(2)).softmax(-1).double().numpy()
 
 
-def solve(case: Case, seed: int) -> dict:
+def solve(case: Case, seed: int, **changes: float) -> dict:
     """Train one case and compare with the nearest exact equilibrium; gives its row."""
-    found = climb(case, seed)
+    found = climb(case, seed, **changes)
     game = RiskGame.of(GAMES[case.game], case.tau, case.eps, case.form, case.penalty, case.regulariser)
     known = all_equilibria_2x2(
         GAMES[case.game], case.tau, case.eps, form=case.form, penalty=case.penalty, regulariser=case.regulariser

@@ -8,7 +8,7 @@ Writes results/gambles.csv: the side foretold, and the probability of the risky 
 
 import argparse
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,6 +29,8 @@ from rqe_mappo.nets import Actor
 
 RESULT = Path(__file__).parent / "results" / "gambles.csv"
 LAMBDAS = (0.0, 0.5, 0.95, 1.0)
+ACTORS = ("table", "network")
+ORDER = ("m1", "m2", "m5", "m3", "m3b", "m4")
 # A measure's spelling for its parameter x, and where to look for the x at which it is indifferent.
 FAMILIES: dict[str, tuple[Callable[[float], tuple[str, float]], float, float]] = {
     "entropic": (lambda x: ("entropic", x), 1.0, 100.0),
@@ -122,38 +124,52 @@ class Case:
     note: str = ""
 
 
-def cases() -> list[Case]:
+def cases(scenarios: Sequence[str] = ORDER, families: Sequence[str] = tuple(FAMILIES)) -> list[Case]:
+    """All cases of the table that belong to the given scenarios and, on M1, M2 and M5, measures."""
     found = []
     for scenario in ("m1", "m2", "m5"):
-        for family, (spell, _, _) in FAMILIES.items():
-            at = threshold(scenario, family)
-            for x in (at / 2, 2 * at):
-                try:
-                    measure = measure_of(spell(x))
-                except ValueError:  # twice a level may be no level
-                    continue
-                right = RISKY if worth(scenario, RISKY, measure) > worth(scenario, SAFE, measure) else SAFE
-                for lam in LAMBDAS:
-                    side = side_of_value(scenario, measure, lam)
-                    for actor in ("table", "network"):
-                        found.append(Case(scenario, spell(x), "influence", lam, actor, (right,)))
-                        note = "" if side == right else "as foretold, the wrong side"
-                        found.append(Case(scenario, spell(x), "value", lam, actor, (side,), note=note))
-    for lam in LAMBDAS:
-        for actor in ("table", "network"):
-            half = ("cvar:0.5", 1.0)
-            # choices: without the prize, with it. The static optimum gambles without; with it nothing counts.
-            found.append(Case("m3", half, "static", lam, actor, (RISKY, None)))
-            found.append(Case("m3", half, "influence", lam, actor, (SAFE, SAFE)))
-            # The hidden prize is known to who remembers what was gained, and to gamble without it alone is best. From
-            # an even start the exact gradient leads away from there: the outcomes with the prize lie above the tail.
-            found.append(Case("m3b", half, "static", lam, actor, (SAFE, None), note="as foretold, a local optimum"))
-            if actor == "table":
-                found.append(Case("m3b", half, "static", lam, actor, (RISKY, SAFE), remembers=True))
-            found.append(Case("m3b", ("entropic", 3.0), "static", lam, actor, (SAFE, SAFE)))
-            found.append(Case("m4", ("entropic", 6.0), "influence", lam, actor, (SAFE,)))
-            found.append(Case("m4", ("entropic", 6.0), "influence", lam, actor, (RISKY,), discount_tau=True))
-            found.append(Case("m4", ("entropic", 6.0), "static", lam, actor, (RISKY,)))
+        if scenario in scenarios:
+            found += [case for family in families for case in _by_threshold(scenario, family)]
+    found += [case for lam in LAMBDAS for actor in ACTORS for case in _static(lam, actor) if case.scenario in scenarios]
+    return found
+
+
+def _by_threshold(scenario: str, family: str) -> list[Case]:
+    """A measure on either side of its threshold."""
+    spell, _, _ = FAMILIES[family]
+    at, found = threshold(scenario, family), []
+    for x in (at / 2, 2 * at):
+        try:
+            measure = measure_of(spell(x))
+        except ValueError:  # twice a level may be no level
+            continue
+        right = RISKY if worth(scenario, RISKY, measure) > worth(scenario, SAFE, measure) else SAFE
+        for lam in LAMBDAS:
+            side = side_of_value(scenario, measure, lam)
+            note = "" if side == right else "as foretold, the wrong side"
+            for actor in ACTORS:
+                found.append(Case(scenario, spell(x), "influence", lam, actor, (right,)))
+                found.append(Case(scenario, spell(x), "value", lam, actor, (side,), note=note))
+    return found
+
+
+def _static(lam: float, actor: str) -> list[Case]:
+    """What tells the risk of whole episodes from that of states; choices without the prize, and with it."""
+    half = ("cvar:0.5", 1.0)
+    found = [
+        # The static optimum gambles without the prize; with it, nothing counts.
+        Case("m3", half, "static", lam, actor, (RISKY, None)),
+        Case("m3", half, "influence", lam, actor, (SAFE, SAFE)),
+        # The hidden prize is known to who remembers what was gained, and to gamble without it alone is best. From an
+        # even start the exact gradient leads away from there: the outcomes with the prize lie above the tail.
+        Case("m3b", half, "static", lam, actor, (SAFE, None), note="as foretold, a local optimum"),
+        Case("m3b", ("entropic", 3.0), "static", lam, actor, (SAFE, SAFE)),
+        Case("m4", ("entropic", 6.0), "influence", lam, actor, (SAFE,)),
+        Case("m4", ("entropic", 6.0), "influence", lam, actor, (RISKY,), discount_tau=True),
+        Case("m4", ("entropic", 6.0), "static", lam, actor, (RISKY,)),
+    ]
+    if actor == "table":
+        found.append(Case("m3b", half, "static", lam, actor, (RISKY, SAFE), remembers=True))
     return found
 
 

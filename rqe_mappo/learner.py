@@ -39,9 +39,9 @@ def choose_support(config: TrainConfig, env: BatchedEnv) -> Float[Tensor, " atom
         high = min(max(env.return_bounds[1], 0.0), env.reward_bounds[1] * steps)
     low, high = min(low, 0.0), max(high, 0.0)
     if env.reward_step is not None and gamma == 1:
-        return categorical.aligned_support(
-            low - env.reward_step, high + env.reward_step, env.reward_step, config.n_atoms
-        )
+        inner = categorical.aligned_support(low, high, env.reward_step, config.n_atoms - 2)
+        spacing = float(inner[1] - inner[0])
+        return categorical.aligned_support(low - spacing, high + spacing, spacing, config.n_atoms)
     step = (high - low) / (config.n_atoms - 4)
     return categorical.aligned_support(low - step, high + step, step, config.n_atoms)
 

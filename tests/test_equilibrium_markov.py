@@ -89,6 +89,9 @@ def test_every_stage_is_an_equilibrium_of_the_nested_values(n, form):
         pi = [policy[h, s] for policy in found.policies]
         assert game.residual(pi) < 1e-8
         np.testing.assert_allclose(found.values[h, :, s], game.utilities(pi), atol=1e-12)
+    warm = solve_markov(model, tau, 0.2, form=form, warm_start=True)
+    assert warm.converged
+    np.testing.assert_allclose(warm.values, found.values, atol=1e-8)
     assert np.all(found.policies[0][:, 3] == 0.5) and np.all(found.values[:, :, 3] == 0)
 
 

@@ -7,15 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rqe_mappo.equilibrium.adversary import PENALTIES, TINY, Adversary, Penalty, adversary
-from rqe_mappo.equilibrium.curve import CARE, solve_linear
-from rqe_mappo.equilibrium.response import REGULARISERS, Regulariser, cost, respond, respond_slope
-from rqe_mappo.equilibrium.systems import AdversarySystem
+from rqe_mappo.equilibrium.adversary import PENALTIES, Adversary, Penalty, adversary
+from rqe_mappo.equilibrium.best_response import best_response
+from rqe_mappo.equilibrium.response import REGULARISERS, Regulariser, cost
 
 Form = Literal["action", "aggregate"]
 FORMS: tuple[Form, ...] = ("action", "aggregate")
 Strategies = Sequence[np.ndarray]
-NEWTON_STEPS = 200
 SMALLEST = 1e-12  # the least eps in units of the payoffs' spread: float64 resolves payoffs no finer
 
 
@@ -166,60 +164,8 @@ class RiskGame:
         return (spread - (spread @ worst.weight)[:, None]) * worst.law
 
     def respond_to(self, i: int, log_q: np.ndarray) -> np.ndarray:
-        """log of player i's best response to the opponents' law, `[M_i]` -> `[A_i]`: exact, by Newton where implicit.
-
-        nan where rounding stops Newton short of the maximum, which may happen where tau is tiny.
-        """
-        best = self._newton_response(i, log_q)
-        if np.isnan(best).any() and self.penalty == "reverse-kl":
-            system = AdversarySystem(self, i, log_q)
-            point = system.find(CARE[0])
-            best = system.logs(point)[0]
-            if not self._is_saddle(i, best, point, log_q):
-                best = np.full(len(best), np.nan)
-        return best
-
-    def _is_saddle(self, i: int, log_pi: np.ndarray, law: np.ndarray, log_q: np.ndarray) -> bool:
-        """Whether no strategy can gain on pi = respond(R_i p / eps_i): its objective meets the bound that p sets on all."""
-        q, law = np.exp(log_q), np.maximum(law, TINY)
-        law = law / law.sum()
-        shift = self.tau[i] * (q * np.where(q > 0, log_q - np.log(law), 0.0)).sum()
-        bound = np.exp(log_pi) @ self.tables[i] @ law - self.eps[i] * cost(log_pi, self.regulariser) + shift
-        value = self.utility(i, log_pi, log_q, regularised=True)
-        return bool(bound - value <= 1e-12 * (1 + abs(value) + self.spread[i]))
-
-    def _newton_response(self, i: int, log_q: np.ndarray) -> np.ndarray:
-        """Newton in the values x = (dU/dpi) / eps with a line search on the objective, which is strictly concave."""
-        eps, kind = self.eps[i], self.regulariser
-        n_actions = len(self.tables[i])
-        log_pi = np.full(n_actions, -np.log(n_actions))
-        x = self.face(i, log_pi, log_q)[0] / eps
-        if self.form == "action" or np.isinf(self.tau[i]):
-            return respond(x, kind)
-        log_pi = respond(x, kind)
-        objective = self.utility(i, log_pi, log_q, regularised=True)
-        for _ in range(NEWTON_STEPS):
-            values, worst = self.face(i, log_pi, log_q)
-            gap = centred(values / eps - x)
-            soften = np.exp(log_pi)[:, None] * respond_slope(log_pi, kind)
-            step = solve_linear(np.eye(n_actions) - self.own_slope(i, worst) @ soften / eps, gap)
-            if np.abs(step).max() <= 1e-14 * (1 + np.abs(x).max()):
-                return log_pi
-            slope, size = eps * gap @ soften @ step, 1.0
-            while size > 1e-12:
-                trial = respond(x + size * step, kind)
-                new = self.utility(i, trial, log_q, regularised=True)
-                error = np.abs(soften @ centred(self.face(i, trial, log_q)[0] / eps - x - size * step)).max()
-                rounding = 1e-14 * (1 + abs(objective))
-                close = new >= objective - rounding and error < 0.5 * np.abs(soften @ gap).max()
-                if close or new >= objective + 1e-4 * size * slope:
-                    break
-                size /= 2
-            else:
-                near = np.abs(soften @ step).max() < 1e-10
-                return log_pi if near else np.full(n_actions, np.nan)
-            x, log_pi, objective = x + size * step, trial, new
-        return np.full(n_actions, np.nan)
+        """log of player i's best response to the opponents' law, `[M_i]` -> `[A_i]`; see `best_response`."""
+        return best_response(self, i, log_q)
 
     def best_response(self, strategies: Strategies, i: int) -> np.ndarray:
         """Player i's only maximiser of U_i - eps_i nu against the others' strategies, `[A_i]`."""
@@ -242,8 +188,3 @@ class RiskGame:
     def exploitability(self, strategies: Strategies) -> np.ndarray:
         """What each player's best response would gain, in the regularised objective, `[n]`."""
         return self.distance(self.logs(strategies))[1]
-
-
-def centred(values: np.ndarray) -> np.ndarray:
-    """Values less their mean: what a constant adds to all of them changes no choice."""
-    return values - values.mean()

@@ -18,9 +18,9 @@ FLOOR = 1e-13  # below it the opponents' probabilities make corners that no step
 
 
 class ValueSystem(Curve):
-    """x_i = s g_i(x) / eps_i with s = level / goal: x_i are values in units of eps, pi_i = respond(x_i), g_i = dU_i/dpi_i.
+    """x_i = s g_i(x) / eps_i with s = level / goal: values x_i in units of eps, pi_i = respond(x_i), g_i = dU_i/dpi_i.
 
-    Centred, since a constant changes no choice.
+    Values are centred, since a constant changes no choice.
     """
 
     def __init__(self, problem: "RiskGame"):

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from rqe_mappo.functional import categorical
 
-
 FINER = 4  # see lambda_targets
 
 

@@ -1,0 +1,200 @@
+"""Risk that differs between agents, that looks at whole episodes, and critics that learn alone for a while."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from rqe_mappo import cli, registry, vector
+from rqe_mappo.config import ConfigError, default_config, from_json, to_json
+from rqe_mappo.envs.history import History
+from rqe_mappo.functional import returns
+from rqe_mappo.policy import Policy
+from rqe_mappo.train import build, train
+from tests import toy
+
+
+@pytest.fixture(autouse=True)
+def toy_environment(monkeypatch):
+    monkeypatch.setitem(registry.ENVIRONMENTS, "toy", toy.ENTRY)
+
+
+def prepared(config, steps=1):
+    env = vector.make(config, config.num_envs)
+    run = build(config, Path("unused"), env)
+    run.collector.start(env.reset(config.seed))
+    for _ in range(steps):
+        rollout, _ = run.collector.collect(run.learner.actor)
+    return run, rollout
+
+
+def estimates(config, rollout, critic):
+    """Advantages of a learner with `config` and the given critic, before they are scaled."""
+    run = build(replace(config, norm_adv=False, return_scale=1.0), Path("unused"), vector.make(config, 1))
+    run.learner.critic.load_state_dict(critic.state_dict())
+    return run.learner._targets(rollout, run.schedule.measures(1.0))[0].advantage
+
+
+def test_command_line_takes_one_value_or_one_an_agent():
+    config, _ = cli.train_config(["--env", "toy", "--tau", "0.3,1,inf", "--eps", "0.01,0.02,0.01"])
+    assert config.tau == (0.3, 1.0, float("inf")) and config.eps == (0.01, 0.02, 0.01)
+    assert cli.train_config(["--env", "toy", "--tau", "0.3"])[0].tau == 0.3
+    assert from_json(to_json(config)) == config
+    assert config.run_name == "toy__tau0.3,1,inf__eps0.01,0.02,0.01__s1"
+
+
+def test_attitudes_are_the_different_pairs():
+    config = replace(default_config("toy"), tau=(0.3, 1.0, 0.3), eps=0.1)
+    assert config.attitudes(3) == ([(0.3, 0.1), (1.0, 0.1)], (0, 1, 0))
+    assert default_config("toy").attitudes(3) == ([(1.0, 0.01)], (0, 0, 0))
+    with pytest.raises(ConfigError, match=r"--tau 0\.3,1,0\.3 names 3 agents where there are 4"):
+        config.attitudes(4)
+
+
+def test_settings_that_a_file_does_not_know_have_their_default():
+    text = to_json(default_config("toy")).replace('"settle": 0.0,', "")
+    assert from_json(text) == default_config("toy")
+    with pytest.raises(ConfigError, match="does not know: sette"):
+        from_json(to_json(default_config("toy")).replace('"settle"', '"sette"'))
+
+
+def test_agents_with_equal_risk_given_one_by_one_have_the_advantages_of_risk_given_once():
+    config = replace(default_config("toy"), tau=0.4)
+    run, rollout = prepared(config)
+    assert_close(
+        estimates(replace(config, tau=(0.4, 0.4, 0.4)), rollout, run.learner.critic),
+        estimates(config, rollout, run.learner.critic),
+    )
+
+
+def test_each_agent_has_the_advantage_of_its_own_measure():
+    config = default_config("toy")
+    run, rollout = prepared(config)
+    mixed = replace(config, tau=(0.2, 5.0, 0.2))
+    found = estimates(mixed, rollout, run.learner.critic)
+    agent = torch.arange(3).expand(rollout.active.shape)[rollout.active]
+    for tau, agents in ((0.2, (0, 2)), (5.0, (1,))):
+        alone = estimates(replace(config, tau=tau), rollout, run.learner.critic)
+        rows = torch.isin(agent, torch.tensor(agents))
+        assert_close(found[rows], alone[rows])
+        assert (found[~rows] - alone[~rows]).abs().max() > 1e-3
+
+
+def test_a_shared_actor_is_told_whose_attitude_it_acts_for(tmp_path):
+    config = replace(default_config("toy"), tau=(0.2, 5.0, 0.2), out=str(tmp_path / "run"))
+    policy = Policy.load(train(config))
+    assert policy.shapes.attitudes == (0, 1, 0)
+    assert len(policy.measures) == 3 and policy.measure.tau == 0.2
+    obs = np.zeros((3, 2), np.float32)
+    probabilities = policy.probabilities(obs, np.arange(3))
+    assert np.allclose(probabilities[0], probabilities[2]) and not np.allclose(probabilities[0], probabilities[1])
+    state = np.full((3, 2), 0.5, np.float32)
+    one_by_one = torch.stack([policy.value(state[i], i) for i in range(3)])
+    assert_close(policy.value(state, np.arange(3)), one_by_one)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_history_keeps_what_was_gained_since_the_episode_began(gamma):
+    plain, kept = toy.Toy(toy.ToyConfig(), 5), History(toy.Toy(toy.ToyConfig(), 5), gamma, shown=True)
+    seen, bare = kept.reset(3), plain.reset(3)
+    rng = np.random.default_rng(0)
+    gained, weight, start = np.zeros((5, 3)), np.ones(5), seen.state.copy()
+    extra = 2 if gamma < 1 else 1
+    for _ in range(60):
+        assert_close(kept.past, gained.astype(np.float32))
+        assert_close(kept.discount, weight.astype(np.float32))
+        assert np.array_equal(kept.start, start)
+        assert (
+            np.allclose(seen.obs[..., :2], bare.obs)
+            and seen.obs.shape[-1] == kept.observation_space.shape[0] == 2 + extra
+        )
+        assert np.allclose(seen.state[..., 2], gained / 6 * seen.active, atol=1e-6)
+        actions = rng.integers(0, 2, (5, 3))
+        seen, bare = kept.step(actions), plain.step(actions)
+        gained += weight[:, None] * bare.reward
+        weight = weight * gamma
+        if len(bare.final_state):
+            copy, agent = np.nonzero(bare.truncated)
+            assert np.allclose(seen.final_state[:, 2], gained[copy, agent] / 6, atol=1e-6)
+        ended = bare.episodes["copy"]
+        gained[ended], weight[ended] = 0.0, 1.0
+        start[ended] = seen.state[ended]
+
+
+def test_history_resumes_exactly():
+    config = replace(default_config("gamble", "m4"), advantage="static")
+    env, other = vector.make(config, 4), vector.make(config, 4)
+    env.reset(1)
+    env.step(np.ones((4, 1), int))
+    other.reset(2)
+    other.restore(env.snapshot())
+    for name in ("past", "discount", "start"):
+        assert np.array_equal(getattr(env, name), getattr(other, name))
+    assert np.array_equal(env.step(np.ones((4, 1), int)).obs, other.step(np.ones((4, 1), int)).obs)
+
+
+def test_static_risk_of_the_neutral_measure_is_the_gae_of_means():
+    """With psi_0 linear, H_t is the mean of the episode's return, and its GAE is GAE(lambda) times gamma^t."""
+    config = replace(
+        default_config("toy"), risk="neutral", advantage="static", gamma=0.9, n_atoms=301, gae_lambda=0.8,
+        time_limit="bootstrap",
+    )  # fmt: skip
+    run, rollout = prepared(config)
+    atoms = run.learner.critic.atoms
+    agent = torch.arange(3).expand(rollout.active.shape)
+    mean = run.learner.critic(rollout.state, agent).softmax(-1) @ atoms
+    last = run.learner.critic(rollout.next_state, agent[0]).softmax(-1) @ atoms
+    following = torch.cat((mean[1:], last[None]))
+    where = rollout.truncated.nonzero()
+    following[rollout.truncated] = run.learner.critic(rollout.final_state, where[:, 2]).softmax(-1) @ atoms
+    ended = rollout.terminated | rollout.truncated
+    gae = returns.gae(rollout.reward, mean, following, rollout.terminated, ended, 0.9, 0.8)
+    static = torch.zeros_like(gae)
+    static[rollout.active] = estimates(config, rollout, run.learner.critic)
+    expected = gae * rollout.history.discount[..., None]
+    assert_close(static[rollout.active].detach(), expected[rollout.active].detach(), atol=5e-3, rtol=0)
+
+
+def test_discounted_tau_is_tau_over_gamma_to_the_t():
+    config = replace(default_config("toy"), gamma=0.5, tau=0.4, discount_tau=True, time_limit="bootstrap")
+    run, rollout = prepared(config)
+    found = estimates(config, rollout, run.learner.critic)
+    discount = rollout.history.discount[..., None].expand(rollout.active.shape)[rollout.active]
+    for t in (0, 1, 3):
+        at = discount == 0.5**t
+        assert at.any()
+        alone = estimates(replace(config, tau=0.4 / 0.5**t, discount_tau=False), rollout, run.learner.critic)
+        assert_close(found[at], alone[at])
+
+
+@pytest.mark.parametrize(("critic_first", "settle", "moves"), [(0.4, 0.0, "actor late"), (0.0, 0.4, "actor early")])
+def test_actors_rest_while_the_critic_learns_alone(critic_first, settle, moves):
+    config = replace(default_config("toy"), critic_first=critic_first, settle=settle, return_scale=1.0)
+    run, rollout = prepared(config)
+
+    def moved(progress):
+        before = {name: [p.clone() for p in getattr(run.learner, name).parameters()] for name in ("actor", "critic")}
+        run.learner.update(rollout, run.schedule.measures(progress), progress)
+        return {
+            name: any(not torch.equal(p, q) for p, q in zip(getattr(run.learner, name).parameters(), old, strict=True))
+            for name, old in before.items()
+        }
+
+    early, late = moved(0.1), moved(0.9)
+    assert early["critic"] and late["critic"]
+    assert (early["actor"], late["actor"]) == ((False, True) if moves == "actor late" else (True, False))
+
+
+def test_step_sizes_fall_over_the_time_in_which_actors_act():
+    run, rollout = prepared(replace(default_config("toy"), settle=0.2, return_scale=1.0))
+    rates = []
+    for progress in (0.0, 0.4, 0.79, 0.8, 0.9):
+        run.learner.update(rollout, run.schedule.measures(progress), progress)
+        optimizers = (run.learner.actor_optimizer, run.learner.critic_optimizer)
+        rates.append([group["lr"] for optimizer in optimizers for group in optimizer.param_groups])
+    critic = [rate[1] / 2e-3 for rate in rates]
+    assert critic == pytest.approx([1.0, 0.5, 0.05, 1.0, 0.5])
+    assert [rate[0] / 1e-3 for rate in rates[:3]] == pytest.approx([1.0, 0.5, 0.05])
