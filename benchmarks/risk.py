@@ -42,6 +42,7 @@ class Study:
 STUDIES = {
     "sumo": Study("sumo", tuple({"tau": tau, "advantage": name} for tau, name in ESTIMATORS), (1, 2, 3, 4, 5)),
     "cartpole": Study("cartpole", tuple({"tau": tau, "advantage": name} for tau, name in ESTIMATORS), (1, 2, 3, 4, 5)),
+    "sumo_mixed": Study("sumo", ({"tau": "0.3,0.3,inf,inf"},), (1, 2, 3, 4, 5)),
     "sumo_cost": Study(
         "sumo",
         tuple({"collision-cost": cost, "tau": tau} for cost in ("20", "50") for tau in ("inf", "1", "0.3")),

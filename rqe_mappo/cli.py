@@ -143,6 +143,14 @@ def report(path: Path, episodes: int, seed: int, deterministic: bool, device: st
     policy = Policy.load(path, device)
     records, known = run_evaluation(policy, episodes, seed, deterministic)
     rows = reports.rows(records, seed=seed)
+    config = configs.from_json(policy.config_json)
+    attitudes, index = config.attitudes(len(policy.agents))
+    if len(attitudes) > 1:
+        groups = {
+            f"tau {tau:g} eps {eps:g}": [agent for agent, found in enumerate(index) if found == attitude]
+            for attitude, (tau, eps) in enumerate(attitudes)
+        }
+        rows += reports.by_attitude(records, groups, seed)
     print(reports.table(rows))
     content = {"episodes": len(records["return"]), "seed": seed, "deterministic": deterministic,
                "timesteps": policy.timesteps, "metrics": reports.as_dict(rows)}  # fmt: skip

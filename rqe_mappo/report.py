@@ -1,7 +1,7 @@
 """The table of an evaluation: returns, tails and incidents, each with its interval and the episodes behind it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
 @dataclass(frozen=True)
 class Row:
-    """One metric: `level` is agent (one sample per agent and episode), team (the episode's mean) or episode.
+    """One metric: `level` is agent (one sample per agent and episode), team (the episode's mean), episode, or the name
+    of a group of agents.
 
     `estimate.n` counts the episodes, which the interval rests on, `samples` what was averaged.
     """
@@ -74,6 +75,30 @@ def rows(records: dict[str, np.ndarray], seed: int = 0) -> list[Row]:
     if "hard_brakes" in records:
         add("hard brakes", "agent", np.mean, records["hard_brakes"], took_part)
     add("decisions", "agent", np.mean, records["length"], took_part)
+    return found
+
+
+def by_attitude(records: dict[str, np.ndarray], groups: dict[str, list[int]], seed: int = 0) -> list[Row]:
+    """The agent level of `rows` for each group of agents, whose name is the level.
+
+    Where there are travel times, also who yields: the share of pairs of an agent of the group and one of another, both
+    of which crossed in the episode, in which the former took longer; ties count half.
+    """
+    found: list[Row] = []
+    for name, agents in groups.items():
+        part = {key: value[:, agents] if value.ndim > 1 else value for key, value in records.items()}
+        found += [replace(row, level=name) for row in rows(part, seed) if row.level == "agent"]
+        if "travel_time_s" in records:
+            others = [agent for group in groups.values() for agent in group if agent not in agents]
+            crossed = (records["length"] > 0) & ~(records["collision"] > 0) & ~(records["timed_out"] > 0)
+            time = records["travel_time_s"]
+            later = (np.sign(time[:, agents, None] - time[:, None, others]) + 1) / 2
+            both = crossed[:, agents, None] & crossed[:, None, others]
+            shape = (len(later), -1)
+            estimate = (
+                interval(np.mean, later.reshape(shape), both.reshape(shape), seed=seed) if both.any() else NOTHING
+            )
+            found.append(Row("crosses later than others", name, estimate, int(both.sum())))
     return found
 
 

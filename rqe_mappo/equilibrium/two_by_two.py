@@ -27,7 +27,7 @@ def all_equilibria_2x2(
     exactly, for changes of sign. The grid is even in pi_1 (`points`), and in values beyond its ends. Where |h| has a
     minimum without a change of sign the cell is divided by 16 three times over, so two roots are told apart, and not
     missed, if they lie further apart than 1 / (points * 16^3), about 1e-7, or if h is smooth across a cell. A root that
-    only touches 0 is found where |h| < 1e-12 of the payoffs' spread.
+    only touches 0 is found where |h| < 1e-12 of the payoffs' spread. Equilibria within 1e-9 of each other count as one.
     """
     problem = RiskGame.of(game, tau, eps, form, penalty, regulariser)
     if problem.payoffs.shape != (2, 2, 2):
@@ -37,8 +37,10 @@ def all_equilibria_2x2(
     brackets, touches = _roots(pull, grid)
     roots = list(touches)
     if len(brackets):
-        ends = (brackets[:, 0], brackets[:, 1])
-        roots += list(find_root(pull, ends, tolerances={"xatol": 0.0, "xrtol": 1e-15}).x)
+        low, high = brackets.T
+        inside = find_root(pull, (low, high), tolerances={"xatol": 0.0, "xrtol": 1e-15}).x
+        nearer = np.where(np.abs(pull(low)) <= np.abs(pull(high)), low, high)  # rounding can hide a root at an end
+        roots += list(np.where(np.isnan(inside), nearer, inside))
     system, found = ValueSystem(problem), []
     for delta in sorted(roots):
         log_first = pull.first(np.array([delta]))[0]
