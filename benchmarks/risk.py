@@ -138,13 +138,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
+    parser.add_argument("--only", default="", help="settings that have this value, such as influence")
     parser.add_argument("--root", type=Path, help="folder of the runs (default: runs/risk_STUDY)")
     args, extra = parser.parse_known_args()  # what is not ours is for rqe-train
     study, path = STUDIES[args.study], RESULTS / f"{args.study}_risk.csv"
     root = args.root or Path("runs") / f"risk_{args.study}"
     rows, lock = read(path), threading.Lock()
-    jobs = [Job(args.study, setting, seed) for setting in study.settings for seed in study.seeds]
-    order = {tuple(job.key.items()): index for index, job in enumerate(jobs)}
+    every = [Job(args.study, setting, seed) for setting in study.settings for seed in study.seeds]
+    order = {tuple(job.key.items()): index for index, job in enumerate(every)}
+    jobs = [job for job in every if args.only in job.setting.values() or not args.only]
+    jobs.sort(key=lambda job: job.seed)  # every setting once, then again: what is there at any time can be compared
 
     def name(row: dict) -> tuple:
         return tuple((key, row[key]) for key in jobs[0].key)

@@ -24,7 +24,10 @@ class ConfigError(ValueError):
 
 def per_agent(text: str) -> float | tuple[float, ...]:
     """`"0.3"` as a number for all agents, `"0.3,1,inf"` as one for each."""
-    values = tuple(float(part) for part in text.split(","))
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"give one number, or one an agent as in 0.3,1,inf (got {text})") from None
     return values[0] if len(values) == 1 else values
 
 
@@ -64,19 +67,16 @@ class TrainConfig(Generic[Knobs]):
     scenario: str = "default"
     """Named setting of the environment's own flags."""
     tau: PerAgent = 1.0
-    """Risk tolerance, in units of the return's std: inf is risk-neutral, 0.3 strongly averse; 0.3,1,inf for each of
-    three agents."""
+    """Risk tolerance in units of the return's std: inf neutral, 0.3 strongly averse; 0.3,1,inf for each of three."""
     eps: PerAgent = 0.01
-    """Bounded rationality: fixed weight of the entropy bonus (neither PPO's clip range nor an exploration rate); one
-    for all agents, or one each."""
+    """Bounded rationality: fixed weight of the entropy bonus (no clip range, no exploration rate); or one an agent."""
     risk: Annotated[str, arg(help=f"Risk measure: {GRAMMAR}; --tau counts for entropic and mean-variance.")] = (
         "entropic"
     )
     advantage: Advantage = "influence"
-    """How risk enters: of each state's return (influence), of the episode's (static), step by step (nested), or as GAE
-    on V_tau, kept for comparison (value); rqe solves for the equilibrium itself, in small games (see docs/risk.md)."""
+    """Whose risk: of states (influence), episodes (static), steps (nested), equilibria (rqe); value: GAE on V_tau."""
     discount_tau: bool = False
-    """Divide tau by gamma^t, t the decisions made so far: entropic influence then optimises the episode's return."""
+    """Divide tau by gamma^t at step t: with --advantage influence the entropic risk of the episode."""
     regulariser: Literal["entropy", "log-barrier"] = "entropy"
     """What --eps weighs: the policy's entropy, or the sum of log-probabilities."""
     rqe_form: Literal["action", "aggregate"] = "action"

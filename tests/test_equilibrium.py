@@ -221,6 +221,26 @@ def test_conditions():
     assert "3 players" in condition((1, 1, 1), 1.0, "aggregate", *ENTROPY).words
 
 
+def test_the_uncovered_pair_can_have_three_equilibria_where_the_condition_holds():
+    """KL with entropy at eps_1 eps_2 = 1.2 tau_1 tau_2, each equilibrium checked from its first-order condition."""
+    payoffs = np.array([[[8.0, 7.0], [5.0, 10.0]], [[9.0, 0.0], [6.0, 9.0]]])
+    tau, eps = np.array([0.2, 0.5]), np.array([0.1, 1.2])
+    assert eps.prod() >= tau.prod()
+    found = all_equilibria_2x2(payoffs, tau, eps, form="aggregate", penalty="kl", regulariser="entropy")
+    np.testing.assert_allclose([e.strategies[0][0] for e in found], [0.8862, 0.9993, 1.0], atol=1e-4)
+    np.testing.assert_allclose([e.strategies[1][0] for e in found], [0.8486, 0.9958, 0.9994], atol=1e-4)
+    for equilibrium in found:
+        for i, table in enumerate((payoffs[0], payoffs[1].T)):
+            pi, q = equilibrium.strategies[i], equilibrium.strategies[1 - i]
+            law = q * np.exp(-(pi @ table) / tau[i])
+            values = table @ (law / law.sum())
+            np.testing.assert_allclose(np.log(pi[0] / pi[1]), (values[0] - values[1]) / eps[i], rtol=1e-6)
+    for penalty, regulariser in (BARRIER, ENTROPY):
+        assert (
+            len(all_equilibria_2x2(payoffs, tau, eps, form="aggregate", penalty=penalty, regulariser=regulariser)) == 1
+        )
+
+
 @pytest.mark.parametrize("pair", [BARRIER, ENTROPY])
 def test_no_regret_play_finds_the_equilibrium_of_a_covered_game(pair):
     fit = HUMAN_GAMES["sc5"].fits[pair]
