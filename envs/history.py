@@ -44,7 +44,7 @@ class History:
         step = self.env.step(actions)
         self.past = self.past + self.discount[:, None] * step.reward
         self.discount = self.discount * np.float32(self.gamma)
-        if self.shown and len(step.final_state):
+        if self.shown:
             copy, agent = np.nonzero(step.truncated)
             step.final_state = self._extended(step.final_state, self.past[copy, agent], self.discount[copy])
         ended = step.episodes["copy"]

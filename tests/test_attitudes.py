@@ -116,6 +116,7 @@ def test_history_keeps_what_was_gained_since_the_episode_began(gamma):
         seen, bare = kept.step(actions), plain.step(actions)
         gained += weight[:, None] * bare.reward
         weight = weight * gamma
+        assert seen.final_state.shape == (len(bare.final_state), 2 + extra)
         if len(bare.final_state):
             copy, agent = np.nonzero(bare.truncated)
             assert np.allclose(seen.final_state[:, 2], gained[copy, agent] / 6, atol=1e-6)

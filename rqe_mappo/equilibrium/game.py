@@ -142,7 +142,10 @@ class RiskGame:
 
     def means(self, strategies: Strategies) -> np.ndarray:
         """Mean payoffs, `[n]`."""
-        logs = self.logs(strategies)
+        return self.means_at(self.logs(strategies))
+
+    def means_at(self, logs: Strategies) -> np.ndarray:
+        """`means` at log-probabilities."""
         return np.array([np.exp(x) @ self.tables[i] @ np.exp(self.opponents(logs, i)) for i, x in enumerate(logs)])
 
     def own_slope(self, i: int, worst: Adversary) -> np.ndarray:

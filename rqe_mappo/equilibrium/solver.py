@@ -89,7 +89,7 @@ def assess(problem: RiskGame, logs: Strategies, tolerance: float, steps: int, me
     utilities = np.array([problem.utility(i, x, problem.opponents(logs, i)) for i, x in enumerate(logs)])
     good = bool(residual <= tolerance)  # nan is not
     return Equilibrium(
-        strategies, tuple(logs), utilities, problem.means(strategies), residual, exploitability, good, steps, method
+        strategies, tuple(logs), utilities, problem.means_at(logs), residual, exploitability, good, steps, method
     )
 
 
