@@ -37,6 +37,7 @@ class Case:
     penalty: str
     regulariser: str
     start: float = 0.5
+    total_timesteps: int = 400_000
 
 
 def cases() -> list[Case]:
@@ -50,9 +51,9 @@ def cases() -> list[Case]:
         for tau in (math.inf, 10, 5, 4, 3)
         for start in (0.5, 0.95)
     ]
-    free = [
-        Case("free-rider", (1 / aversion,) * 2, (0.2, 0.2), "aggregate", "kl", "entropy")
-        for aversion in (0.5, 0.7, 0.95, 1, 10)
+    free = [  # near the pitchfork, at an aversion of 0.829, the pull towards the equilibria fades
+        Case("free-rider", (1 / aversion,) * 2, (0.2, 0.2), "aggregate", "kl", "entropy", total_timesteps=steps)
+        for aversion, steps in ((0.5, 400_000), (0.7, 1_600_000), (0.95, 400_000), (1, 400_000), (10, 400_000))
     ]
     return human + stag + free
 
@@ -61,7 +62,8 @@ def climb(case: Case, seed: int, **changes: float) -> np.ndarray:
     """Train one case from its start, the recipe with `changes`; gives the players' policies `[n, actions]`."""
     config = replace(
         default_config("matrix", case.game), advantage="rqe", tau=case.tau, eps=case.eps, rqe_form=case.form,
-        rqe_penalty=case.penalty, regulariser=case.regulariser, seed=seed, **changes,
+        rqe_penalty=case.penalty, regulariser=case.regulariser, seed=seed,
+        **{"total_timesteps": case.total_timesteps, **changes},
     )  # fmt: skip
 
     def lean(actor: Actor) -> None:
