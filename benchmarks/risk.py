@@ -134,10 +134,47 @@ def summarise(study: Study, rows: list[dict]) -> list[dict]:
     return summary
 
 
+COLUMNS = {  # of the table in Markdown: what to show, how many digits, and whether seed by seed
+    "collision rate (agent)": ("collisions per vehicle", 3, True),
+    "collision rate (episode)": ("per episode", 3, False),
+    "fall rate (agent)": ("falls", 3, True),
+    "mean return (agent)": ("mean return", 1, False),
+    "CVaR5 of return (agent)": ("CVaR5", 1, False),
+    "travel time s (agent)": ("travel time s", 1, False),
+}
+
+
+def table(study: Study, rows: list[dict]) -> str:
+    """The rows as a table in Markdown: means over seeds with t-intervals, and the critic's largest KS."""
+    known = {key: column for key, column in COLUMNS.items() if key in rows[0]}
+    head = [
+        *study.settings[0],
+        "seeds",
+        *(f"{name}{', by seed' * each}" for name, _, each in known.values()),
+        "largest KS",
+    ]
+    lines = [head, ["---"] * len(head)]
+    for setting in study.settings:
+        chosen = [row for row in rows if all(row[name] == value for name, value in setting.items())]
+        if not chosen:
+            continue
+        cells = [*setting.values(), str(len(chosen))]
+        for key, (_, digits, each) in known.items():
+            mean = seed_interval([row[key] for row in chosen])
+            text = f"{mean.value:.{digits}f}"
+            if len(chosen) > 1:
+                text += f" [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"
+            shown = f" ({', '.join(f'{row[key]:.{digits}f}' for row in chosen)})" if each else ""
+            cells.append(text + shown)
+        lines.append([*cells, f"{max(row['critic KS'] for row in chosen):.3f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
+    parser.add_argument("--table", action="store_true", help="run nothing: print the results so far in Markdown")
     parser.add_argument("--only", default="", help="settings that have this value, such as influence")
     parser.add_argument("--root", type=Path, help="folder of the runs (default: runs/risk_STUDY)")
     args, extra = parser.parse_known_args()  # what is not ours is for rqe-train
@@ -163,6 +200,9 @@ def main() -> None:
             write(RESULTS / f"{args.study}_risk_summary.csv", summarise(study, rows))
 
     RESULTS.mkdir(exist_ok=True)
+    if args.table:
+        print(table(study, rows))
+        return
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(run, [job for job in jobs if tuple(job.key.items()) not in done]))
 
