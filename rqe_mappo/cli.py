@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import tyro
 
 from rqe_mappo import config as configs
 from rqe_mappo.config import ConfigError, TrainConfig
+from rqe_mappo.functional.risk import parse_risk
 
 Parsed = TypeVar("Parsed")
 CHANGEABLE_ON_RESUME = {"total_timesteps", "device", "keep", "save_interval", "log_interval", "eval_episodes"}
@@ -114,10 +116,14 @@ class EvalConfig:
     """Take the most probable action instead of drawing one; with eps > 0 the trained policy is the drawn one."""
     device: str = "cpu"
     """Where the networks live."""
+    risk: tuple[str, ...] = ()
+    """Further risk values of the return to report, spelled as for rqe-train, such as var:0.1 worst-case."""
 
     def __post_init__(self):
         if self.episodes < 1:
             raise ConfigError(f"--episodes must be at least 1 (got {self.episodes})")
+        for name in self.risk:
+            parse_risk(name, tau=1.0)
 
 
 def evaluate(args: Sequence[str] | None = None) -> None:
@@ -125,12 +131,12 @@ def evaluate(args: Sequence[str] | None = None) -> None:
 
     def command(args: list[str]) -> None:
         config = parse(EvalConfig, "rqe-eval", args)
-        report(config.run, config.episodes, config.seed, config.deterministic, config.device)
+        report(config.run, config.episodes, config.seed, config.deterministic, config.device, config.risk)
 
     main(command, "rqe-eval", args)
 
 
-def report(path: Path, episodes: int, seed: int, deterministic: bool, device: str) -> None:
+def report(path: Path, episodes: int, seed: int, deterministic: bool, device: str, risk: Sequence[str] = ()) -> None:
     """Evaluate the policy at `path`, print the tables, write eval.json and calibration.png beside its checkpoints."""
     from rqe_mappo import report as reports
     from rqe_mappo.checkpoint import write_atomically
@@ -142,7 +148,8 @@ def report(path: Path, episodes: int, seed: int, deterministic: bool, device: st
     pick_device(device)
     policy = Policy.load(path, device)
     records, known = run_evaluation(policy, episodes, seed, deterministic)
-    rows = reports.rows(records, seed=seed)
+    tau, unit = getattr(policy.measure, "tau", math.inf), policy.return_scale or 1.0
+    rows = reports.rows(records, seed, [parse_risk(name, tau).scaled(unit) for name in risk])
     config = configs.from_json(policy.config_json)
     attitudes, index = config.attitudes(len(policy.agents))
     if len(attitudes) > 1:

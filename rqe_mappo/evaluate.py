@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from rqe_mappo import vector
 from rqe_mappo.config import TrainConfig, from_json
 from rqe_mappo.envs.batched import BatchedEnv, Observed
 from rqe_mappo.functional import categorical
 from rqe_mappo.policy import Policy, ReturnDistribution
-from rqe_mappo.statistics import interval
+from rqe_mappo.statistics import interval, of_samples
 
 MOST_COPIES = 64
 RESAMPLES = 1_000  # of the risk value, which takes longer than a mean; the ends then vary by 2 % of the interval
@@ -219,7 +217,7 @@ def calibration(
     foretold = mixture.exp()
     measure = policy.measure.scaled(policy.return_scale or 1.0)
     value = interval(
-        lambda samples: _of_samples(measure.reference, samples), returns, took_part, seed=seed, resamples=RESAMPLES
+        lambda samples: of_samples(measure.reference, samples), returns, took_part, seed=seed, resamples=RESAMPLES
     )
     predicted_value = float(measure.reference(atoms, mixture))
     realised_std = float(realised.std()) if np.ptp(realised) > 0 else 0.0  # rounding alone would leave some 1e-16
@@ -240,7 +238,7 @@ def calibration(
         realised_value_low=value.low,
         realised_value_high=value.high,
         predicted_exact=float(measure.value(atoms, mixture)),
-        realised_exact=_of_samples(measure.value, realised),
+        realised_exact=of_samples(measure.value, realised),
         value_gap_in_std=(predicted_value - value.value) / realised_std if realised_std > 0 else math.nan,
         edge_mass_low=float(foretold[0]),
         edge_mass_high=float(foretold[-1]),
@@ -267,12 +265,6 @@ def _pit(atoms: np.ndarray, probs: np.ndarray, returns: np.ndarray, rng: np.rand
 def _distance_from_uniform(pit: np.ndarray) -> float:
     ordered, grid = np.sort(pit), np.arange(len(pit) + 1) / len(pit)
     return float(max((grid[1:] - ordered).max(), (ordered - grid[:-1]).max()))
-
-
-def _of_samples(value: Callable[[Tensor, Tensor], Tensor], samples: np.ndarray) -> float:
-    """The risk value of the empirical law: on the samples themselves, for the critic's atoms would widen it."""
-    atoms = torch.from_numpy(np.sort(samples).astype(float))
-    return float(value(atoms, torch.full_like(atoms, -math.log(len(atoms)))))
 
 
 def evaluate(

@@ -1,12 +1,15 @@
 """The table of an evaluation: returns, tails and incidents, each with its interval and the episodes behind it."""
 
+import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from rqe_mappo.statistics import Estimate, Statistic, cvar, interval, rate
+from rqe_mappo.functional.risk import RiskMeasure
+from rqe_mappo.statistics import Estimate, Statistic, cvar, interval, of_samples, rate
 
 FEWEST_FOR_TAIL = 100  # episodes; below, a worst 5 % rests on fewer than five
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
@@ -31,13 +34,14 @@ def p95(samples: np.ndarray) -> float:
     return float(np.percentile(samples, 95))
 
 
-def rows(records: dict[str, np.ndarray], seed: int = 0) -> list[Row]:
+def rows(records: dict[str, np.ndarray], seed: int = 0, measures: Sequence[RiskMeasure] = ()) -> list[Row]:
     """What can be said of episode records as an environment gives them.
 
     records: `return`, `length` `[F, A]` (length 0: the slot took no part), and what there is of `collision`, `fell`,
         `timed_out` (flags), `travel_time_s` (seconds, counted for agents that neither collided nor timed out) and
         `hard_brakes` (a number), all `[F, A]`. See `rqe_mappo.envs.batched.Step`.
     seed: of the bootstrap.
+    measures: further risk measures of the return to report, tau in units of reward.
     A metric that no agent has a sample for, such as the travel time where nobody arrives, is nan from 0 episodes.
     Raises ValueError if there are no episodes.
     """
@@ -59,7 +63,8 @@ def rows(records: dict[str, np.ndarray], seed: int = 0) -> list[Row]:
     returns = records["return"].astype(float)
     agents = took_part.sum(1)
     team = np.where(took_part, returns, 0).sum(1) / np.maximum(agents, 1)
-    for name, statistic in (("mean return", np.mean), ("std of return", np.std), ("CVaR5 of return", cvar)):
+    asked = [(f"{measure.name} of return", functools.partial(of_samples, measure.value)) for measure in measures]
+    for name, statistic in (("mean return", np.mean), ("std of return", np.std), ("CVaR5 of return", cvar), *asked):
         add(name, "agent", statistic, returns, took_part)
         if returns.shape[1] > 1:
             add(name, "team", statistic, team, agents > 0)

@@ -145,6 +145,10 @@ def test_resume_without_run_or_checkpoint(capsys, tmp_path, run):
     assert "holds no checkpoint" in complaint(capsys, cli.train, "--resume", str(tmp_path))
 
 
+def test_evaluation_refuses_an_unknown_measure(capsys, run):
+    assert "--risk luck is unknown" in complaint(capsys, cli.evaluate, str(run), "--risk", "luck")
+
+
 def test_resume_refuses_other_settings(capsys, run):
     assert "--gamma" in complaint(capsys, cli.train, "--resume", str(run), "--gamma", "0.9")
 

@@ -11,6 +11,7 @@ from mpmath import mp
 from scipy.stats import trim_mean
 
 from rqe_mappo import report
+from rqe_mappo.functional.risk import CVaR, Entropic, VaR, WorstCase
 from rqe_mappo.statistics import Estimate, cvar, entropic, interval, iqm, rate, seed_interval
 
 RETURNS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
@@ -255,3 +256,13 @@ def test_rows_by_attitude_count_each_group_alone_and_who_crosses_later():
     assert found["crosses later than others", "tau 0.3"].samples == 3
     assert found["crosses later than others", "tau inf"].estimate.value == pytest.approx(0.5 / 3)
     assert not any(level in ("agent", "team", "episode") for _, level in found)
+
+
+def test_rows_report_further_risk_measures():
+    returns = np.arange(100.0)[:, None]
+    records = {"copy": np.zeros(100), "return": returns, "length": np.ones((100, 1))}
+    asked = [VaR(0.1), WorstCase(), CVaR(0.05), Entropic(10.0, None)]
+    found = {row.metric: row.estimate.value for row in report.rows(records, measures=asked)}
+    assert found["var:0.1 of return"] == 9 and found["worst-case of return"] == 0
+    assert found["cvar:0.05 of return"] == pytest.approx(found["CVaR5 of return"]) == pytest.approx(2.0)
+    assert found["entropic of return"] == pytest.approx(entropic(returns.ravel(), 10.0))
