@@ -1,6 +1,6 @@
 """How reliable is the exact solver, and when is there a second equilibrium? `python -m benchmarks.equilibria`.
 
-Writes benchmarks/results/equilibria.csv, one row a study (about 10 minutes on one core):
+Writes benchmarks/results/equilibria.csv, one row a study (half an hour on one busy core):
 
 solver: `solve` on random games of n players, whatever form, penalty and regulariser. Payoffs are normal times a scale,
 tau and eps log-uniform: scale in [0.4, 7.4], tau in [0.05, 100] (inf in a tenth), eps in [0.003, 3].

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from rqe_mappo.functional import categorical as cat
-from rqe_mappo.functional import returns
 from rqe_mappo.functional.returns import gae, identity, influence_advantage, lambda_targets
 from rqe_mappo.functional.risk import Entropic, Neutral
+from rqe_mappo.learner import FINER
 
 NEVER = torch.tensor([False, False, False])
 AT_ONE = torch.tensor([False, True, False])
@@ -122,10 +122,10 @@ def test_lambda_targets_are_the_mixture_of_n_step_laws():
 
 def test_discounted_lambda_targets_of_a_batch_equal_the_loop():
     atoms = torch.linspace(-4, 4, 33, dtype=torch.float64)
-    fine = torch.linspace(-4, 4, 32 * returns.FINER + 1, dtype=torch.float64)
+    fine = torch.linspace(-4, 4, 32 * FINER + 1, dtype=torch.float64)
     refine, coarsen = cat.dirac(fine, atoms), cat.dirac(atoms, fine)  # a row for each atom
     reward, _, next_probs, terminated, ended = random_rollout(1, 6, 4, 3, atoms=atoms)
-    batch = lambda_targets(atoms, reward, next_probs, terminated, ended, 0.95, 0.8)
+    batch = lambda_targets(atoms, reward, next_probs, terminated, ended, 0.95, 0.8, finer=FINER)
     for e in range(4):
         for a in range(3):
             q = None
@@ -146,7 +146,9 @@ def test_projection_adds_little_spread_to_what_is_certain(gamma, largest):
     reward = torch.rand(64, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     law, none = torch.full((64, 1, 101), 1 / 101, dtype=torch.float64), torch.zeros(128, 1, dtype=torch.bool)
     for _ in range(40):
-        law = lambda_targets(atoms, reward.repeat(2, 1), law.roll(-1, 0).repeat(2, 1, 1), none, none, gamma, 0.95)[:64]
+        law = lambda_targets(
+            atoms, reward.repeat(2, 1), law.roll(-1, 0).repeat(2, 1, 1), none, none, gamma, 0.95, finer=FINER
+        )[:64]
     loop = float((reward[:, 0] * gamma ** torch.arange(64)).sum() / (1 - gamma**64))
     assert float(cat.mean(atoms, law[0])) == pytest.approx(loop, rel=1e-3)
     assert float(cat.variance(atoms, law).mean()) ** 0.5 / spacing < largest

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from rqe_mappo.functional import categorical
 
-FINER = 4  # see lambda_targets
-
 
 def identity(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """The risk-neutral utility."""
@@ -51,6 +49,7 @@ def lambda_targets(
     ended: Bool[Tensor, " time *batch"],
     gamma: float,
     lam: float,
+    finer: int = 1,
 ) -> Float[Tensor, " time *batch atoms"]:
     """Laws of the lambda-return, `q_t = Pi[r_t + gamma ((1 - lam) p_{t+1} + lam q_{t+1})]`, Pi the projection.
 
@@ -60,14 +59,14 @@ def lambda_targets(
 
     Each projection off the grid widens the law: by up to a quarter of the spacing squared in variance, a sixth on
     average. On an aligned support there is none. Without discount each law is projected twice, however long the trace
-    (see `_carried_targets`); with discount the mixture is carried on a grid `FINER` times as fine, so that what the
-    steps of the trace add is `FINER^2` times smaller than what the one projection onto `atoms` does.
+    (see `_carried_targets`); with discount the mixture may be carried on a grid `finer` times as fine, so that what the
+    steps of the trace add is `finer^2` times smaller than what the one projection onto `atoms` does.
     """
     spacing = (atoms[-1] - atoms[0]) / (atoms.shape[0] - 1)
     shift = reward / spacing
     if gamma == 1 and not torch.allclose(shift, shift.round(), atol=1e-4):
         return _carried_targets(atoms, spacing, reward, next_probs, terminated, ended, lam)
-    finer = 1 if gamma == 1 else FINER
+    finer = 1 if gamma == 1 else finer
     grid = torch.linspace(float(atoms[0]), float(atoms[-1]), (len(atoms) - 1) * finer + 1).to(atoms)
     discount = gamma * (~terminated).to(reward.dtype)
     trace = (lam * (~ended).to(reward.dtype))[..., None].unbind()
