@@ -21,7 +21,7 @@ def trained(config: TrainConfig, prepare: Callable[[Actor], None] = lambda actor
     run.collector.start(env.reset(config.seed))
     while run.step < config.total_timesteps:
         rollout, _ = run.collector.collect(run.learner.actor)
-        progress = run.step / config.total_timesteps
+        progress = config.progress(run.step)
         run.learner.update(rollout, run.schedule.measures(progress), progress)
         run.step += int(rollout.active.sum())
     env.close()

@@ -144,7 +144,7 @@ class TrainConfig(Generic[Knobs]):
     critic_first: float = 0.0
     """Share of the run, at its start, in which only the critic learns."""
     settle: float = 0.0
-    """Share of the run, at its end, in which only the critic learns: the return distribution of the final policy."""
+    """Share of all steps, at their end, for the critic alone to learn the final policy's returns."""
 
     keep: int = 3
     """Newest checkpoints kept."""
@@ -233,6 +233,10 @@ class TrainConfig(Generic[Knobs]):
         except ValueError as error:
             raise ConfigError(str(error)) from None
         return measures
+
+    def progress(self, step: int) -> float:
+        """The share of the run that is over after `step` decisions; above 1 while the critic settles."""
+        return step / (self.total_timesteps * (1 - self.settle))
 
     @property
     def run_name(self) -> str:

@@ -93,7 +93,7 @@ class Learner:
         """Improve actors and critic on `rollout`; gives the scalars to log.
 
         measures: the risk measure of each attitude, in units of reward.
-        progress: the share of the run that is over, for annealing the step sizes.
+        progress: the share of the run that is over, for annealing the step sizes; above 1 only the critic learns.
         """
         config = self.config
         acting = self._anneal(progress)
@@ -119,16 +119,16 @@ class Learner:
     def _anneal(self, progress: float) -> bool:
         """Set the step sizes of this update; False while the actors rest (`critic_first`, `settle`)."""
         config = self.config
-        first, last = config.critic_first, 1 - config.settle
-        acting = first <= progress < last
+        first = config.critic_first
+        acting = first <= progress < 1
 
         def rate(done: float) -> float:
             return max(LR_FLOOR, 1 - done) if config.anneal_lr else 1.0
 
-        main = rate((progress - first) / (last - first)) if progress >= first else 1.0
+        main = rate((progress - first) / (1 - first)) if progress >= first else 1.0
         self.actor_optimizer.param_groups[0]["lr"] = config.learning_rate * main
-        if progress >= last:  # the policy has come to rest: large steps once more, to forget earlier ones
-            main = rate((progress - last) / config.settle)
+        if progress >= 1:  # the policy has come to rest: large steps once more, to forget earlier ones
+            main = rate((progress - 1) * (1 - config.settle) / config.settle)
         self.critic_optimizer.param_groups[0]["lr"] = config.critic_learning_rate * main
         return acting
 

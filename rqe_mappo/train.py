@@ -232,7 +232,7 @@ def loop(run: Run, log: RunLog, stop: StopRequest) -> bool:
     warned = False
     began, first_step = time.monotonic(), run.step
     while run.step < config.total_timesteps and not stop.asked:
-        progress = run.step / config.total_timesteps
+        progress = config.progress(run.step)
         measures = schedule.measures(progress)
         rollout, finished = run.collector.collect(run.learner.actor)
         scalars = run.learner.update(rollout, measures, progress)

@@ -175,6 +175,7 @@ def test_discounted_tau_is_tau_over_gamma_to_the_t():
 def test_actors_rest_while_the_critic_learns_alone(critic_first, settle, moves):
     config = replace(default_config("toy"), critic_first=critic_first, settle=settle, return_scale=1.0)
     run, rollout = prepared(config)
+    total = config.total_timesteps
 
     def moved(progress):
         before = {name: [p.clone() for p in getattr(run.learner, name).parameters()] for name in ("actor", "critic")}
@@ -184,7 +185,7 @@ def test_actors_rest_while_the_critic_learns_alone(critic_first, settle, moves):
             for name, old in before.items()
         }
 
-    early, late = moved(0.1), moved(0.9)
+    early, late = moved(config.progress(0.1 * total)), moved(config.progress(0.9 * total))
     assert early["critic"] and late["critic"]
     assert (early["actor"], late["actor"]) == ((False, True) if moves == "actor late" else (True, False))
 
@@ -192,7 +193,7 @@ def test_actors_rest_while_the_critic_learns_alone(critic_first, settle, moves):
 def test_step_sizes_fall_over_the_time_in_which_actors_act():
     run, rollout = prepared(replace(default_config("toy"), settle=0.2, return_scale=1.0))
     rates = []
-    for progress in (0.0, 0.4, 0.79, 0.8, 0.9):
+    for progress in (0.0, 0.5, 0.99, 1.0, 1.125):  # of the total 0, 0.4, 0.79, 0.8 and 0.9
         run.learner.update(rollout, run.schedule.measures(progress), progress)
         optimizers = (run.learner.actor_optimizer, run.learner.critic_optimizer)
         rates.append([group["lr"] for optimizer in optimizers for group in optimizer.param_groups])

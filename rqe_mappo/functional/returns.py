@@ -67,7 +67,9 @@ def lambda_targets(
     if gamma == 1 and not torch.allclose(shift, shift.round(), atol=1e-4):
         return _carried_targets(atoms, spacing, reward, next_probs, terminated, ended, lam)
     finer = 1 if gamma == 1 else finer
-    grid = torch.linspace(float(atoms[0]), float(atoms[-1]), (len(atoms) - 1) * finer + 1).to(atoms)
+    grid = atoms
+    if finer > 1:
+        grid = torch.linspace(float(atoms[0]), float(atoms[-1]), (len(atoms) - 1) * finer + 1).to(atoms)
     discount = gamma * (~terminated).to(reward.dtype)
     trace = (lam * (~ended).to(reward.dtype))[..., None].unbind()
     targets = []
