@@ -65,7 +65,7 @@ def forced_crash(env: BatchedIntersection) -> list[np.ndarray]:
             vehicle.remove(name)
             world.ids[k][j] = fresh = f"{2 * k + j}.crash"
             vehicle.add(fresh, f"{k}.{3 * arm + 1}", typeID="controlled",
-                        departPos=f"{world.geometry.approach_m - 30:.2f}", departSpeed="10")  # fmt: skip
+                        departPos=f"{world.geometry.approach_m[0] - 30:.2f}", departSpeed="10")  # fmt: skip
             vehicle.setSpeedMode(fresh, 39)
             world.spawn_m[k, j], world.arm[k, j], world.movement[k, j] = 30.0, arm, 3 * arm + 1
             world.pos_m[k, j] = -30.0

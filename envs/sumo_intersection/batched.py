@@ -50,8 +50,9 @@ class BatchedIntersection:
     """A `BatchedEnv` of K intersections with agents `veh_0` to `veh_{n-1}`.
 
     Agents terminate when they are clear, crash, or run out of time: the time limit is part of the task and the elapsed
-    time is observed. Nothing is truncated. Episode records add `collision`, `timed_out` (bool), `travel_time_s` and
-    `hard_brakes`, all `[F, n_agents]`. Contents of arrays as in `IntersectionEnv`.
+    time is observed. Nothing is truncated. Episode records add `collision`, `timed_out` (bool), `travel_time_s`,
+    `hard_brakes`, `distance_m`, `impact_mps` (nan without a collision), `min_ttc_s` (inf without an encounter) and
+    `pet_s` (nan without), all `[F, n_agents]`. Contents of arrays as in `IntersectionEnv`.
     """
 
     action_space = Discrete(len(ACTIONS_MPS2))
@@ -63,7 +64,9 @@ class BatchedIntersection:
         self.possible_agents = tuple(f"veh_{i}" for i in range(config.n_agents))
         width = observation.OWN + observation.OTHER * config.neighbours
         self.observation_space = Box(-observation.LIMIT, observation.LIMIT, (width,), np.float32)
-        self.state_space = Box(-np.inf, np.inf, (2 + observation.TRUE * config.n_vehicles,), np.float32)
+        self.state_space = Box(
+            -np.inf, np.inf, (2 + observation.state_width(self.world) * config.n_vehicles,), np.float32
+        )
         self.return_bounds, self.reward_step = return_bounds(config), reward_step(config)
         one_step = config.time_cost * config.decision_s + config.collision_cost + config.hard_brake_cost
         self.reward_bounds = (-one_step, 0.0)
@@ -83,7 +86,7 @@ class BatchedIntersection:
 
     def _begin(self, which: np.ndarray) -> None:
         self.world.reset(which)
-        self.active[which] = True
+        self.active[which] = ~self.world.human[which]
         for total in self.totals.values():
             total[which] = 0
 
@@ -110,6 +113,16 @@ class BatchedIntersection:
         self.active &= ~terminated
         return Outcome(reward, terminated, crashed, timed_out, braked)
 
+    def safety(self, which: np.ndarray) -> dict[str, np.ndarray]:
+        """How far agents of the copies `which` `[F]` have driven, and how close they came, `[F, n_agents]` each."""
+        world, n = self.world, self.config.n_agents
+        return {
+            "distance_m": (world.pos_m + world.spawn_m)[which, :n],
+            "impact_mps": world.impact_mps[which, :n],
+            "min_ttc_s": world.encounters.min_ttc_s[which],
+            "pet_s": world.encounters.pet_s(which),
+        }
+
     def step(self, actions: np.ndarray) -> Step:
         """`actions`: int64 `[K, n_agents]`, indices into ACTIONS_MPS2."""
         outcome = self.drive(actions)
@@ -123,6 +136,7 @@ class BatchedIntersection:
             "collision": totals["collision"][ended] > 0,
             "timed_out": totals["timed_out"][ended] > 0,
             "travel_time_s": totals["length"][ended] * self.config.decision_s,
+            **self.safety(ended),
         }
         if len(ended):
             with self.world.sim.guarded():

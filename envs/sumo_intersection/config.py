@@ -1,12 +1,19 @@
 """Settings of the intersection, in SI units, and their named combinations."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class IntersectionConfig:
-    """Vehicles that must cross an unsignalised four-way intersection."""
+    """Vehicles that must cross an unsignalised junction, a four-way intersection if not told otherwise."""
 
+    net: str = ""
+    """Your own SUMO network (.net.xml), of which --junction is used; a built-in junction if empty."""
+    junction: str = "cross"
+    """Built-in: cross (four arms) or merge (an on-ramp joins a main road); with --net the id of a junction in it."""
+    sumo_backend: Literal["libsumo", "traci", "gui"] = "libsumo"
+    """SUMO in this process, or in one of its own through TraCI (slower, same trajectories), or that with a window."""
     n_agents: int = 4
     """Controlled vehicles."""
     n_background: int = 2
@@ -25,6 +32,8 @@ class IntersectionConfig:
     """Simulation step; above 0.2 SUMO misses collisions."""
     max_speed_mps: float = 11.0
     """Speed limit of every vehicle."""
+    human_share: float = 0.0
+    """Chance, drawn for each agent and episode, that its vehicle is driven by SUMO as a background vehicle is."""
     p_aggressive: float = 0.3
     """Chance that a background driver ignores the right of way."""
     min_friction: float = 0.4
@@ -58,6 +67,7 @@ class IntersectionConfig:
             self._require(getattr(self, name) >= 0, name, "be >= 0")
         for name in ("p_aggressive", "miss_probability"):
             self._require(0 <= getattr(self, name) <= 1, name, "lie in [0, 1]")
+        self._require(0 <= self.human_share < 1, "human_share", "lie in [0, 1)")
         self._require(self.collision_cost > 0, "collision_cost", "be > 0")
         self._require(0 < self.min_friction <= 1, "min_friction", "lie in (0, 1]")
         self._require(0 < self.step_s <= 0.2, "step_s", "lie in (0, 0.2]: larger steps miss collisions")
@@ -84,10 +94,9 @@ class IntersectionConfig:
         """Decisions until the time limit."""
         return round(self.horizon_s / self.decision_s)
 
-    @property
-    def arm_m(self) -> float:
-        """Length of an arm: room for every vehicle to start on one of them."""
-        on_one_arm = -(-self.n_vehicles // 4)
+    def room_m(self, arms: int) -> float:
+        """Length of road before the junction that every arm needs: vehicles start on all of them in turn."""
+        on_one_arm = -(-self.n_vehicles // arms)
         return max(120.0, self.spawn_far_m + (on_one_arm - 1) * (self.spawn_gap_m + 12) + 20)
 
 
@@ -96,4 +105,8 @@ SCENARIOS = {
     "easy": IntersectionConfig(n_background=0),
     # a collision must cost about twice the mean travel time, or waiting vehicles make up the worst 5 %
     "dense": IntersectionConfig(n_agents=8, collision_cost=40.0, horizon_s=60.0),
+    # an on-ramp: nobody turns, everybody ends on the same lane
+    "merge": IntersectionConfig(junction="merge"),
+    # half of the agents' vehicles are human, who they are changes with every episode
+    "mixed": IntersectionConfig(n_agents=6, n_background=0, human_share=0.5),
 }

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from rqe_mappo.envs.sumo_intersection.batched import BatchedIntersection
+from rqe_mappo.envs.sumo_intersection.dynamics import SUMO_DRIVES
 
 HARD, BRAKE, KEEP, GO = range(4)
 Driver = Callable[[BatchedIntersection], np.ndarray]
@@ -17,6 +18,11 @@ Driver = Callable[[BatchedIntersection], np.ndarray]
 def always_go(env: BatchedIntersection) -> np.ndarray:
     """Full throttle whatever comes."""
     return np.full(env.active.shape, GO)
+
+
+def sumo(env: BatchedIntersection) -> np.ndarray:
+    """SUMO's own driver: right of way, perfect perception, dry roads. A reference, no fair competitor."""
+    return np.full(env.active.shape, SUMO_DRIVES)
 
 
 def random(seed: int) -> Driver:

@@ -1,32 +1,56 @@
 """K intersections in one simulation: traffic, collisions, rewards. Every form of the environment steps this class."""
 
+from pathlib import Path
+
 import numpy as np
 
-from rqe_mappo.envs.sumo_intersection import network
+from rqe_mappo.envs.sumo_intersection import roads
 from rqe_mappo.envs.sumo_intersection.config import IntersectionConfig
 from rqe_mappo.envs.sumo_intersection.geometry import read
+from rqe_mappo.envs.sumo_intersection.network import build
+from rqe_mappo.envs.sumo_intersection.safety import Encounters
 from rqe_mappo.envs.sumo_intersection.simulation import Simulation
 
 ACTIONS_MPS2 = np.array([-6.0, -2.0, 0.0, 2.5])
 """Commanded accelerations: brake hard, brake, keep, go."""
-TURN_SHARES = (0.3, 0.5, 0.2)  # left, straight, right
+TURN_SHARES = np.array([0.3, 0.5, 0.2])  # left, straight, right; of those that there are
 EMERGENCY_MPS2 = 9.0  # braking on a dry road; friction scales it
 HARD_BRAKE_MPS2 = -4.0
 ACCEL_MPS2 = 3.0  # the most that SUMO lets a vehicle gain
 CLEAR_M = 8.0  # beyond the junction
 LINGER_S = 2.5  # that a vehicle which is clear stays on the exit lane
 FOLLOW_ONLY = 39  # speed mode: keep to car-following and acceleration limits, ignore the right of way everywhere
+LAWFUL = 31  # speed mode: SUMO's own driver, who sees everything
+NO_LANE_CHANGES = 0
+SUMO_DRIVES = -1
+"""As an action: leave the vehicle to SUMO's own driver."""
 STANDING_MPS = 0.05
 WAITING_MPS = 0.5
 NOT_INSERTED_M = -1e5  # libsumo reports a huge negative distance until a vehicle has entered the road
+
+
+def roads_of(config: IntersectionConfig) -> roads.Roads:
+    """The roads that `net` and `junction` name; ValueError with the reason where they cannot be used."""
+    if config.net:
+        return roads.cut(Path(config.net), config.junction, config.room_m)
+    if config.junction not in roads.BUILT_IN:
+        known = " or ".join(roads.BUILT_IN)
+        raise ValueError(
+            f"--junction {config.junction} is unknown: use {known}, or one of the network that --net names"
+        )
+    arms, make = roads.BUILT_IN[config.junction]
+    return make(config.room_m(arms))
 
 
 class Intersections:
     """Arrays `[K, M]` of K copies with M vehicles each, the first `n_agents` of them controlled.
 
     pos_m: distance of the front bumper past the stop line along the vehicle's route, negative before it.
-    speed_mps, friction, aggressive (background only), arm (0 to 3 clockwise from north), movement (0 to 11).
+    speed_mps, friction, aggressive (background only), arm (clockwise from north), movement: see `Geometry`.
     present: on its way: inserted or about to be, not clear, not crashed.
+    human: agents' slots that SUMO drives in this episode, `[K, n_agents]`.
+    impact_mps: speed of the faster vehicle in its collision, nan without one.
+    encounters: how close vehicles came.
     accel_mps2, waited_s `[K, n_agents]`: last command as executed, and time spent below 0.5 m/s.
     time_s `[K]`: since the start of each copy's episode.
     """
@@ -35,8 +59,12 @@ class Intersections:
         if copies < 1:
             raise ValueError(f"an intersection needs at least 1 copy (got {copies})")
         self.config, self.copies = config, copies
-        self.geometry = read(network.build(1, config.arm_m))
-        self.sim = Simulation(network.build(copies, config.arm_m), config.step_s)
+        layout = roads_of(config)
+        self.geometry = read(build(roads.plain_xml(layout, 1), "junction_1"), layout.junction)
+        net = build(roads.plain_xml(layout, copies), f"junction_{copies}")
+        self.sim = Simulation(net, config.step_s, config.sumo_backend)
+        self.turns = self._turns()
+        self.several_lanes = any(self.geometry.lane)
         k, m, n = copies, config.n_vehicles, config.n_agents
         self.pos_m, self.speed_mps, self.friction, self.spawn_m = (np.zeros((k, m)) for _ in range(4))
         self.present, self.fresh, self.crashed, self.on_road, self.aggressive = (
@@ -44,20 +72,31 @@ class Intersections:
         )
         self.arm, self.movement, self.linger = (np.zeros((k, m), int) for _ in range(3))
         self.accel_mps2, self.waited_s = np.zeros((k, n)), np.zeros((k, n))
+        self.human, self.released = np.zeros((k, n), bool), np.zeros((k, n), bool)
+        self.impact_mps = np.full((k, m), np.nan)
+        self.encounters = Encounters(k, n, m)
         self.time_s = np.zeros(k)
         self.ids = [[""] * m for _ in range(k)]
         self.spawned = 0
         self.rng = np.random.default_rng()
+
+    def _turns(self) -> list[tuple[int, np.ndarray]]:
+        """For each arm its first movement, and the cumulative shares of its movements."""
+        arm, turn = self.geometry.arm, self.geometry.turn
+        found = []
+        for a in range(self.geometry.arms):
+            of_arm = np.flatnonzero(arm == a)
+            shares = TURN_SHARES[turn[of_arm]].cumsum()
+            found.append((int(of_arm[0]), shares / shares[-1]))
+        return found
 
     def load(self, seed: int) -> None:
         """Empty roads, and every random number seeded; follow with `reset` of all copies."""
         self.rng = np.random.default_rng(seed)
         self.sim.load(int(self.rng.integers(2**31 - 1)))
         for k in range(self.copies):
-            for arm in range(4):
-                for turn in network.TURNS:
-                    edges = [f"{network.ARMS[arm]}i{k}", f"{network.ARMS[(arm + turn) % 4]}o{k}"]
-                    self.sim.route.add(f"{k}.{3 * arm + turn - 1}", edges)
+            for p, (entry, leave) in enumerate(zip(self.geometry.entry, self.geometry.leave, strict=True)):
+                self.sim.route.add(f"{k}.{p}", [f"{entry}{k}", f"{leave}{k}"])
         types = self.sim.vehicletype
         types.copy("DEFAULT_VEHTYPE", "controlled")
         types.setImperfection("controlled", 0)
@@ -74,14 +113,14 @@ class Intersections:
 
     def reset(self, which: np.ndarray) -> None:
         """Start a new episode in the copies `which` `[F]`, leaving the others alone."""
-        config, rng, vehicle = self.config, self.rng, self.sim.vehicle
+        config, rng, vehicle, geometry = self.config, self.rng, self.sim.vehicle, self.geometry
         n, m = config.n_agents, config.n_vehicles
         for k in which.tolist():
             ids = self.ids[k]
             for j in np.flatnonzero(self.on_road[k]).tolist():
                 vehicle.remove(ids[j])
-            arm = rng.permutation(m) % 4
-            turn = rng.choice(3, m, p=TURN_SHARES)
+            arm = rng.permutation(m) % geometry.arms
+            chance = rng.random(m)
             near = rng.uniform(config.spawn_near_m, config.spawn_far_m, m)
             gap = config.spawn_gap_m + rng.uniform(0, 12, m)
             last: dict[int, float] = {}
@@ -89,49 +128,82 @@ class Intersections:
                 last[a] = self.spawn_m[k, j] = last[a] + gap[j] if a in last else near[j]
             speed = rng.uniform(config.spawn_slow_mps, config.spawn_fast_mps, m)
             self.friction[k] = rng.uniform(config.min_friction, 1.0, m)
-            self.aggressive[k] = (rng.random(m) < config.p_aggressive) & (np.arange(m) >= n)
+            driven = np.arange(m) < n
+            self.aggressive[k] = rng.random(m) < config.p_aggressive
             cruise = rng.uniform(0.8, 1.0, m) * config.max_speed_mps
-            self.arm[k], self.movement[k] = arm, 3 * arm + turn
+            if config.human_share > 0:
+                driven[:n] = rng.random(n) >= config.human_share
+                if not driven.any():
+                    driven[rng.integers(n)] = True
+                self.human[k] = ~driven[:n]
+            self.aggressive[k] &= ~driven
+            self.arm[k] = arm
+            for j, a in enumerate(arm.tolist()):
+                first, shares = self.turns[a]
+                self.movement[k, j] = first + shares.searchsorted(chance[j], "right")
             self.speed_mps[k] = speed
             for j in range(m):
                 self.spawned += 1
                 ids[j] = name = f"{k * m + j}.{self.spawned}"
-                depart = max(0.1, self.geometry.approach_m - self.spawn_m[k, j])
+                movement = self.movement[k, j]
+                depart = max(0.1, geometry.approach_m[movement] - self.spawn_m[k, j])
                 vehicle.add(
-                    name, f"{k}.{self.movement[k, j]}", typeID="controlled" if j < n else "background",
-                    departPos=f"{depart:.2f}", departSpeed=f"{speed[j]:.2f}",
+                    name, f"{k}.{movement}", typeID="controlled" if driven[j] else "background",
+                    departLane=str(geometry.lane[movement]), departPos=f"{depart:.2f}", departSpeed=f"{speed[j]:.2f}",
                 )  # fmt: skip
-                if j < n or self.aggressive[k, j]:
+                if driven[j] or self.aggressive[k, j]:
                     vehicle.setSpeedMode(name, FOLLOW_ONLY)
+                if self.several_lanes:
+                    vehicle.setLaneChangeMode(name, NO_LANE_CHANGES)
                 if self.aggressive[k, j]:
                     vehicle.setSpeed(name, cruise[j])
         self.pos_m[which] = -self.spawn_m[which]
         for array, value in ((self.present, True), (self.fresh, True), (self.on_road, True), (self.crashed, False),
-                             (self.linger, 0), (self.accel_mps2, 0), (self.waited_s, 0), (self.time_s, 0)):  # fmt: skip
+                             (self.linger, 0), (self.accel_mps2, 0), (self.waited_s, 0), (self.time_s, 0),
+                             (self.released, False), (self.impact_mps, np.nan)):  # fmt: skip
             array[which] = value
+        mine, theirs = self.movement[which][:, :n, None], self.movement[which][:, None]
+        through_m = geometry.length_m[self.movement[which]] + CLEAR_M
+        self.encounters.reset(which, geometry.zones_m[mine, theirs], geometry.conflicts[mine, theirs], through_m)
 
     def advance(self, actions: np.ndarray, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Let every active agent drive for one decision.
 
-        actions: int `[K, n_agents]`, indices into ACTIONS_MPS2. Returns `crashed` and `clear` `[K, n_agents]`, bool:
-        whose drive ended in this decision, in a collision or beyond the junction.
+        actions: int `[K, n_agents]`, indices into ACTIONS_MPS2, or SUMO_DRIVES. Returns `crashed` and `clear`
+        `[K, n_agents]`, bool: whose drive ended in this decision, in a collision or beyond the junction.
         """
         config, n = self.config, self.config.n_agents
-        accel = ACTIONS_MPS2[np.where(active, actions, 0)]
+        left = active & (actions == SUMO_DRIVES)
+        self._release(left, active & ~left)
+        before_m, before_mps = self.pos_m.copy(), self.speed_mps[:, :n].copy()
+        accel = ACTIONS_MPS2[np.where(active & ~left, actions, 0)]
         accel += config.accel_noise_mps2 * self.rng.standard_normal(actions.shape)
         accel = np.maximum(accel, -EMERGENCY_MPS2 * self.friction[:, :n])
         self.accel_mps2 = accel = np.where(active, accel, 0.0)
-        late = self._command(accel, active)
+        late = self._command(accel, active & ~left)
         for substep in range(round(config.decision_s / config.step_s)):
             for collision in self.sim.step():
-                self._crash(collision.collider)
-                self._crash(collision.victim)
+                impact_mps = max(collision.colliderSpeed, collision.victimSpeed)
+                self._crash(collision.collider, impact_mps)
+                self._crash(collision.victim, impact_mps)
             if substep == 0:
                 self._command_fresh(accel, late)
         self._read()
         self.time_s += config.decision_s
         self.waited_s += config.decision_s * (active & (self.speed_mps[:, :n] < WAITING_MPS))
+        if left.any():
+            self.accel_mps2[left] = ((self.speed_mps[:, :n] - before_mps) / config.decision_s)[left]
+        seen = (self.pos_m, self.speed_mps, self.present, self.time_s)
+        self.encounters.observe(before_m, *seen, config.decision_s)
         return self.crashed[:, :n] & active, self._clear()[:, :n] & active
+
+    def _release(self, left: np.ndarray, taken: np.ndarray) -> None:
+        """Hand vehicles over to SUMO's driver, or take them back."""
+        for change, mode in ((left & ~self.released, LAWFUL), (taken & self.released, FOLLOW_ONLY)):
+            for k, i in np.argwhere(change).tolist():
+                self.sim.vehicle.setSpeedMode(self.ids[k][i], mode)
+                self.sim.vehicle.setSpeed(self.ids[k][i], -1)
+        self.released = (self.released | left) & ~taken
 
     def _command(self, accel: np.ndarray, active: np.ndarray) -> list[tuple[int, int]]:
         """Pass accelerations on; gives those whose vehicle is not yet on the road and cannot be told."""
@@ -151,10 +223,11 @@ class Intersections:
             if self.present[k, i] and self.sim.vehicle.getDistance(name) > NOT_INSERTED_M:
                 self.sim.vehicle.setAcceleration(name, accel[k, i], self.config.decision_s)
 
-    def _crash(self, name: str) -> None:
+    def _crash(self, name: str, impact_mps: float) -> None:
         k, j = divmod(int(name.partition(".")[0]), self.config.n_vehicles)
         if self.ids[k][j] == name:
-            self.crashed[k, j] |= self.present[k, j]  # wrecks beyond the junction are nobody's crash
+            if self.present[k, j]:  # wrecks beyond the junction are nobody's crash
+                self.crashed[k, j], self.impact_mps[k, j] = True, impact_mps
             self.present[k, j] = self.on_road[k, j] = False
 
     def _read(self) -> None:

@@ -12,7 +12,7 @@ from rqe_mappo.envs.sumo_intersection.config import IntersectionConfig
 
 
 class IntersectionEnv(ParallelEnv):
-    """Vehicles that must cross an unsignalised four-way intersection without a collision.
+    """Vehicles that must cross an unsignalised junction without a collision, a four-way intersection if not told else.
 
     Each agent drives one vehicle from 35 to 75 m before the junction along a route drawn anew in every episode (left,
     straight or right). Background vehicles cross too; with probability `p_aggressive` one ignores the right of way.
@@ -49,8 +49,9 @@ class IntersectionEnv(ParallelEnv):
     Positions and speeds of others carry noise drawn anew at each decision, and one farther than 8 m from the zone is
     missed with probability `miss_probability`.
 
-    **State**: float32 `[1 + n_agents + 10 M]` for M vehicles, what the centralised critic may know: elapsed time, the
-    agents' last accelerations, and for each vehicle its true position, speed, presence, turn and arm; nothing hidden.
+    **State**: float32 `[1 + n_agents + (6 + arms) M]` for M vehicles, what the centralised critic may know: elapsed
+    time, the agents' last accelerations, and for each vehicle its true position, speed, presence, turn and arm; nothing
+    hidden.
 
     **Reward**, in seconds: `-time_cost` per second until clear (8 m beyond the junction), `-collision_cost` on a
     collision, `-hard_brake_cost` for a decision that brakes harder than 4 m/s2 above 1 m/s.
@@ -58,7 +59,9 @@ class IntersectionEnv(ParallelEnv):
     **End**: an agent terminates when it is clear, collides, or has not crossed by `horizon_s`. That limit is part of
     the task and the elapsed time is observed, so it is a termination; nothing is truncated.
 
-    **Info** of each agent: `cost` (1 on a collision), `collision`, `timed_out`, `hard_brake`, and `travel_time_s`.
+    **Info** of each agent: `cost` (1 on a collision), `collision`, `timed_out`, `hard_brake`; and of the episode so far
+    `travel_time_s`, `distance_m`, `min_ttc_s` (least time to collision, inf without an encounter); after a collision
+    `impact_mps` (speed of the faster vehicle), after an encounter `pet_s` (least post-encroachment time).
 
     **Reset**: with a seed, SUMO is loaded anew and the episode is a function of the seed; without one, vehicles are
     replaced on the running simulation, which is ten times faster and draws from the stream of the last seed.
@@ -75,7 +78,7 @@ class IntersectionEnv(ParallelEnv):
         self.possible_agents = list(self.core.possible_agents)
         self.agents: list[str] = []
         self.render_mode = None
-        width = 1 + self.config.n_agents + observation.TRUE * self.config.n_vehicles
+        width = 1 + self.config.n_agents + observation.state_width(self.core.world) * self.config.n_vehicles
         self.state_space = Box(-np.inf, np.inf, (width,), np.float32)
         self.seeded = False
 
@@ -92,8 +95,10 @@ class IntersectionEnv(ParallelEnv):
             self.seeded = True
         else:
             seen = self.core.restart()
-        self.agents = self.possible_agents[:]
-        return dict(zip(self.agents, seen.obs[0], strict=True)), {agent: {} for agent in self.agents}
+        driven = zip(self.possible_agents, seen.obs[0], seen.active[0], strict=True)
+        first = {agent: obs for agent, obs, active in driven if active}
+        self.agents = list(first)
+        return first, {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, int]) -> tuple[dict, dict, dict, dict, dict]:
         """Drive for one decision; agents that leave are in the returned dicts for the last time."""
@@ -114,6 +119,7 @@ class IntersectionEnv(ParallelEnv):
         def per_agent(values: np.ndarray, kind: type) -> dict[str, Any]:
             return {agent: kind(values[0, i]) for agent, i in index.items()}
 
+        safety = self.core.safety(np.array([0]))
         infos = {
             agent: {
                 "cost": float(outcome.crashed[0, i]),
@@ -121,6 +127,7 @@ class IntersectionEnv(ParallelEnv):
                 "timed_out": bool(outcome.timed_out[0, i]),
                 "hard_brake": bool(outcome.braked[0, i]),
                 "travel_time_s": float(self.core.totals["length"][0, i] * self.config.decision_s),
+                **{name: float(values[0, i]) for name, values in safety.items() if not np.isnan(values[0, i])},
             }
             for agent, i in index.items()
         }

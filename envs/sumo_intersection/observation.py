@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rqe_mappo.envs.sumo_intersection.dynamics import Intersections
+from rqe_mappo.envs.sumo_intersection.safety import BODY_M
 
 OWN, OTHER = 9, 8  # features of the agent itself, and of each neighbour
-TRUE = 10  # features of each vehicle in the critic's view
-PASSED_M = 5.0  # a vehicle's length: how far beyond a zone it still occupies it
+TRUE = 6  # features of each vehicle in the critic's view, beside its arm
 SEEN_M = 8.0  # nearer than this no vehicle is missed
 LIMIT = 5.0
 
@@ -36,11 +36,10 @@ def perceive(world: Intersections) -> Perceived:
     own = world.pos_m[:, :n, None]
     other = world.pos_m[:, None] + config.position_noise_m * rng.standard_normal(shape, np.float32)
     speed = np.maximum(0, world.speed_mps[:, None] + config.speed_noise_mps * rng.standard_normal(shape, np.float32))
-    mine, theirs = world.movement[:, :n, None], world.movement[:, None]
-    zone = world.geometry.zones_m[mine, theirs]
-    own_in, own_out = zone[..., 0] - own, zone[..., 1] + PASSED_M - own
-    other_in, other_out = zone[..., 2] - other, zone[..., 3] + PASSED_M - other
-    seen = world.geometry.conflicts[mine, theirs] & world.present[:, None] & (own_out > 0) & (other_out > 0)
+    zone = world.encounters.zone_m
+    own_in, own_out = zone[..., 0] - own, zone[..., 1] + BODY_M - own
+    other_in, other_out = zone[..., 2] - other, zone[..., 3] + BODY_M - other
+    seen = world.encounters.conflict & world.present[:, None] & (own_out > 0) & (other_out > 0)
     seen &= ~((rng.random(shape, np.float32) < config.miss_probability) & (other_in > SEEN_M))
     return Perceived(own_in, own_out, other_in, other_out, speed, seen)
 
@@ -52,7 +51,7 @@ def observe(world: Intersections, perceived: Perceived) -> np.ndarray:
     out = np.zeros((world.copies, n, OWN + OTHER * config.neighbours), np.float32)
     out[..., 0] = speed / config.max_speed_mps
     out[..., 1] = np.minimum(np.maximum(-pos / 50, -2), 2)
-    np.put_along_axis(out[..., 2:5], (world.movement[:, :n] % 3)[..., None], 1.0, -1)
+    np.put_along_axis(out[..., 2:5], world.geometry.turn[world.movement[:, :n]][..., None], 1.0, -1)
     out[..., 5] = (world.time_s / config.horizon_s)[:, None]
     out[..., 6] = np.minimum(world.waited_s / 10, 2)
     out[..., 7] = pos > 0
@@ -62,7 +61,7 @@ def observe(world: Intersections, perceived: Perceived) -> np.ndarray:
     other_arrives = np.maximum(perceived.other_in_m, 0) / np.maximum(perceived.speed_mps, 0.5)
     urgency = np.where(perceived.seen, np.abs(other_arrives - arrive) + 0.1 * other_arrives, np.inf)
     nearest = np.argsort(urgency, -1)[..., : config.neighbours]
-    relative_arm = (world.arm[:, None] - world.arm[:, :n, None]) % 4
+    side = world.geometry.side[world.arm[:, :n, None], world.arm[:, None]]
     features = np.stack(
         (
             np.ones_like(arrive),
@@ -70,7 +69,7 @@ def observe(world: Intersections, perceived: Perceived) -> np.ndarray:
             np.clip(perceived.other_in_m / 30, -1, 3),
             perceived.speed_mps / config.max_speed_mps,
             np.clip((other_arrives - arrive) / 4, -3, 3),
-            *(relative_arm == arm for arm in (1, 2, 3)),
+            *(side == where for where in (1, 2, 3)),
         ),
         -1,
     )
@@ -78,27 +77,32 @@ def observe(world: Intersections, perceived: Perceived) -> np.ndarray:
     chosen = np.take_along_axis(features, nearest[..., None], 2)
     out[..., OWN : OWN + OTHER * chosen.shape[2]] = chosen.reshape(world.copies, n, -1)
     out = np.clip(out, -LIMIT, LIMIT, out=out)
-    out[~world.present[:, :n]] = 0
+    out[~world.present[:, :n] | world.human] = 0
     return out
 
 
+def state_width(world: Intersections) -> int:
+    """Features of each vehicle in `true_features`."""
+    return TRUE + world.geometry.arms
+
+
 def true_features(world: Intersections) -> np.ndarray:
-    """float32 `[K, M, 10]`, zeros for vehicles not present: -position / 50 m, speed, present, turn, arm (one-hot).
+    """float32 `[K, M, 6 + arms]`, zeros for vehicles not present: -position / 50 m, speed, present, turn, arm.
 
     Friction and the drivers' types stay out: conditioned on a hidden cause, its risk is no longer risk.
     """
-    out = np.zeros((world.copies, world.config.n_vehicles, TRUE), np.float32)
+    out = np.zeros((world.copies, world.config.n_vehicles, state_width(world)), np.float32)
     out[..., 0] = np.minimum(np.maximum(-world.pos_m / 50, -2), 2)
     out[..., 1] = world.speed_mps / world.config.max_speed_mps
     out[..., 2] = 1
-    np.put_along_axis(out[..., 3:6], (world.movement % 3)[..., None], 1.0, -1)
-    np.put_along_axis(out[..., 6:10], world.arm[..., None], 1.0, -1)
+    np.put_along_axis(out[..., 3:6], world.geometry.turn[world.movement][..., None], 1.0, -1)
+    np.put_along_axis(out[..., TRUE:], world.arm[..., None], 1.0, -1)
     out *= world.present[..., None]
     return out
 
 
 def global_state(world: Intersections) -> np.ndarray:
-    """float32 `[K, 1 + n_agents + 10 M]`: elapsed time, agents' last accelerations, true features of all vehicles."""
+    """float32 `[K, 1 + n_agents + (6 + arms) M]`: elapsed time, agents' last accelerations, true features."""
     features = true_features(world).reshape(world.copies, -1)
     return np.concatenate(
         ((world.time_s / world.config.horizon_s)[:, None], world.accel_mps2 / 6, features), 1, dtype=np.float32
@@ -106,17 +110,17 @@ def global_state(world: Intersections) -> np.ndarray:
 
 
 def critic_view(world: Intersections) -> np.ndarray:
-    """float32 `[K, n_agents, 2 + 10 M]`: the global state from each agent's side, itself first and arms relative."""
+    """float32 `[K, n_agents, 2 + (6 + arms) M]`: the global state as seen by each agent, itself first."""
     n, m = world.config.n_agents, world.config.n_vehicles
     order = np.array([[i, *(j for j in range(m) if j != i)] for i in range(n)])
-    features = true_features(world)[:, order]  # [K, n, M, 10]
-    relative = (world.arm[:, order] - world.arm[:, :n, None]) % 4
-    features[..., 6:10] = 0
-    np.put_along_axis(features[..., 6:10], relative[..., None], 1.0, -1)
-    features[..., 6:10] *= features[..., 2:3]
-    out = np.empty((world.copies, n, 2 + TRUE * m), np.float32)
+    features = true_features(world)[:, order]  # [K, n, M, 6 + arms]
+    relative = (world.arm[:, order] - world.arm[:, :n, None]) % world.geometry.arms
+    features[..., TRUE:] = 0
+    np.put_along_axis(features[..., TRUE:], relative[..., None], 1.0, -1)
+    features[..., TRUE:] *= features[..., 2:3]
+    out = np.empty((world.copies, n, 2 + state_width(world) * m), np.float32)
     out[..., 0] = (world.time_s / world.config.horizon_s)[:, None]
     out[..., 1] = world.accel_mps2 / 6
     out[..., 2:] = features.reshape(world.copies, n, -1)
-    out[~world.present[:, :n]] = 0
+    out[~world.present[:, :n] | world.human] = 0
     return out

@@ -1,12 +1,18 @@
-"""The one libsumo simulation that a process may have."""
+"""One SUMO simulation: in this process by libsumo, or in a process of its own by TraCI."""
 
 import atexit
 import contextlib
+import itertools
+import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rqe_mappo.envs.sumo_intersection.network import SumoMissing, sumo_home
+
+DOMAINS = ("vehicle", "route", "vehicletype", "simulation")
 
 
 class SimulationCrashed(RuntimeError):
@@ -14,25 +20,33 @@ class SimulationCrashed(RuntimeError):
 
 
 class Simulation:
-    """libsumo, started on a network. A second start in one process would silently replace the first: it is refused.
+    """SUMO, started on a network; `vehicle`, `route`, `vehicletype` and `simulation` are its own domains.
 
-    `vehicle`, `route`, `vehicletype` and `simulation` are libsumo's own domains.
+    backend: "libsumo" steps it in this process, of which there can be one: a second start would silently replace the
+        first, and is refused. "traci" starts SUMO as a process of its own, and any number of them, with the same
+        trajectories at a fraction of the speed; "gui" does so with a window.
     """
 
     owner: ClassVar["Simulation | None"] = None
+    labels: ClassVar[Iterator[int]] = itertools.count()
 
-    def __init__(self, net: Path, step_s: float):
-        if Simulation.owner is not None:
+    def __init__(self, net: Path, step_s: float, backend: str = "libsumo"):
+        inside = backend == "libsumo"
+        if inside and Simulation.owner is not None:
             raise RuntimeError(
                 "a SUMO simulation is already open in this process: close() that environment first, "
                 "or step environments in worker processes (--num-workers)"
             )
-        sumo_home()
+        home = sumo_home()
         try:
-            import libsumo
+            if inside:
+                import libsumo as api
+            else:
+                import traci as api
         except ImportError:
             raise SumoMissing from None
-        self.libsumo, self.started = libsumo, False
+        self.api, self.inside, self.started, self.closed = api, inside, False, False
+        self.program = "sumo" if inside else str(home / "bin" / ("sumo-gui" if backend == "gui" else "sumo"))
         self.options = [
             "--net-file", str(net), "--step-length", str(step_s),
             # all four are needed for collisions that count: SUMO's defaults report none within junctions
@@ -40,42 +54,82 @@ class Simulation:
             "--collision.mingap-factor", "0", "--time-to-teleport", "-1",
             "--default.speeddev", "0", "--no-step-log", "true", "--no-warnings", "true",
         ]  # fmt: skip
-        Simulation.owner = self
+        if backend == "gui":
+            self.options += ["--start", "true", "--quit-on-end", "true", "--delay", "100"]
+        self.words = tempfile.TemporaryFile("w+")  # noqa: SIM115 - what SUMO says on standard error, until close()
+        if inside:
+            Simulation.owner = self
+            self._offer(api)
         atexit.register(self.close)
-        for name in ("vehicle", "route", "vehicletype", "simulation"):
-            setattr(self, name, getattr(libsumo, name))
+
+    def _offer(self, source: Any) -> None:
+        for name in DOMAINS:
+            setattr(self, name, getattr(source, name))
 
     def load(self, seed: int) -> None:
         """Start at time 0 with SUMO's own random numbers seeded; empty roads."""
-        if Simulation.owner is not self:
+        if self.closed:
             raise SimulationCrashed("this environment is closed: make a new one")
         options = [*self.options, "--seed", str(seed)]
-        with self.guarded():
+        with self.guarded(), self._heard():
             if self.started:
-                self.libsumo.load(options)
+                self.connection.load(options)
+            elif self.inside:
+                self.api.start([self.program, *options])
+                self.connection = self.api
             else:
-                self.libsumo.start(["sumo", *options])
+                label = f"rqe_mappo_{os.getpid()}_{next(Simulation.labels)}"
+                with contextlib.redirect_stdout(None):  # it announces every retry to connect
+                    self.api.start([self.program, *options], label=label, stdout=self.words)
+                self.connection = self.api.getConnection(label)
+                self._offer(self.connection)
         self.started = True
 
     def step(self) -> Any:
         """One simulation step; the collisions in it."""
-        self.libsumo.simulationStep()
+        self.connection.simulationStep()
         return self.simulation.getCollisions()
 
     @contextlib.contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Turn whatever libsumo raises inside into `SimulationCrashed`."""
+    def _heard(self) -> Iterator[None]:
+        """Keep what SUMO, which writes past Python's streams, says on standard error."""
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(self.words.fileno(), 2)
         try:
             yield
-        except (self.libsumo.TraCIException, self.libsumo.FatalTraCIError) as error:  # unrelated classes
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Turn whatever SUMO raises inside into `SimulationCrashed`, with its own words."""
+        try:
+            yield
+        except (self.api.TraCIException, self.api.FatalTraCIError, ConnectionError) as error:  # unrelated classes
+            if not self.inside:
+                self._end()
             self.started = False
-            raise SimulationCrashed(f"SUMO stopped: {error} (command: sumo {' '.join(self.options)})") from None
+            self.words.seek(0)
+            said = " ".join(f"{error}. {self.words.read()}".split())
+            raise SimulationCrashed(
+                f"SUMO stopped: {said} (command: {self.program} {' '.join(self.options)})"
+            ) from None
+
+    def _end(self) -> None:
+        if self.started:
+            with contextlib.suppress(self.api.TraCIException, self.api.FatalTraCIError, ConnectionError):
+                self.connection.close()
+            self.started = False
 
     def close(self) -> None:
         """End the simulation; a second call does nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        atexit.unregister(self.close)
+        self._end()
+        self.words.close()
         if Simulation.owner is self:
             Simulation.owner = None
-            atexit.unregister(self.close)
-            if self.started:
-                self.libsumo.close()
-                self.started = False
