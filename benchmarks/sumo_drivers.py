@@ -1,5 +1,9 @@
-"""What drivers achieve that nobody trained: `python -m benchmarks.sumo_drivers` writes results/sumo_drivers.csv."""
+"""What drivers achieve that nobody trained: `python -m benchmarks.sumo_drivers` writes results/sumo_drivers.csv.
 
+1000 episodes for each driver and scenario, with 95 % bootstrap intervals over episodes; `--scenario` for one alone.
+"""
+
+import argparse
 import csv
 from pathlib import Path
 
@@ -9,25 +13,39 @@ from rqe_mappo.report import rows
 
 RESULT = Path(__file__).parent / "results" / "sumo_drivers.csv"
 COPIES, EACH, SEED = 50, 20, 12345  # the 1000 episodes that rqe-eval plays
+NAMES = ("always-go", "random", *(f"caution:{level:g}" for level in (0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1)), "sumo")
+SHOWN = ("collision rate (agent)", "mean return (agent)", "CVaR5 of return (agent)", "travel time s (agent)")
 
 
-def main() -> None:
+def measure(scenario: str) -> list[dict]:
+    """A row for each driver."""
     table = []
-    chosen = {"always go": drivers.always_go, "random": drivers.random(0)}
-    chosen |= {f"caution {level:g}": drivers.caution(level) for level in (0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1)}
-    env = BatchedIntersection(SCENARIOS["default"], COPIES)
-    for name, driver in chosen.items():
+    env = BatchedIntersection(SCENARIOS[scenario], COPIES)
+    for name in NAMES:
+        driver = drivers.by_name(name)
         records, _ = play(env, lambda env, seen, driver=driver: driver(env), EACH, SEED)
-        line = {"driver": name, "episodes": len(records["return"])}
+        line = {"scenario": scenario, "driver": name, "episodes": len(records["return"])}
         for row in rows(records):
             key = f"{row.metric} ({row.level})"
             line |= {key: row.estimate.value, f"{key} low": row.estimate.low, f"{key} high": row.estimate.high}
         table.append({key: f"{value:.5g}" if isinstance(value, float) else value for key, value in line.items()})
-        shown = ("collision rate (agent)", "mean return (agent)", "CVaR5 of return (agent)", "travel time s (agent)")
-        print(name, *(f"{key}: {table[-1][key]}" for key in shown), sep="  ", flush=True)
+        print(scenario, name, *(f"{key}: {table[-1][key]}" for key in SHOWN), sep="  ", flush=True)
     env.close()
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenario", choices=SCENARIOS, help="this one alone; the rows of others are kept")
+    args = parser.parse_args()
+    kept = []
+    if args.scenario and RESULT.is_file():
+        with open(RESULT, newline="") as file:
+            kept = [row for row in csv.DictReader(file) if row["scenario"] != args.scenario]
+    table = kept + [row for name in SCENARIOS if args.scenario in (None, name) for row in measure(name)]
+    table.sort(key=lambda row: list(SCENARIOS).index(row["scenario"]))
     with open(RESULT, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]))
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in table for key in row)))
         writer.writeheader()
         writer.writerows(table)
 

@@ -80,14 +80,14 @@ def sumo_training() -> float:
 
 def sumo_ours() -> float:
     """Our batched environment alone, random actions."""
-    from benchmarks.sumo_speed import ours
+    from benchmarks.sumo import ours
 
     return ours()
 
 
 def sumo_bare() -> float:
     """Bare libsumo stepping the same traffic: no observation, no control."""
-    from benchmarks.sumo_speed import bare_libsumo
+    from benchmarks.sumo import bare_libsumo
 
     return bare_libsumo()
 

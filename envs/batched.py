@@ -1,5 +1,6 @@
 """The contract between environments and the learner: E copies of A agents stepped as one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -38,6 +39,9 @@ class Step(Observed):
     episodes: one array per key, all of length F, the number of copies whose episode ended in this step. Always
         `copy` `[F]` int (which copy), `return` `[F, A]`, `cost` `[F, A]`, `length` `[F, A]` (decisions made by each
         agent, 0 for a slot that took no part), and what the environment adds, `[F]` or `[F, A]`.
+    sim_crashed: bool `[E]`, the copies whose simulation was lost before it could play this step; None where there is
+        none. All their active agents are truncated where they were seen last (`final_state`), with zero reward and
+        cost, without a record in `episodes`; what they see next is the start of a new episode. No crash of vehicles.
     """
 
     reward: Array
@@ -46,6 +50,18 @@ class Step(Observed):
     truncated: Array
     final_state: Array
     episodes: dict[str, Array] = field(default_factory=dict)
+    sim_crashed: Array | None = None
+
+
+class PaddedDiscrete(Discrete):
+    """`Discrete(max(counts))` for agents of which number i has its first `counts[i]` actions only.
+
+    Policies give the others probability 0; an environment may refuse them.
+    """
+
+    def __init__(self, counts: Sequence[int]):
+        super().__init__(max(counts))
+        self.counts = tuple(int(count) for count in counts)
 
 
 class BatchedEnv(Protocol):
@@ -53,6 +69,7 @@ class BatchedEnv(Protocol):
 
     Arrays handed out may be overwritten by the next call: copy what must last.
 
+    action_space: the actions of every agent; a `PaddedDiscrete` where some have fewer than others (`action_counts`).
     return_bounds: the lowest and highest undiscounted return an episode can give to one agent, from its start or from
         any later state.
     reward_bounds: the same for the reward of one step.
@@ -92,3 +109,9 @@ class BatchedEnv(Protocol):
     def close(self) -> None:
         """Free what the environment holds; a second call does nothing."""
         ...
+
+
+def action_counts(env: BatchedEnv) -> tuple[int, ...] | None:
+    """How many actions each agent has, or None where all have as many as `env.action_space`."""
+    counts = getattr(env.action_space, "counts", None)
+    return counts if counts is not None and min(counts) < max(counts) else None

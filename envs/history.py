@@ -42,12 +42,13 @@ class History:
 
     def step(self, actions: np.ndarray) -> Step:
         step = self.env.step(actions)
+        lost = np.zeros(len(self.discount), bool) if step.sim_crashed is None else step.sim_crashed
         self.past = self.past + self.discount[:, None] * step.reward
-        self.discount = self.discount * np.float32(self.gamma)
+        self.discount = self.discount * np.where(lost, np.float32(1), np.float32(self.gamma))
         if self.shown:
             copy, agent = np.nonzero(step.truncated)
             step.final_state = self._extended(step.final_state, self.past[copy, agent], self.discount[copy])
-        ended = step.episodes["copy"]
+        ended = np.concatenate((step.episodes["copy"], np.flatnonzero(lost)))
         if len(ended):
             self.past, self.discount = self.past.copy(), self.discount.copy()
             self.past[ended], self.discount[ended] = 0.0, 1.0

@@ -6,12 +6,13 @@ import dataclasses
 import io
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
@@ -19,8 +20,16 @@ from rqe_mappo import config as configs
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.functional.risk import parse_risk
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rqe_mappo.evaluate import Calibration
+    from rqe_mappo.policy import Policy
+
 Parsed = TypeVar("Parsed")
-CHANGEABLE_ON_RESUME = {"total_timesteps", "device", "keep", "save_interval", "log_interval", "eval_episodes"}
+CHANGEABLE_ON_RESUME = {
+    "total_timesteps", "device", "keep", "save_interval", "log_interval", "eval_episodes", "worker_timeout",
+}  # fmt: skip
 
 
 def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | None) -> None:
@@ -34,6 +43,9 @@ def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | 
         sys.exit(130)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (ValueError, ImportError, OSError, RuntimeError) as error:
         fail(prog, str(error))
 
@@ -96,7 +108,7 @@ def train(args: Sequence[str] | None = None) -> None:
         config, resume = train_config(args)
         folder = run_training(config, resume)
         if config.eval_episodes:
-            report(folder, config.eval_episodes, seed=config.seed + 1, deterministic=False, device="cpu")
+            report(EvalConfig(str(folder), config.eval_episodes, seed=config.seed + 1))
         print(f"done: {folder}  (rqe-eval {folder} --episodes 1000 says how good it is)")
 
     main(command, "rqe-train", args)
@@ -106,8 +118,8 @@ def train(args: Sequence[str] | None = None) -> None:
 class EvalConfig:
     """Evaluate a trained policy in its environment; writes eval.json and calibration.png into the run folder."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run folder, or a step_N.policy.pt file."""
+    run: Annotated[str, tyro.conf.Positional]
+    """Run folder, or a step_N.policy.pt file; with --driver also an environment, such as sumo or sumo/dense."""
     episodes: int = 1000
     """Episodes, a fixed number for each copy of the environment."""
     seed: int = 12345
@@ -118,52 +130,102 @@ class EvalConfig:
     """Where the networks live."""
     risk: tuple[str, ...] = ()
     """Further risk values of the return to report, spelled as for rqe-train, such as var:0.1 worst-case."""
+    driver: str = ""
+    """Let a driver that nobody trained drive instead: always-go, random, caution:0.5, sumo; lqr:-0.1 for cartpole."""
+    render: Path | None = None
+    """Film some episodes too, into this .gif or .mp4; no screen is needed."""
+    render_episodes: int = 3
+    """How many episodes --render and --gui show."""
+    laws: bool = False
+    """With --render: draw what the critic expects of each agent's return beside the scene."""
+    gui: bool = False
+    """Show some episodes in sumo-gui instead of measuring; needs a screen."""
 
     def __post_init__(self):
-        if self.episodes < 1:
-            raise ConfigError(f"--episodes must be at least 1 (got {self.episodes})")
+        for name in ("episodes", "render_episodes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1 (got {getattr(self, name)})")
         for name in self.risk:
             parse_risk(name, tau=1.0)
 
 
 def evaluate(args: Sequence[str] | None = None) -> None:
-    """rqe-eval: a table of returns, tails and incidents with intervals."""
-
-    def command(args: list[str]) -> None:
-        config = parse(EvalConfig, "rqe-eval", args)
-        report(config.run, config.episodes, config.seed, config.deterministic, config.device, config.risk)
-
-    main(command, "rqe-eval", args)
+    """rqe-eval: a table of returns, tails and incidents with intervals; a film."""
+    main(lambda args: report(parse(EvalConfig, "rqe-eval", args)), "rqe-eval", args)
 
 
-def report(path: Path, episodes: int, seed: int, deterministic: bool, device: str, risk: Sequence[str] = ()) -> None:
-    """Evaluate the policy at `path`, print the tables, write eval.json and calibration.png beside its checkpoints."""
+def report(asked: EvalConfig) -> None:
+    """Print what was measured; of a policy also write eval.json and calibration.png beside its checkpoints."""
+    from rqe_mappo import film, vector
     from rqe_mappo import report as reports
-    from rqe_mappo.checkpoint import write_atomically
+    from rqe_mappo.evaluate import chooser, drive, play, reference
     from rqe_mappo.evaluate import evaluate as run_evaluation
-    from rqe_mappo.plots import calibration_plot
     from rqe_mappo.policy import Policy
     from rqe_mappo.train import pick_device
 
-    pick_device(device)
-    policy = Policy.load(path, device)
-    records, known = run_evaluation(policy, episodes, seed, deterministic)
+    pick_device(asked.device)
+    if asked.render is not None:
+        film.check(asked.render)
+    path = Path(asked.run)
+    if asked.driver and not path.exists():
+        policy, config = None, configs.default_config(*asked.run.split("/", 1))
+    else:
+        policy = Policy.load(path, asked.device)
+        config = configs.from_json(policy.config_json)
+    if asked.driver:
+        policy, choose = None, reference(config, asked.driver, asked.seed)
+    else:
+        choose = chooser(policy, asked.deterministic)
+    if asked.gui:
+        env = vector.make(film.in_window(config), 1)
+        try:
+            play(env, choose, asked.render_episodes, asked.seed)
+        finally:
+            env.close()
+        return
+    if asked.render is not None:
+        take = film.Take(asked.render_episodes, asked.seed, asked.laws)
+        frames = film.film(config, choose, policy, asked.render, take)
+        print(f"{asked.render}: {frames} frames of {take.episodes} episodes\n")
+    if policy is None:
+        records = drive(config, choose, asked.episodes, asked.seed)
+        print(reports.table(reports.rows(records, asked.seed)))
+        return
+    measured = run_evaluation(policy, asked.episodes, asked.seed, asked.deterministic)
+    write_report(asked, policy, config, *measured)
+
+
+def write_report(
+    asked: EvalConfig,
+    policy: "Policy",
+    config: TrainConfig,
+    records: dict[str, "np.ndarray"],
+    known: "Calibration | None",
+    restarts: int,
+) -> None:
+    """Print the tables of a policy's evaluation, and keep them in its run folder."""
+    from rqe_mappo import report as reports
+    from rqe_mappo.checkpoint import write_atomically
+    from rqe_mappo.plots import calibration_plot
+
     tau, unit = getattr(policy.measure, "tau", math.inf), policy.return_scale or 1.0
-    rows = reports.rows(records, seed, [parse_risk(name, tau).scaled(unit) for name in risk])
-    config = configs.from_json(policy.config_json)
+    rows = reports.rows(records, asked.seed, [parse_risk(name, tau).scaled(unit) for name in asked.risk])
     attitudes, index = config.attitudes(len(policy.agents))
     if len(attitudes) > 1:
         groups = {
             f"tau {tau:g} eps {eps:g}": [agent for agent, found in enumerate(index) if found == attitude]
             for attitude, (tau, eps) in enumerate(attitudes)
         }
-        rows += reports.by_attitude(records, groups, seed)
+        rows += reports.by_attitude(records, groups, asked.seed)
     print(reports.table(rows))
-    content = {"episodes": len(records["return"]), "seed": seed, "deterministic": deterministic,
-               "timesteps": policy.timesteps, "metrics": reports.as_dict(rows)}  # fmt: skip
+    content = {
+        "episodes": len(records["return"]), "seed": asked.seed, "deterministic": asked.deterministic,
+        "timesteps": policy.timesteps, "metrics": reports.as_dict(rows), "worker_restarts": restarts,
+    }  # fmt: skip
     if known is not None:
         print(f"\n{known}")
         content["critic"] = known.as_dict()
+    path = Path(asked.run)
     folder = path if path.is_dir() else path.parent.parent
     if (folder / "config.json").is_file():
         write_atomically(folder / "eval.json", json.dumps(content, indent=2).encode())

@@ -96,6 +96,8 @@ class TrainConfig(Generic[Knobs]):
     """Copies of the environment stepped together."""
     num_workers: int = 0
     """Processes that step them; 0 steps them in this process."""
+    worker_timeout: float = 60.0
+    """Seconds after which such a process that gives no answer counts as hung and is replaced."""
     num_steps: int = 64
     """Decisions per copy between two updates."""
     gamma: float = 0.99
@@ -170,7 +172,8 @@ class TrainConfig(Generic[Knobs]):
             ("eval_episodes", 0, math.inf),
         ):
             self._require(low <= getattr(self, name) <= high, name, f"be in [{low}, {high}]")
-        for name in ("learning_rate", "critic_learning_rate", "clip_coef", "max_grad_norm", "risk_clip"):
+        for name in ("learning_rate", "critic_learning_rate", "clip_coef", "max_grad_norm", "risk_clip",
+                     "worker_timeout"):  # fmt: skip
             self._require(0 < getattr(self, name) < math.inf, name, "be > 0")
         for name in ("total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs", "critic_epochs",
                      "keep", "save_interval", "log_interval"):  # fmt: skip

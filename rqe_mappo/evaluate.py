@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from rqe_mappo import vector
+from rqe_mappo import registry, vector
 from rqe_mappo.config import TrainConfig, from_json
 from rqe_mappo.envs.batched import BatchedEnv, Observed
+from rqe_mappo.envs.history import History
 from rqe_mappo.functional import categorical
 from rqe_mappo.policy import Policy, ReturnDistribution
 from rqe_mappo.statistics import interval, of_samples
@@ -111,10 +112,10 @@ class Calibration:
         return "\n".join(text)
 
 
-def copies_for(episodes: int) -> tuple[int, int]:
-    """How many copies, and how many episodes each, make up `episodes` (rounded up where they do not divide)."""
-    divisors = [n for n in range(MOST_COPIES // 2, MOST_COPIES + 1) if episodes % n == 0]
-    copies = divisors[-1] if divisors else min(MOST_COPIES, episodes)
+def copies_for(episodes: int, most: int = MOST_COPIES) -> tuple[int, int]:
+    """How many copies, `most` of all, and how many episodes each make up `episodes` (rounded up if they must be)."""
+    divisors = [n for n in range((most + 1) // 2, most + 1) if episodes % n == 0]
+    copies = divisors[-1] if divisors else min(most, episodes)
     return copies, -(-episodes // copies)
 
 
@@ -123,7 +124,8 @@ def play(
 ) -> tuple[dict[str, np.ndarray], list[Observed]]:
     """The first `each` episodes of every copy: their records, and what was seen when each began.
 
-    A fixed number per copy: whatever ends within a time window would count short episodes too often. The records gain
+    A fixed number per copy: whatever ends within a time window would count short episodes too often. An episode whose
+    simulation was lost does not count; its copy plays another. The records gain
 
     discounted: `[F, A]`, the return discounted by `gamma` from the start of the episode.
     remaining: `[F, A]`, what a return after the end would weigh: `gamma^T` for an agent that was truncated after T
@@ -132,7 +134,7 @@ def play(
     """
     observed = env.reset(seed)
     first = [_copy(observed, slice(None))]
-    began = [[(0, copy)] for copy in range(env.num_envs)]
+    began = [(0, copy) for copy in range(env.num_envs)]
     done = np.zeros(env.num_envs, dtype=int)
     running = {
         "discounted": np.zeros(observed.active.shape),
@@ -152,14 +154,16 @@ def play(
             keep = done[ended] < each
             records.append({key: value[keep] for key, value in step.episodes.items()})
             records[-1] |= {key: value[ended[keep]] for key, value in running.items()}
-            starts += [began[copy][-1] for copy in ended[keep]]
+            starts += [began[copy] for copy in ended[keep]]
             done[ended] += 1
-            weight[ended] = 1.0
+        anew = ended if step.sim_crashed is None else np.union1d(ended, np.flatnonzero(step.sim_crashed))
+        if len(anew):
+            weight[anew] = 1.0
             for value in running.values():
-                value[ended] = 0.0
-            first.append(_copy(step, ended))
-            for row, copy in enumerate(ended):
-                began[copy].append((len(first) - 1, row))
+                value[anew] = 0.0
+            first.append(_copy(step, anew))
+            for row, copy in enumerate(anew):
+                began[copy] = len(first) - 1, row
         observed = step
     joined = {key: np.concatenate([record[key] for record in records]) for key in records[0]}
     return joined, [_copy(first[index], row) for index, row in starts]
@@ -267,22 +271,45 @@ def _distance_from_uniform(pit: np.ndarray) -> float:
     return float(max((grid[1:] - ordered).max(), (ordered - grid[:-1]).max()))
 
 
+def reference(config: TrainConfig, name: str, seed: int) -> Chooser:
+    """A driver that nobody trained, by its name in the environment of `config`; ValueError where there is none."""
+    entry = registry.environment(config.env)
+    if not entry.drivers:
+        raise ValueError(f"--driver {name}: there are no reference drivers for --env {config.env}")
+    driver = registry.load(entry.drivers)(name, seed)
+    return lambda env, observed: driver(env.env if isinstance(env, History) else env)
+
+
+def drive(config: TrainConfig, choose: Chooser, episodes: int, seed: int) -> dict[str, np.ndarray]:
+    """The records of `episodes` of an environment in this process, which reference drivers look into."""
+    own_process = registry.environment(config.env).own_process
+    copies, each = copies_for(episodes, 1 if own_process else MOST_COPIES)
+    env = vector.make(config, copies, in_process=True)
+    try:
+        return play(env, choose, each, seed)[0]
+    finally:
+        env.close()
+
+
 def evaluate(
     policy: Policy, episodes: int, seed: int, deterministic: bool = False
-) -> tuple[dict[str, np.ndarray], Calibration | None]:
+) -> tuple[dict[str, np.ndarray], Calibration | None, int]:
     """Play `episodes` of the policy's own environment; the critic is judged unless `deterministic`.
 
     The most probable actions are another policy than the one whose returns the critic learned. A critic of joint
-    actions is not judged either: it foretells risk-adjusted values.
+    actions is not judged either: it foretells risk-adjusted values. Third is how many worker processes were replaced.
     """
     config: TrainConfig = from_json(policy.config_json)
-    copies, each = copies_for(episodes)
+    own_process = registry.environment(config.env).own_process
+    copies, each = copies_for(episodes, config.num_envs if own_process else MOST_COPIES)
     policy.seed(seed)
     env = vector.make(config, copies)
     try:
         records, starts = play(env, chooser(policy, deterministic), each, seed, config.gamma)
+        workers = vector.workers_of(env)
+        restarts = sum(workers.restarts) if workers else 0
     finally:
         env.close()
     if deterministic or policy.shapes.joint_actions:
-        return records, None
-    return records, calibration(policy, starts, records, seed, config.time_limit)
+        return records, None, restarts
+    return records, calibration(policy, starts, records, seed, config.time_limit), restarts

@@ -148,7 +148,7 @@ class Learner:
             next_probs = next_probs.clone()
             where = rollout.truncated.nonzero()
             next_probs[rollout.truncated] = self.critic(rollout.final_state, where[:, 2]).softmax(-1)
-        ended = terminated | truncated
+        ended = terminated | truncated | rollout.lost
         target = returns.lambda_targets(
             atoms, rollout.reward, next_probs, terminated, ended, config.gamma, config.gae_lambda, finer
         )

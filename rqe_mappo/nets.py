@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rqe_mappo.functional.policy_gradient import NO_ACTION
+
 
 @dataclass(frozen=True)
 class Shapes:
@@ -16,6 +18,7 @@ class Shapes:
 
     attitudes: which pair of tau and eps each agent has, as an index; empty if all are alike. A shared actor is told.
     joint_actions: the critic foretells the return of each joint action, that many; 0 if of the state alone.
+    action_counts: how many of the actions each agent has; empty if all have all of them.
     """
 
     obs_dim: int
@@ -28,6 +31,7 @@ class Shapes:
     shared_actor: bool
     attitudes: tuple[int, ...] = ()
     joint_actions: int = 0
+    action_counts: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,7 +50,10 @@ def mlp(sizes: Sequence[int], activation: type[nn.Module], last_gain: float) -> 
 
 
 class Actor(nn.Module):
-    """Action logits from one agent's observation: one network for all agents, or one each."""
+    """Action logits from one agent's observation: one network for all agents, or one each.
+
+    The logit of an action that an agent does not have is `NO_ACTION`.
+    """
 
     def __init__(self, shapes: Shapes):
         super().__init__()
@@ -54,6 +61,10 @@ class Actor(nn.Module):
         self.told = nn.functional.one_hot(torch.tensor(told)).float() if told else None
         sizes = (shapes.obs_dim + (0 if self.told is None else self.told.shape[1]), *shapes.actor_hidden)
         self.n_actions = shapes.n_actions
+        lacking = None
+        if shapes.action_counts:
+            lacking = torch.arange(shapes.n_actions) >= torch.tensor(shapes.action_counts)[:, None]
+        self.register_buffer("lacking", lacking, persistent=False)  # said by the shapes, not learned
         self.nets = nn.ModuleList(
             mlp((*sizes, shapes.n_actions), nn.Tanh, last_gain=0.01)
             for _ in range(1 if shapes.shared_actor else shapes.n_agents)
@@ -61,6 +72,10 @@ class Actor(nn.Module):
 
     def forward(self, obs: Float[Tensor, "*rows obs"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
         """`agent`: which agent each row belongs to (0 to A - 1)."""
+        logits = self._all_logits(obs, agent)
+        return logits if self.lacking is None else logits.masked_fill(self.lacking[agent], NO_ACTION)
+
+    def _all_logits(self, obs: Tensor, agent: Tensor) -> Tensor:
         if self.told is not None:
             obs = torch.cat((obs, self.told.to(obs)[agent]), -1)
         if len(self.nets) == 1:
@@ -73,9 +88,13 @@ class Actor(nn.Module):
 
 
 def sample(logits: Float[Tensor, "*rows actions"], uniform: Float[Tensor, "*rows"]) -> Int[Tensor, "*rows"]:
-    """Actions by inversion of the cumulative probabilities: one uniform number a row, equal on every device."""
+    """Actions by inversion of the cumulative probabilities: one uniform number a row, equal on every device.
+
+    Actions that an agent does not have come last, and are never drawn, however the sum is rounded.
+    """
     cumulative = logits.softmax(-1).cumsum(-1)
-    return (cumulative < uniform[..., None]).sum(-1).clamp(max=logits.shape[-1] - 1)
+    last = (~(logits <= NO_ACTION)).sum(-1) - 1  # nan, of a diverged run, counts as there
+    return torch.minimum((cumulative < uniform[..., None]).sum(-1), last)
 
 
 class Critic(nn.Module):

@@ -12,11 +12,17 @@ class Environment:
     factory: `factory(knobs, num_envs)` gives a `BatchedEnv`.
     scenarios: dict of named settings (frozen dataclasses), one of them "default".
     recipe: `recipe(scenario, knobs)` gives the `TrainConfig` with the learner's defaults for this environment.
+    drivers: `drivers(name, seed)` gives a policy that nobody trained, `policy(env)`; empty if there are none.
+    camera: `camera(env)` draws an environment with one copy, see `rqe_mappo.film`; empty if it cannot be drawn.
+    own_process: whether a process can hold one copy only, so that every copy gets a worker process of its own.
     """
 
     factory: str
     scenarios: str
     recipe: str
+    own_process: bool = False
+    drivers: str = ""
+    camera: str = ""
 
 
 ENVIRONMENTS = {
@@ -24,11 +30,21 @@ ENVIRONMENTS = {
         factory="rqe_mappo.envs.risky_cartpole:BatchedRiskyCartPole",
         scenarios="rqe_mappo.envs.risky_cartpole:SCENARIOS",
         recipe="rqe_mappo.recipes:cartpole",
+        drivers="rqe_mappo.envs.risky_cartpole.drivers:by_name",
     ),
     "sumo": Environment(
         factory="rqe_mappo.envs.sumo_intersection:BatchedIntersection",
         scenarios="rqe_mappo.envs.sumo_intersection:SCENARIOS",
         recipe="rqe_mappo.recipes:sumo",
+        drivers="rqe_mappo.envs.sumo_intersection.drivers:by_name",
+        camera="rqe_mappo.envs.sumo_intersection.render:Camera",
+    ),
+    "sumo-signals": Environment(
+        factory="rqe_mappo.envs.sumo_signals:BatchedSignals",
+        scenarios="rqe_mappo.envs.sumo_signals:SCENARIOS",
+        recipe="rqe_mappo.recipes:sumo_signals",
+        drivers="rqe_mappo.envs.sumo_signals.controllers:by_name",
+        own_process=True,
     ),
     "gamble": Environment(
         factory="rqe_mappo.envs.gambles:BatchedGamble",

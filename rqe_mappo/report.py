@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from rqe_mappo.functional.risk import RiskMeasure
-from rqe_mappo.statistics import Estimate, Statistic, cvar, interval, of_samples, rate
+from rqe_mappo.statistics import Estimate, Statistic, cvar, interval, of_samples, rate, ratio
 
+CLOSE_TTC_S, CLOSE_PET_S = 1.5, 1.0  # usual bounds below which an encounter counts as a conflict
+MILLION_KM = 1e9  # in metres
 FEWEST_FOR_TAIL = 100  # episodes; below, a worst 5 % rests on fewer than five
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
@@ -39,7 +41,8 @@ def rows(records: dict[str, np.ndarray], seed: int = 0, measures: Sequence[RiskM
 
     records: `return`, `length` `[F, A]` (length 0: the slot took no part), and what there is of `collision`, `fell`,
         `timed_out` (flags), `travel_time_s` (seconds, counted for agents that neither collided nor timed out) and
-        `hard_brakes` (a number), all `[F, A]`. See `rqe_mappo.envs.batched.Step`.
+        `hard_brakes` (a number), `min_ttc_s`, `pet_s`, `impact_mps` and `distance_m`, all `[F, A]`.
+        Whatever is `[F]` is reported by its name, as a mean over episodes. See `rqe_mappo.envs.batched.Step`.
     seed: of the bootstrap.
     measures: further risk measures of the return to report, tau in units of reward.
     A metric that no agent has a sample for, such as the travel time where nobody arrives, is nan from 0 episodes.
@@ -79,7 +82,18 @@ def rows(records: dict[str, np.ndarray], seed: int = 0, measures: Sequence[RiskM
         add("travel time p95 s", "agent", p95, records["travel_time_s"], crossed)
     if "hard_brakes" in records:
         add("hard brakes", "agent", np.mean, records["hard_brakes"], took_part)
+    if "min_ttc_s" in records:
+        met = np.nan_to_num(records["pet_s"], nan=np.inf)
+        add_rate(f"TTC below {CLOSE_TTC_S} s", "agent", took_part & (records["min_ttc_s"] < CLOSE_TTC_S), took_part)
+        add_rate(f"PET below {CLOSE_PET_S} s", "agent", took_part & (met < CLOSE_PET_S), took_part)
+        add("impact speed m/s", "agent", np.mean, records["impact_mps"], flag("collision"))
+        events, exposure = flag("collision").sum(1), np.where(took_part, records["distance_m"], 0).sum(1) / MILLION_KM
+        per_km = ratio(events, exposure, seed=seed)
+        found.append(Row("collisions per million km", "agent", per_km, int(took_part.sum())))
     add("decisions", "agent", np.mean, records["length"], took_part)
+    for key, values in records.items():
+        if values.ndim == 1 and key != "copy":
+            add(key.replace("_", " "), "episode", np.mean, values, agents > 0)
     return found
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rqe_mappo.envs.batched import BatchedEnv, Observed
+from rqe_mappo.envs.batched import BatchedEnv, Observed, Step
 from rqe_mappo.envs.history import History
 from rqe_mappo.nets import Actor, sample
 
@@ -28,6 +28,8 @@ class Rollout:
 
     next_obs, next_state: what actors and critic see after the last step.
     final_state: what the critic sees after each truncation, in the order of `truncated.nonzero()`.
+    lost: the simulation was lost after this step: the return goes on from what the next row's `state` holds, in which
+        nobody is active.
     history: the past of each step's episode, where the environment keeps it.
     """
 
@@ -39,6 +41,7 @@ class Rollout:
     active: Bool[Tensor, "T E A"]
     terminated: Bool[Tensor, "T E A"]
     truncated: Bool[Tensor, "T E A"]
+    lost: Bool[Tensor, "T E A"]
     next_obs: Float[Tensor, "E A D"]
     next_state: Float[Tensor, "E A S"]
     final_state: Float[Tensor, "M S"]
@@ -75,6 +78,7 @@ class Collector:
             "state": empty(env.state_space.shape[0]),
             "reward": empty(),
             **{name: empty(dtype=torch.bool) for name in ("active", "terminated", "truncated")},
+            "lost": torch.zeros(self.num_steps, e, a, dtype=torch.bool),
         }
         action = torch.empty(self.num_steps, e, a, dtype=torch.int64, device=device)
         log_prob = torch.empty(self.num_steps, e, a, device=device)
@@ -92,8 +96,11 @@ class Collector:
             step = env.step(action[t].cpu().numpy())
             for name in ("reward", "terminated", "truncated"):
                 kept[name][t] = torch.from_numpy(getattr(step, name))
-            if len(step.final_state):
-                final_states.append(torch.from_numpy(step.final_state.copy()))
+            final_state = step.final_state
+            if step.sim_crashed is not None:
+                final_state = _take_back(kept, t, step)
+            if len(final_state):
+                final_states.append(torch.from_numpy(final_state.copy()))
             if len(step.episodes["copy"]):
                 episodes.append(step.episodes)
             self.observed = step
@@ -110,3 +117,18 @@ class Collector:
             else None,
         )
         return rollout, episodes
+
+
+def _take_back(kept: dict[str, Any], t: int, step: Step) -> np.ndarray:
+    """Leave nothing to learn of the copies that did not play step t; gives the final states of all others.
+
+    Their episodes are cut after the step before, where the critic's view is the one kept at t. (At t = 0 that step was
+    the last of the rollout before, which ended there anyway.)
+    """
+    gone = torch.from_numpy(step.sim_crashed)
+    if t > 0:
+        kept["lost"][t - 1][gone] = kept["active"][t][gone]
+    for name in ("active", "truncated"):
+        kept[name][t][gone] = False
+    copy, _ = np.nonzero(step.truncated)
+    return step.final_state[~step.sim_crashed[copy]]

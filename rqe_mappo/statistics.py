@@ -119,6 +119,33 @@ def rate(flags: np.ndarray, counted: np.ndarray | None = None, *, seed: int = 0)
     return found
 
 
+def ratio(events: np.ndarray, exposure: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """Events per unit of exposure, `sum(events) / sum(exposure)`, both `[F]`, with an interval as in `interval`.
+
+    Without any event resampling shows no spread: then the interval ends where a Poisson count of 0 would become
+    unlikely, at `-ln(0.025)` events (3.7) in all.
+    """
+    from scipy.stats import bootstrap
+
+    events, exposure = _checked(events), _checked(exposure)
+    if not exposure.sum() > 0:
+        raise ValueError("a ratio needs some exposure")
+    value = float(events.sum() / exposure.sum())
+    if not events.any():
+        return Estimate(0.0, 0.0, -math.log(0.025) / float(exposure.sum()), len(events))
+    if len(events) == 1:
+        return Estimate(value, math.nan, math.nan, 1)
+
+    def of_rows(events: np.ndarray, exposure: np.ndarray, axis: int = -1) -> np.ndarray:
+        return events.sum(axis) / exposure.sum(axis)
+
+    found = bootstrap(
+        (events, exposure), of_rows, paired=True, n_resamples=resamples, batch=max(1, DRAWN_AT_ONCE // len(events)),
+        vectorized=True, method="percentile", rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return Estimate(value, float(found.confidence_interval.low), float(found.confidence_interval.high), len(events))
+
+
 def seed_interval(values: Sequence[float]) -> Estimate:
     """Mean over runs with different seeds, and its 95 % t-interval; nan for a single run.
 

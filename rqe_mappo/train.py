@@ -17,7 +17,7 @@ import torch
 from rqe_mappo import checkpoint, vector
 from rqe_mappo import config as configs
 from rqe_mappo.config import ConfigError, TrainConfig, each_agent
-from rqe_mappo.envs.batched import BatchedEnv
+from rqe_mappo.envs.batched import BatchedEnv, action_counts
 from rqe_mappo.exact_rqe import ExactLearner, joint_actions
 from rqe_mappo.functional.risk import RiskMeasure
 from rqe_mappo.learner import Learner, RiskSchedule, choose_support
@@ -43,9 +43,11 @@ class Run:
     step: int = 0
     updates: int = 0
     resumed: int = 0
+    saved: int = -1
 
-    def save(self) -> None:
-        """Write a checkpoint of this moment."""
+    def save(self, environments: bool = True) -> None:
+        """Write a checkpoint of this moment; without its `environments` a resumed run starts new episodes."""
+        workers = vector.workers_of(self.env)
         config, learner = self.config, self.learner
         policy = {
             "config": configs.to_json(config),
@@ -65,12 +67,14 @@ class Run:
             "learner": learner.state_dict(),
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
-            "env": checkpoint.to_plain(self.env.snapshot()),
+            "env": checkpoint.to_plain(self.env.snapshot()) if environments else None,
+            "worker_restarts": workers.restarts if workers else [],
             "step": self.step,
             "updates": self.updates,
             "resumed": self.resumed,
         }
         checkpoint.save(self.folder, self.step, policy, training, config.keep)
+        self.saved = self.step
 
     def restore(self) -> None:
         """Go on from the folder's newest checkpoint: exactly, where the environment can."""
@@ -82,8 +86,11 @@ class Run:
         self.learner.load_state_dict(training["learner"])
         self.schedule.load_state_dict(training["schedule"])
         self.generator.set_state(training["generator"])
-        self.step, self.updates = training["step"], training["updates"]
+        self.step = self.saved = training["step"]
+        self.updates = training["updates"]
         self.resumed = training["resumed"] + 1
+        if workers := vector.workers_of(self.env):
+            workers.restarts = training.get("worker_restarts") or workers.restarts  # older files hold none
         if training["env"] is not None:
             self.collector.start(self.env.restore(checkpoint.to_arrays(training["env"])))
         else:
@@ -148,6 +155,7 @@ def build(config: TrainConfig, folder: Path, env: BatchedEnv) -> Run:
         shared_actor=config.shared_actor,
         attitudes=attitudes if len(different) > 1 else (),
         joint_actions=joint_actions(env) if exact else 0,
+        action_counts=action_counts(env) or (),
     )
     learner = (ExactLearner if exact else Learner)(config, shapes, atoms, generator)
     collector = Collector(env, config.num_steps, device, generator)
@@ -208,6 +216,8 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         else:
             run.restore()
         log = RunLog(folder, run.step, config.total_timesteps)
+        if workers := vector.workers_of(env):
+            workers.say = log.say
         log.say(f"{'resuming' if resume else 'training'} in {folder}")
         smallest = min(each_agent(config.tau))
         if config.risk == "entropic" and config.risk_clip * smallest < 0.85 and config.advantage != "rqe":
@@ -234,7 +244,15 @@ def loop(run: Run, log: RunLog, stop: StopRequest) -> bool:
     while run.step < config.total_timesteps and not stop.asked:
         progress = config.progress(run.step)
         measures = schedule.measures(progress)
-        rollout, finished = run.collector.collect(run.learner.actor)
+        try:
+            rollout, finished = run.collector.collect(run.learner.actor)
+        except RuntimeError:  # the environments cannot go on
+            if run.step > run.saved:
+                run.save(environments=False)
+            log.say(f"the run cannot go on; what was learned is saved: rqe-train --resume {run.folder}")
+            raise
+        if not rollout.active.any():
+            continue  # all workers were lost at every step
         scalars = run.learner.update(rollout, measures, progress)
         run.step += int(rollout.active.sum())
         run.updates += 1
@@ -247,7 +265,10 @@ def loop(run: Run, log: RunLog, stop: StopRequest) -> bool:
             shown |= summarise(episodes)
             episodes.clear()
             speed = (run.step - first_step) / (time.monotonic() - began)
-            log.row(run.step, shown | scalars | risk_scalars(run, measures, scalars) | {"charts/SPS": speed})
+            charts = {"charts/SPS": speed}
+            if workers := vector.workers_of(run.env):
+                charts["charts/worker_restarts"] = float(sum(workers.restarts))
+            log.row(run.step, shown | scalars | risk_scalars(run, measures, scalars) | charts)
             log.progress(run.step, shown)
             edge = max(scalars["critic/edge_mass_low"], scalars["critic/edge_mass_high"])
             if edge > EDGE_MASS_WARNING and not warned and progress > config.warmup_fraction:
@@ -255,6 +276,8 @@ def loop(run: Run, log: RunLog, stop: StopRequest) -> bool:
                 log.say(f"warning: {edge:.1%} of the return distribution lies on an edge atom: its tail is cut off")
         if save:
             run.save()
+    if run.step > run.saved:  # asked to stop after the last update had been looked at
+        run.save()
     finished = run.step >= config.total_timesteps
     if finished and schedule.return_scale is None:
         log.say("warning: too few episodes ended to measure the unit of --tau, so this run stayed risk-neutral: "

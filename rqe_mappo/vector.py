@@ -1,136 +1,207 @@
-"""Environments in this process, or spread over spawned processes that look like one."""
+"""Environments in this process, or spread over worker processes that look like one and are replaced when they fail."""
 
 import contextlib
 import functools
-import multiprocessing as mp
-import signal
-from multiprocessing.connection import Connection
+import sys
+import time
 from typing import Any
 
 import numpy as np
 
 from rqe_mappo import registry
-from rqe_mappo.config import TrainConfig
+from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.envs.batched import BatchedEnv, Observed, Step
 from rqe_mappo.envs.history import History
+from rqe_mappo.workers import Failed, Worker
 
-DESCRIPTION = tuple(name for name in BatchedEnv.__annotations__)
 SEED_STRIDE = 100_003  # workers' seeds lie apart; a run's other seeds are small offsets
+MOST_FAILURES = 3  # in a row without a step between them: what fails so often fails again
+START_LIMIT_S = 60.0  # to import, to build a road network and to open a simulation, on a machine that is busy
+CLOSE_LIMIT_S = 5.0
 
 
 class WorkerDied(RuntimeError):
-    """A process that stepped environments ended; the message says which and why."""
+    """Worker processes cannot be had, or not be kept alive; the message says which and why."""
 
 
-def make(config: TrainConfig, num_envs: int, num_workers: int = 0) -> BatchedEnv:
+def make(config: TrainConfig, num_envs: int, num_workers: int = 0, in_process: bool = False) -> BatchedEnv:
     """`num_envs` copies of a run's environment, in this process or in `num_workers` spawned ones.
 
-    Objectives that look at an episode from its start are given its `History`.
+    An environment of which a process can hold one copy only has a worker for each, unless `in_process`. Objectives that
+    look at an episode from its start are given its `History`.
     """
-    factory = registry.load(registry.environment(config.env).factory)
+    entry = registry.environment(config.env)
+    factory = registry.load(entry.factory)
+    if entry.own_process and not in_process:
+        if num_workers not in (0, num_envs):
+            raise ConfigError(
+                f"--num-workers {num_workers} leaves {num_envs // num_workers} copies of {config.env} to a process, "
+                f"which can hold one: leave it out (a worker for each), or use {num_envs}"
+            )
+        num_workers = num_envs
     if num_workers == 0:
         env = factory(config.knobs, num_envs)
     else:
-        env = WorkerEnvs(functools.partial(factory, config.knobs, num_envs // num_workers), num_workers)
+        build = functools.partial(factory, config.knobs, num_envs // num_workers)
+        env = WorkerEnvs(build, num_workers, config.seed, config.worker_timeout)
     static = config.advantage == "static"
     return History(env, config.gamma, shown=static) if static or config.discount_tau else env
 
 
-def _serve(pipe: Connection, build: Any) -> None:
-    """Body of a worker: build the environments, then answer calls until told to close."""
-    env = None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides and closes us
-    try:
-        env = build()
-        pipe.send(("built", {name: getattr(env, name) for name in DESCRIPTION}))
-        while True:
-            name, args = pipe.recv()
-            if name == "close":
-                break
-            pipe.send((name, getattr(env, name)(*args)))
-    except EOFError:
-        pass  # the parent is gone
-    except Exception as error:
-        pipe.send(("error", f"{type(error).__name__}: {error}"))
-    finally:
-        if env is not None:
-            env.close()
+def workers_of(env: BatchedEnv) -> "WorkerEnvs | None":
+    """The workers behind `env`, if it has any."""
+    inner = env.env if isinstance(env, History) else env
+    return inner if isinstance(inner, WorkerEnvs) else None
+
+
+def fresh_seed(seed: int, worker: int, restart: int) -> int:
+    """The seed of a worker's episodes after its `restart`-th start anew: the old one would repeat what led there."""
+    return int(np.random.SeedSequence((seed, worker, restart)).generate_state(1)[0] >> 1)
 
 
 class WorkerEnvs:
-    """A `BatchedEnv` whose copies live in spawned processes, in order: worker 0's copies first."""
+    """A `BatchedEnv` whose copies live in worker processes, in order: worker 0's copies first.
 
-    def __init__(self, build: Any, num_workers: int):
-        context = mp.get_context("spawn")
-        self.pipes, self.processes = [], []
-        for _ in range(num_workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, build), daemon=True)
-            process.start()
-            theirs.close()
-            self.pipes.append(ours)
-            self.processes.append(process)
-        described = self._gather("built")
-        for name, value in described[0].items():
+    A worker that was killed, crashed, or gave no answer within `limit_s` is started anew with a fresh seed; the step
+    that it did not answer is marked `sim_crashed` for its copies. See docs/workers.md.
+
+    restarts: how often each worker was started anew.
+    say: called with one line about each restart; standard error unless replaced.
+    """
+
+    def __init__(self, build: Any, num_workers: int, seed: int = 0, limit_s: float = 60.0):
+        self.build, self.seed, self.limit_s = build, seed, limit_s
+        self.restarts, self.failures = [0] * num_workers, [0] * num_workers
+        self.say = functools.partial(print, file=sys.stderr, flush=True)
+        until = time.monotonic() + START_LIMIT_S * num_workers  # all at the same time, perhaps on one core
+        self.workers = [Worker(build, limit_s) for _ in range(num_workers)]
+        for index, worker in enumerate(self.workers):
+            try:
+                worker.open(until)
+            except Failed as failure:
+                for other in self.workers:
+                    other.kill()
+                raise WorkerDied(f"environment worker {index} {failure}") from None
+        for name, value in self.workers[0].described.items():
             setattr(self, name, value)
         self.copies_each = self.num_envs
         self.num_envs *= num_workers
 
-    def _gather(self, expected: str) -> list[Any]:
-        answers = []
-        for index, pipe in enumerate(self.pipes):
+    def _ask(self, name: str, arguments: list[tuple]) -> tuple[dict[int, Any], dict[int, str]]:
+        """The answers of the workers that gave one, and the causes why others did not."""
+        answers, causes = {}, {}
+        for worker, args in zip(self.workers, arguments, strict=True):
+            with contextlib.suppress(Failed):  # `answer` then says why
+                worker.ask(name, *args)
+        until = time.monotonic() + self.limit_s
+        for index, worker in enumerate(self.workers):
             try:
-                name, answer = pipe.recv()
-            except EOFError:
-                self.processes[index].join(1)
-                code = self.processes[index].exitcode
-                raise WorkerDied(f"environment worker {index} ended (exit code {code})") from None
-            if name == "error":
-                raise WorkerDied(f"environment worker {index} failed: {answer}") from None
-            assert name == expected
-            answers.append(answer)
-        return answers
+                answers[index] = worker.answer(until)
+            except Failed as failure:
+                causes[index] = str(failure)
+        return answers, causes
 
-    def _call(self, name: str, arguments: list[tuple]) -> list[Any]:
-        for index, (pipe, args) in enumerate(zip(self.pipes, arguments, strict=True)):
+    def _restart(self, index: int, cause: str) -> None:
+        """Replace a worker by a new one that shows the first observation of new episodes."""
+        while True:
+            self.failures[index] += 1
+            if self.failures[index] >= MOST_FAILURES:
+                raise WorkerDied(
+                    f"environment worker {index} failed {self.failures[index]} times in a row without a step; "
+                    f"the last time it {cause}"
+                )
+            self.restarts[index] += 1
+            self.workers[index] = worker = Worker(self.build, self.limit_s)
+            self.say(
+                f"environment worker {index} {cause}; started anew (restart {sum(self.restarts)}): "
+                f"the running episodes of its {self.copies_each} copies do not count"
+            )
+            until = time.monotonic() + max(START_LIMIT_S, self.limit_s)
             try:
-                pipe.send((name, args))
-            except (BrokenPipeError, OSError):
-                code = self.processes[index].exitcode
-                raise WorkerDied(f"environment worker {index} ended (exit code {code})") from None
-        return self._gather(name)
+                worker.open(until).ask("reset", fresh_seed(self.seed, index, self.restarts[index]))
+                worker.answer(until)
+                return
+            except Failed as failure:
+                cause = str(failure)
+
+    def _show(self, shown: list[Observed]) -> Observed:
+        """Join what the workers show."""
+        joined = Observed(*(np.concatenate([getattr(part, name) for part in shown]) for name in Observed.__slots__))
+        self.last = joined
+        return joined
+
+    def _begin(self, name: str, arguments: list[tuple]) -> Observed:
+        for index, cause in self._ask(name, arguments)[1].items():
+            self._restart(index, cause)
+        return self._show([worker.board.observed() for worker in self.workers])
 
     def reset(self, seed: int) -> Observed:
-        parts = self._call("reset", [(seed + SEED_STRIDE * index,) for index in range(len(self.pipes))])
-        return Observed(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in Observed.__slots__})
+        self.seed = seed
+        return self._begin("reset", [(seed + SEED_STRIDE * index,) for index in range(len(self.workers))])
 
     def step(self, actions: np.ndarray) -> Step:
-        parts = self._call("step", [(part,) for part in np.split(actions, len(self.pipes))])
-        names = (*Observed.__slots__, *(name for name in Step.__slots__ if name != "episodes"))
-        episodes = {}
-        for key in parts[0].episodes:
-            rows = [part.episodes[key] for part in parts]
+        for worker, part in zip(self.workers, np.split(actions, len(self.workers)), strict=True):
+            if worker.board is not None:  # else it failed since the last step
+                worker.board.arrays["actions"][:] = part
+        answers, causes = self._ask("step", [()] * len(self.workers))
+        for index in answers:
+            self.failures[index] = 0
+        for index, cause in causes.items():
+            self._restart(index, cause)
+        parts = [
+            worker.board.step(*answers[index]) if index in answers else self._not_played(index)
+            for index, worker in enumerate(self.workers)
+        ]
+        names = ("reward", "cost", "terminated", "truncated", "final_state")
+        played = np.zeros(self.copies_each, bool)
+        lost = [played if part.sim_crashed is None else part.sim_crashed for part in parts]
+        shown = self._show(parts)
+        return Step(
+            shown.obs,
+            shown.state,
+            shown.active,
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
+            episodes=self._episodes({index: answers[index][1] for index in sorted(answers)}),
+            sim_crashed=None if all(mask is played for mask in lost) else np.concatenate(lost),
+        )
+
+    def _not_played(self, index: int) -> Step:
+        """The step of a worker that was started anew: whoever was active is cut off where it was seen last."""
+        mine = slice(index * self.copies_each, (index + 1) * self.copies_each)
+        cut, state = self.last.active[mine], self.last.state[mine]
+        shown = self.workers[index].board.observed()
+        nothing = np.zeros(cut.shape, np.float32)
+        return Step(
+            shown.obs, shown.state, shown.active,
+            reward=nothing, cost=nothing, terminated=np.zeros_like(cut), truncated=cut, final_state=state[cut],
+            sim_crashed=np.ones(len(cut), bool),
+        )  # fmt: skip
+
+    def _episodes(self, records: dict[int, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Join the records of the workers that played."""
+        joined = {"copy": np.zeros(0, np.int64)}
+        for key in next(iter(records.values()), {}):
+            rows = [record[key] for record in records.values()]
             if key == "copy":
-                rows = [row + index * self.copies_each for index, row in enumerate(rows)]
-            episodes[key] = np.concatenate(rows)
-        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        return Step(**joined, episodes=episodes)
+                rows = [row + index * self.copies_each for index, row in zip(records, rows, strict=True)]
+            joined[key] = np.concatenate(rows)
+        return joined
 
     def snapshot(self) -> dict[str, Any] | None:
-        parts = self._call("snapshot", [()] * len(self.pipes))
-        return None if parts[0] is None else {str(index): part for index, part in enumerate(parts)}
+        """None also where a worker fails now: the next step replaces it, and a resumed run starts new episodes."""
+        answers, causes = self._ask("snapshot", [()] * len(self.workers))
+        if causes or answers[0] is None:
+            return None
+        return {str(index): part for index, part in answers.items()}
 
     def restore(self, snapshot: dict[str, Any]) -> Observed:
-        parts = self._call("restore", [(snapshot[str(index)],) for index in range(len(self.pipes))])
-        return Observed(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in Observed.__slots__})
+        return self._begin("restore", [(snapshot[str(index)],) for index in range(len(self.workers))])
 
     def close(self) -> None:
-        for pipe, process in zip(self.pipes, self.processes, strict=True):
-            if process.is_alive():
-                with contextlib.suppress(OSError):  # it died meanwhile
-                    pipe.send(("close", ()))
-            process.join(5)
-            if process.is_alive():
-                process.terminate()
-            pipe.close()
-        self.pipes, self.processes = [], []
+        for worker in self.workers:
+            with contextlib.suppress(Failed):
+                worker.ask("close")
+        until = time.monotonic() + CLOSE_LIMIT_S
+        for worker in self.workers:
+            worker.close(until)
+        self.workers = []

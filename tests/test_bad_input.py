@@ -13,6 +13,8 @@ from rqe_mappo import checkpoint, cli
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import default_config
 from rqe_mappo.envs.sumo_intersection import network
+from rqe_mappo.envs.sumo_intersection.dynamics import roads_of
+from rqe_mappo.envs.sumo_intersection.roads import plain_xml
 from rqe_mappo.envs.sumo_intersection.simulation import Simulation, SimulationCrashed
 from rqe_mappo.policy import Policy
 from rqe_mappo.train import train
@@ -71,6 +73,7 @@ def complaint(capsys, command, *args: str) -> str:
         (["--gamma", "1", "--time-limit", "bootstrap"], ["--gamma", "--time-limit terminal"]),
         (["--scenario", "cartpole-v1", "--time-limit", "terminal"], ["--time-limit terminal", "use bootstrap"]),
         (["--num-envs", "5", "--num-workers", "2"], ["--num-workers", "5"]),
+        (["--worker-timeout", "0"], ["--worker-timeout must be > 0"]),
         (["--num-envs", "1", "--num-steps", "1"], ["--num-steps", "at least 2"]),
         (["--total-timesteps", "0"], ["--total-timesteps"]),
         (["--device", "toaster"], ["--device toaster", "cpu"]),
@@ -103,7 +106,7 @@ def test_missing_sumo(capsys, monkeypatch, tmp_path):
 def test_damaged_network(capsys, monkeypatch, tmp_path):
     pytest.importorskip("libsumo")
     monkeypatch.setenv("RQE_MAPPO_CACHE", str(tmp_path))
-    net = network.build(1, default_config("sumo").knobs.arm_m)
+    net = network.build(plain_xml(roads_of(default_config("sumo").knobs), 1), "junction_1")
     net.write_text(net.read_text()[:2000])
     said = complaint(capsys, cli.train, "--env", "sumo", "--out", str(tmp_path / "run"))
     assert str(net) in said and "delete it" in said

@@ -12,7 +12,7 @@ from scipy.stats import trim_mean
 
 from rqe_mappo import report
 from rqe_mappo.functional.risk import CVaR, Entropic, VaR, WorstCase
-from rqe_mappo.statistics import Estimate, cvar, entropic, interval, iqm, rate, seed_interval
+from rqe_mappo.statistics import Estimate, cvar, entropic, interval, iqm, rate, ratio, seed_interval
 
 RETURNS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
 
@@ -266,3 +266,19 @@ def test_rows_report_further_risk_measures():
     assert found["var:0.1 of return"] == 9 and found["worst-case of return"] == 0
     assert found["cvar:0.05 of return"] == pytest.approx(found["CVaR5 of return"]) == pytest.approx(2.0)
     assert found["entropic of return"] == pytest.approx(entropic(returns.ravel(), 10.0))
+
+
+def test_ratio_is_events_over_exposure_with_its_interval_over_episodes():
+    rng = np.random.default_rng(0)
+    exposure = rng.uniform(1, 3, 2000)
+    found = ratio(rng.poisson(0.2 * exposure), exposure)
+    assert found.low < 0.2 < found.high
+    assert found.high - found.low == pytest.approx(2 * 1.96 * np.sqrt(0.2 / exposure.sum()), rel=0.15)
+
+
+def test_no_events_are_no_proof_of_never():
+    found = ratio(np.zeros(50), np.full(50, 2.0))
+    assert (found.value, found.low) == (0, 0)
+    assert found.high == pytest.approx(3.689 / 100, rel=1e-3)
+    with pytest.raises(ValueError, match="exposure"):
+        ratio(np.zeros(3), np.zeros(3))

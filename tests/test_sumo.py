@@ -252,7 +252,7 @@ def test_simulations_in_worker_processes_act_as_one_environment():
         assert ended == {0, 1, 2, 3}
     finally:
         env.close()
-    assert not env.processes
+    assert not env.workers
 
 
 def test_short_training_is_finite_and_beats_random(tmp_path):

@@ -274,16 +274,6 @@ def test_workers_give_the_same_trajectories_as_the_copies_they_hold(tmp_path):
     assert config.num_workers == 0
 
 
-def test_worker_that_dies_is_named(tmp_path):
-    env = vector.make(default_config("cartpole"), 2, num_workers=2)
-    env.reset(0)
-    env.processes[1].kill()
-    env.processes[1].join()
-    with pytest.raises(vector.WorkerDied, match="worker 1"):
-        env.step(np.zeros((2, 1), np.int64))
-    env.close()
-
-
 def test_evaluation_plays_the_same_number_of_episodes_in_every_copy(tmp_path):
     assert copies_for(1000) == (50, 20)
     assert copies_for(10) == (10, 1)

@@ -1,11 +1,14 @@
 """The smallest environment with everything the contract knows: agents that leave, terminate, or are cut off."""
 
+import os
+import signal
+import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.config import TrainConfig
 from rqe_mappo.envs.batched import Observed, Step
 from rqe_mappo.registry import Environment
 
@@ -24,7 +27,9 @@ SCENARIOS = {"default": ToyConfig()}
 ENTRY = Environment("tests.toy:Toy", "tests.toy:SCENARIOS", "tests.toy:recipe")
 
 
-def recipe(scenario: str, knobs: ToyConfig) -> TrainConfig:
+def recipe(scenario: str, knobs: ToyConfig) -> Any:
+    from rqe_mappo.config import TrainConfig  # which loads PyTorch: not in every worker process
+
     return TrainConfig(
         env="toy", scenario=scenario, knobs=knobs, total_timesteps=2_000, num_envs=4, num_steps=16, eval_episodes=0,
         n_atoms=31, actor_hidden=(8,), critic_hidden=(8,), log_interval=1, save_interval=2,
@@ -101,3 +106,43 @@ class Toy:
 
     def close(self) -> None:
         pass
+
+
+EXCEPTION, SEGFAULT, HANG = 101, 102, 103
+
+
+class Faulty(Toy):
+    """A toy on which certain actions have consequences for the whole process."""
+
+    def step(self, actions: np.ndarray) -> Step:
+        if (actions == EXCEPTION).any():
+            raise ZeroDivisionError("the toy broke")
+        if (actions == SEGFAULT).any():
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if (actions == HANG).any():
+            time.sleep(1000)
+        return super().step(actions)
+
+
+class Losing(Toy):
+    """A toy that loses the simulation of its last copy at every `lose_every`-th step."""
+
+    lose_every = 7
+    steps = 0
+
+    def step(self, actions: np.ndarray) -> Step:
+        self.steps += 1
+        active, view = self.active[-1].copy(), self._view()[-1]
+        step = super().step(actions)
+        if self.steps % self.lose_every:
+            return step
+        others = step.final_state[np.nonzero(step.truncated)[0] < self.num_envs - 1]
+        kept = step.episodes["copy"] < self.num_envs - 1
+        self.t[-1], self.active[-1], self.total[-1], self.length[-1] = 0, True, 0.0, 0
+        seen = self._observed()
+        step.obs, step.state, step.active = seen.obs, seen.state, seen.active
+        step.reward[-1], step.terminated[-1], step.truncated[-1] = 0.0, False, active
+        step.final_state = np.concatenate((others, view[active]))
+        step.episodes = {key: rows[kept] for key, rows in step.episodes.items()}
+        step.sim_crashed = np.arange(self.num_envs) == self.num_envs - 1
+        return step

@@ -45,6 +45,20 @@ def lqr_driver(setpoint_m: float) -> Callable[[BatchedRiskyCartPole], np.ndarray
     return drive
 
 
+def by_name(name: str, seed: int = 0) -> Callable[[BatchedRiskyCartPole], np.ndarray]:
+    """`lqr:SETPOINT_M` or `random`; ValueError otherwise."""
+    if name == "random":
+        rng = np.random.default_rng(seed)
+        return lambda env: rng.integers(0, 2, (env.num_envs, 1))
+    kind, _, setpoint = name.partition(":")
+    try:
+        if kind == "lqr":
+            return lqr_driver(float(setpoint))
+    except ValueError:
+        pass
+    raise ValueError(f"there is no driver {name}: use random, or lqr:SETPOINT such as lqr:-0.1")
+
+
 def first_episodes(
     env: BatchedRiskyCartPole, driver: Callable[[BatchedRiskyCartPole], np.ndarray], seed: int
 ) -> dict[str, np.ndarray]:

@@ -20,12 +20,15 @@ __all__ = [
 ]
 
 
-def parallel_env(scenario: str = "default", own_process: bool = False, **overrides: Any) -> ParallelEnv:
+def parallel_env(
+    scenario: str = "default", own_process: bool = False, render_mode: str | None = None, **overrides: Any
+) -> ParallelEnv:
     """The PettingZoo environment of a named scenario, single settings of `IntersectionConfig` overridden.
 
     own_process: keep the simulation in a process of its own; libsumo allows one per process.
+    render_mode: "rgb_array" lets render() draw.
     """
     if scenario not in SCENARIOS:
         raise ValueError(f"scenario {scenario!r} is unknown: use {', '.join(SCENARIOS)}")
     config = replace(SCENARIOS[scenario], **overrides)
-    return IntersectionProcess(config) if own_process else IntersectionEnv(config)
+    return (IntersectionProcess if own_process else IntersectionEnv)(config, render_mode)

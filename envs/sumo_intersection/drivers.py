@@ -90,3 +90,16 @@ def caution(level: float, patience_s: float = 2.0) -> Driver:
         return action
 
     return drive
+
+
+def by_name(name: str, seed: int = 0) -> Driver:
+    """`always-go`, `random`, `caution:LEVEL` or `sumo`; ValueError otherwise."""
+    if name.startswith("caution:"):
+        try:
+            return caution(float(name.removeprefix("caution:")))
+        except ValueError:
+            raise ValueError(f"{name} needs a level from 0 to 1, such as caution:0.5") from None
+    known = {"always-go": always_go, "random": random(seed), "sumo": sumo}
+    if name not in known:
+        raise ValueError(f"there is no driver {name}: use {', '.join(known)} or caution:0.5")
+    return known[name]

@@ -1,5 +1,6 @@
 """K intersections in one simulation: traffic, collisions, rewards. Every form of the environment steps this class."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,7 @@ class Intersections:
         self.ids = [[""] * m for _ in range(k)]
         self.spawned = 0
         self.rng = np.random.default_rng()
+        self.watch: Callable[[], None] | None = None  # called after each simulation step, to take pictures
 
     def _turns(self) -> list[tuple[int, np.ndarray]]:
         """For each arm its first movement, and the cumulative shares of its movements."""
@@ -188,6 +190,8 @@ class Intersections:
                 self._crash(collision.victim, impact_mps)
             if substep == 0:
                 self._command_fresh(accel, late)
+            if self.watch is not None:
+                self.watch()
         self._read()
         self.time_s += config.decision_s
         self.waited_s += config.decision_s * (active & (self.speed_mps[:, :n] < WAITING_MPS))

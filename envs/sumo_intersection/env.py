@@ -70,14 +70,16 @@ class IntersectionEnv(ParallelEnv):
     `parallel_env(own_process=True)` for environments side by side.
     """
 
-    metadata: ClassVar[dict] = {"name": "sumo_intersection_v0", "render_modes": []}
+    metadata: ClassVar[dict] = {"name": "sumo_intersection_v0", "render_modes": ["rgb_array"], "render_fps": 2}
 
-    def __init__(self, config: IntersectionConfig | None = None):
+    def __init__(self, config: IntersectionConfig | None = None, render_mode: str | None = None):
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode {render_mode!r} is unknown: use None or 'rgb_array'")
         self.config = config or IntersectionConfig()
         self.core = BatchedIntersection(self.config, 1)
         self.possible_agents = list(self.core.possible_agents)
         self.agents: list[str] = []
-        self.render_mode = None
+        self.render_mode, self.camera = render_mode, None
         width = 1 + self.config.n_agents + observation.state_width(self.core.world) * self.config.n_vehicles
         self.state_space = Box(-np.inf, np.inf, (width,), np.float32)
         self.seeded = False
@@ -138,6 +140,16 @@ class IntersectionEnv(ParallelEnv):
     def state(self) -> np.ndarray:
         """What the centralised critic may know; see the class."""
         return observation.global_state(self.core.world)[0]
+
+    def render(self) -> np.ndarray | None:
+        """The junction from above, uint8 `[480, 480, 3]`, or None without `render_mode="rgb_array"`."""
+        if self.render_mode is None:
+            return None
+        from rqe_mappo.envs.sumo_intersection.render import Camera
+
+        self.camera = self.camera or Camera(self.core)
+        self.camera.look()
+        return np.asarray(self.camera.frame(caption=f"{self.core.world.time_s[0]:.1f} s"))
 
     def close(self) -> None:
         self.core.close()

@@ -28,6 +28,7 @@ class Geometry:
     approach_m: `[P]`, length of the lane before the stop line.
     side: `[arms, arms]` int, from where the second is seen by who comes from the first: 1 left, 2 ahead, 3 right; 0 on
         the diagonal.
+    centre: `[2]` of the junction's node in the network of one copy.
     paths: what a movement drives, as `[n, 2]` points in metres about the junction's centre; `stop` `[P]` is how far
         along it its stop line lies.
     """
@@ -42,6 +43,7 @@ class Geometry:
     conflicts: np.ndarray
     approach_m: np.ndarray
     side: np.ndarray
+    centre: np.ndarray
     paths: tuple[np.ndarray, ...]
     stop: np.ndarray
 
@@ -60,6 +62,14 @@ def sampled(shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def lengths(shape: np.ndarray) -> np.ndarray:
     """Distances of a polyline's points `[n, 2]` from its start."""
     return np.concatenate(([0.0], np.cumsum(np.linalg.norm(np.diff(shape, axis=0), axis=1))))
+
+
+def last_part(shape: np.ndarray, metres: float) -> np.ndarray:
+    """The last `metres` of a polyline `[n, 2]`."""
+    along = lengths(shape)
+    begin = max(0.0, along[-1] - metres)
+    first = [np.interp(begin, along, shape[:, axis]) for axis in (0, 1)]
+    return np.concatenate(([first], shape[along > begin]))
 
 
 def conflict_zones(paths: list[np.ndarray], same_lane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -107,8 +117,7 @@ def read(net: Path, junction: str) -> Geometry:
         beyond = start + (end - start) / np.linalg.norm(end - start) * EXIT_M
         inner.append(np.array([*within, beyond]))
         before = np.array(connection.getFromLane().getShape())[:, :2]
-        at = lengths(before)
-        kept = before[at > at[-1] - BEFORE_M]
+        kept = last_part(before, BEFORE_M)
         after = np.array(connection.getToLane().getShape())[:, :2]
         paths.append(np.concatenate((kept, within, after)) - centre)
         stops.append(lengths(kept)[-1])
@@ -126,6 +135,7 @@ def read(net: Path, junction: str) -> Geometry:
         conflicts=conflicts,
         approach_m=np.array([c.getFromLane().getLength() for c in connections]),
         side=seen_from(np.array([bearings[edge] for edge in order])),
+        centre=centre,
         paths=tuple(paths),
         stop=np.array(stops),
     )
@@ -134,9 +144,7 @@ def read(net: Path, junction: str) -> Geometry:
 def _bearing(lane) -> float:
     """Degrees clockwise from north at which a lane comes to its end, to a tenth."""
     shape = np.array(lane.getShape())[:, :2]
-    at = lengths(shape)
-    back = max(0.0, at[-1] - LOOK_BACK_M)
-    x, y = (np.interp(back, at, shape[:, axis]) - shape[-1, axis] for axis in (0, 1))
+    x, y = last_part(shape, LOOK_BACK_M)[0] - shape[-1]
     return round(math.degrees(math.atan2(x, y)), 1) % 360
 
 

@@ -15,9 +15,9 @@ from rqe_mappo.envs.sumo_intersection.simulation import SimulationCrashed
 SHOWN = ("possible_agents", "state_space", "config")
 
 
-def _serve(pipe: Connection, config: IntersectionConfig) -> None:
+def _serve(pipe: Connection, config: IntersectionConfig, render_mode: str | None) -> None:
     """Body of the process: answer calls with (None or an error, the result, the agents left)."""
-    env = IntersectionEnv(config)
+    env = IntersectionEnv(config, render_mode)
     spaces = {"spaces": (env.core.observation_space, env.core.action_space)}
     pipe.send((None, {name: getattr(env, name) for name in SHOWN} | spaces, []))
     try:
@@ -38,14 +38,14 @@ class IntersectionProcess(ParallelEnv):
 
     metadata = IntersectionEnv.metadata
 
-    def __init__(self, config: IntersectionConfig | None = None):
+    def __init__(self, config: IntersectionConfig | None = None, render_mode: str | None = None):
         context = mp.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, config), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, config, render_mode), daemon=True)
         self.process.start()
         theirs.close()
         self.agents: list[str] = []
-        self.render_mode = None
+        self.render_mode = render_mode
         shown = self._answer()
         self.box, self.discrete = shown.pop("spaces")
         for name, value in shown.items():
@@ -79,6 +79,9 @@ class IntersectionProcess(ParallelEnv):
 
     def state(self) -> np.ndarray:
         return self._call("state")
+
+    def render(self) -> np.ndarray | None:
+        return self._call("render")
 
     def close(self) -> None:
         if self.process.is_alive():

@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+NO_ACTION = -1e9
+"""The logit of an action that an agent does not have: probability 0, and finite, so that 0 log 0 is 0."""
+
 
 def clipped_surrogate(
     log_ratio: Float[Tensor, "*batch"], advantage: Float[Tensor, "*batch"], clip: float
@@ -26,8 +29,11 @@ def entropy(logits: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
 
 
 def log_barrier(logits: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
-    """`sum_a log pi_a` of the softmax of finite `logits`: maximal where uniform, minus infinity at the border."""
-    return logits.log_softmax(-1).sum(-1)
+    """`sum_a log pi_a` of the softmax of finite `logits`: maximal where uniform, minus infinity at the border.
+
+    Over actions that exist, whose logits are above `NO_ACTION`.
+    """
+    return logits.log_softmax(-1).masked_fill(logits <= NO_ACTION, 0).sum(-1)
 
 
 def approx_kl(log_ratio: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

@@ -1,0 +1,78 @@
+"""Settings of the traffic lights, with their units, and named combinations."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rqe_mappo.envs.sumo_signals.nets import NETS, Net, bundled, checked
+
+Reward = Literal["long-waiting", "waiting", "diff-waiting-time", "average-speed", "queue", "pressure"]
+
+
+@dataclass(frozen=True)
+class SignalsConfig:
+    """Traffic lights that choose their next green phase, through sumo-rl."""
+
+    net: str = "2way-single-intersection"
+    """Network and demand that sumo-rl brings along, such as cologne3 or grid4x4; see docs/signals.md."""
+    net_file: str | None = None
+    """A SUMO network (.net.xml) of your own instead; needs --route-file."""
+    route_file: str | None = None
+    """The demand (.rou.xml) for --net-file."""
+    begin_s: int | None = None
+    """Second of the demand's clock at which episodes start (default: the net's own, such as 25200 for cologne3)."""
+    num_seconds: int = 3600
+    """Length of an episode in seconds."""
+    delta_time_s: int = 5
+    """Seconds between decisions."""
+    yellow_time_s: int = 2
+    """Seconds of yellow between two green phases."""
+    min_green_s: int = 5
+    """Shortest green in seconds; before, a light keeps its phase whatever it chooses."""
+    reward: Reward = "long-waiting"
+    """What a light earns; long-waiting is minus the vehicle-minutes stood, weighed by length (docs/signals.md)."""
+    most_waiting: int = 100
+    """Waiting vehicles of one light that count at most; bounds the reward, and so the atoms of the critic."""
+    demand: float = 1.0
+    """Scale of the demand: 1.2 sends a fifth more vehicles."""
+    demand_spread: float = 0.0
+    """Each episode's demand is scaled by a further hidden factor, uniform in 1 minus to 1 plus this."""
+    teleport_s: int = -1
+    """Seconds after which SUMO teleports a stuck vehicle (-1: never)."""
+
+    def __post_init__(self):
+        if self.net not in NETS:
+            raise ValueError(f"--net {self.net} is unknown: use {', '.join(NETS)}, or --net-file with --route-file")
+        if (self.net_file is None) != (self.route_file is None):
+            given, missing = ("net", "route") if self.route_file is None else ("route", "net")
+            raise ValueError(f"--{given}-file needs a --{missing}-file: give both, or use --net")
+        for name in ("num_seconds", "yellow_time_s", "min_green_s", "most_waiting"):
+            self._require(getattr(self, name) >= 1, name, "be at least 1")
+        self._require(self.begin_s is None or self.begin_s >= 0, "begin_s", "be >= 0")
+        self._require(self.delta_time_s > self.yellow_time_s, "delta_time_s", "be greater than --yellow-time-s")
+        self._require(self.demand > 0, "demand", "be > 0")
+        self._require(0 <= self.demand_spread < 1, "demand_spread", "lie in [0, 1)")
+        self._require(self.teleport_s == -1 or self.teleport_s >= 1, "teleport_s", "be at least 1, or -1 for never")
+
+    def _require(self, holds: bool, name: str, rule: str) -> None:
+        if not holds:
+            raise ValueError(f"--{name.replace('_', '-')} must {rule} (got {getattr(self, name)})")
+
+    @property
+    def horizon(self) -> int:
+        """Decisions of an episode."""
+        return -(-self.num_seconds // self.delta_time_s)
+
+    def files(self) -> Net:
+        """The network to simulate; ValueError where a file is missing or its lights cannot be driven."""
+        own = self.net_file is not None and self.route_file is not None
+        net = Net(self.net_file, self.route_file) if own else bundled(self.net)
+        begin_s = net.begin_s if self.begin_s is None else self.begin_s
+        return checked(Net(net.net_file, net.route_file, begin_s))
+
+
+SCENARIOS = {
+    "default": SignalsConfig(),
+    "uncertain": SignalsConfig(demand_spread=0.3),
+    "cologne": SignalsConfig(net="cologne3"),
+    "grid": SignalsConfig(net="grid4x4"),
+}

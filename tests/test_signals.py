@@ -1,0 +1,371 @@
+"""Traffic lights on real SUMO: trips are counted to the last, seeds repeat, and nobody chooses a phase it lacks."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pettingzoo.test import parallel_api_test
+
+from rqe_mappo import report, vector
+from rqe_mappo.config import default_config
+from rqe_mappo.envs.batched import PaddedDiscrete, action_counts
+from rqe_mappo.envs.history import History
+from rqe_mappo.envs.sumo_intersection import BatchedIntersection, IntersectionConfig
+from rqe_mappo.envs.sumo_signals import NETS, SCENARIOS, BatchedSignals, SignalsConfig, controllers, parallel_env, trips
+from rqe_mappo.envs.sumo_signals.nets import bundled, green_s
+from rqe_mappo.evaluate import evaluate, play
+from rqe_mappo.functional import policy_gradient
+from rqe_mappo.nets import Actor, Shapes, sample
+from rqe_mappo.policy import Policy
+from rqe_mappo.train import train
+from tests.toy import Toy, ToyConfig
+
+SHORT = SignalsConfig(num_seconds=200)
+COLOGNE = replace(SHORT, net="cologne3")
+MASKED = Shapes(4, 4, 4, 3, 11, (8,), (8,), shared_actor=True, action_counts=(2, 4, 3))
+
+
+@pytest.fixture
+def opened():
+    """Opens the environment and closes it after the test."""
+    envs = []
+
+    def open_(config: SignalsConfig = SHORT) -> BatchedSignals:
+        envs.append(BatchedSignals(config, 1))
+        return envs[-1]
+
+    yield open_
+    for env in envs:
+        env.close()
+
+
+def trajectory(env: BatchedSignals, seed: int, decisions: int = 50) -> np.ndarray:
+    """What is seen and earned over more than one episode under random phases, with the records of its trips."""
+    seen = env.reset(seed)
+    choose = controllers.random(0)
+    rows = [seen.obs.ravel(), seen.state.ravel()]
+    for _ in range(decisions):
+        step = env.step(choose(env))
+        rows += [step.obs.ravel(), step.state.ravel(), step.reward.ravel(), *step.episodes.values()]
+    return np.concatenate([np.ravel(row) for row in rows])
+
+
+@pytest.mark.parametrize("config", [SHORT, COLOGNE], ids=["one light", "three lights"])
+def test_same_seed_same_trajectory_another_seed_another(opened, config):
+    env = opened(config)
+    first = trajectory(env, seed=11)
+    assert not np.array_equal(first, trajectory(env, seed=12))
+    assert np.array_equal(first, trajectory(env, seed=11))
+
+
+def test_episodes_of_one_reset_differ(opened):
+    env = opened()
+    records, _ = play(env, lambda env, seen: controllers.greedy(env), 3, seed=4)
+    assert len(np.unique(records["return"])) == 3
+
+
+def test_return_is_minus_the_waiting_of_all_trips(opened):
+    """One light alone sees every vehicle of its net, so that rewards and SUMO's own account must agree."""
+    env = opened(replace(SHORT, reward="waiting", num_seconds=600, most_waiting=10_000))
+    records, _ = play(env, lambda env, seen: controllers.random(1)(env), 1, seed=5)
+    waited_min = records["waiting_mean_s"] * records["trips"] / 60
+    assert records["not_inserted_trips"] > 0  # these count in both
+    assert -records["return"][0, 0] == pytest.approx(waited_min[0], rel=0.03)
+
+
+def test_a_long_wait_of_w_minutes_costs_w_and_half_its_square(opened, tmp_path):
+    known, routes = bundled("single-intersection"), tmp_path / "one vehicle.rou.xml"
+    routes.write_text('<routes><vehicle id="a" depart="0"><route edges="n_t t_s"/></vehicle></routes>')
+    env = opened(replace(SHORT, net_file=known.net_file, route_file=str(routes)))
+    env.reset(0)
+    light = env.world.lights[0]
+    red = int(np.flatnonzero(~light.served[:, light.lanes.index("n_t_0")])[0])
+    records, _ = play(env, lambda env, seen: np.array([[red]]), 1, seed=0)
+    wait_min = records["waiting_max_s"][0] / 60
+    assert wait_min > 2
+    assert -records["return"][0, 0] == pytest.approx(wait_min + wait_min**2 / 2, rel=0.02)
+
+
+def test_records_equal_the_sums_of_rewards_and_everybody_is_truncated(opened):
+    env = opened(COLOGNE)
+    env.reset(0)
+    total, choose = np.zeros(3), controllers.random(0)
+    for decision in range(1, 81):
+        step = env.step(choose(env))
+        low, high = env.reward_bounds
+        assert (low <= step.reward).all() and (step.reward <= high).all()
+        assert step.active.all() and not step.terminated.any()
+        total += step.reward[0]
+        assert step.truncated.all() == (decision % 40 == 0)
+        if decision % 40 == 0:
+            assert np.allclose(step.episodes["return"], total, atol=1e-4)
+            assert step.episodes["length"].tolist() == [[40, 40, 40]]
+            assert step.final_state.shape == (3, *env.state_space.shape)
+            assert step.obs[0, 0, 0] == 0  # of the next episode
+            assert step.episodes["trips"] > 0
+            total[:] = 0
+        else:
+            assert len(step.final_state) == 0 and not len(step.episodes["copy"])
+        assert all(env.observation_space.contains(row) for row in step.obs[0])
+        assert all(env.state_space.contains(row) for row in step.state[0])
+
+
+def test_tails_of_waiting_by_hand():
+    known = trips.waiting(np.arange(1.0, 41.0))
+    assert known["waiting_mean_s"] == 20.5 and known["waiting_max_s"] == 40.0
+    assert known["waiting_cvar95_s"] == 39.5  # the worst two of forty
+    assert trips.waiting(np.zeros(0))["waiting_max_s"] == 0.0
+
+
+def test_trips_without_an_end_count_with_what_they_waited(tmp_path):
+    trip = '<tripinfo id="{}" depart="{}" departDelay="{}" arrival="{}" waitingTime="{}"/>'
+    rows = [
+        trip.format("done", 1, 2, 30, 5),
+        trip.format("on its way", 1, 0, -1, 50),
+        trip.format("out", -1, 90, -1, 0),
+    ]
+    (tmp_path / "trips.xml").write_text(f"<tripinfos>{''.join(rows)}</tripinfos>")
+    safety = '<safety collisions="1" emergencyStops="2" emergencyBraking="3"/><teleports total="4"/>'
+    (tmp_path / "statistics.xml").write_text(f"<statistics>{safety}</statistics>")
+    found = trips.read(tmp_path)
+    assert (found["waiting_mean_s"], found["waiting_max_s"]) == (49.0, 90.0)
+    assert (found["trips"], found["unfinished_trips"], found["not_inserted_trips"]) == (3, 2, 1)
+    assert [found[name] for name in trips.COUNTS] == [1, 2, 3, 4]
+
+
+def test_critic_sees_its_own_light_first_and_all_of_them(opened):
+    env = opened(COLOGNE)
+    seen = env.reset(2)
+    width = env.layout.width + 1
+    for agent in range(3):
+        for other in range(3):
+            start = (other - agent) % 3 * width
+            assert np.array_equal(seen.state[0, agent, start : start + width - 1], seen.obs[0, other])
+
+
+def test_a_light_refuses_a_phase_it_lacks(opened):
+    env = opened(COLOGNE)
+    env.reset(0)
+    assert env.action_space.counts == (3, 4, 4) == action_counts(env)
+    with pytest.raises(ValueError, match="has 3 green phases: it cannot choose phase 3"):
+        env.step(np.array([[3, 3, 3]]))
+
+
+def test_fixed_cycle_shows_the_phases_of_the_net_in_turn(opened):
+    env = opened(replace(SHORT, num_seconds=400))
+    env.reset(0)
+    assert env.world.lights[0].green_s == (35.0, 8.0, 35.0, 8.0)
+    shown = []
+    for _ in range(18):
+        action = controllers.fixed()(env)
+        shown.append(int(action[0, 0]))
+        env.step(action)
+    assert shown == [0] * 7 + [1] * 2 + [2] * 7 + [3] * 2
+    env.reset(0)
+    chosen = controllers.fixed((5, 10, 5, 5))
+    shown = []
+    for _ in range(6):
+        shown.append(int(chosen(env)[0, 0]))
+        env.step(np.array([[0]]))
+    assert shown == [0, 1, 1, 2, 3, 0]
+
+
+def test_greedy_serves_the_longest_queue_and_beats_random(opened):
+    env = opened(replace(SHORT, num_seconds=600))
+    dice = controllers.random(0)
+    chance, _ = play(env, lambda env, seen: dice(env), 1, seed=6)
+    queue, _ = play(env, lambda env, seen: controllers.greedy(env), 1, seed=6)
+    assert queue["waiting_mean_s"] < 0.5 * chance["waiting_mean_s"]
+
+
+@pytest.mark.parametrize("reward", ["waiting", "diff-waiting-time", "average-speed", "queue", "pressure"])
+def test_every_reward_keeps_its_bounds(opened, reward):
+    env = opened(replace(SHORT, reward=reward, num_seconds=100))
+    env.reset(1)
+    choose = controllers.random(3)
+    rewards = np.array([env.step(choose(env)).reward for _ in range(20)])
+    assert np.ptp(rewards) > 0
+    assert env.reward_bounds[0] <= rewards.min() and rewards.max() <= env.reward_bounds[1]
+
+
+def test_demand_is_scaled_by_a_factor_that_the_seed_decides(opened):
+    env = opened(replace(SHORT, demand_spread=0.5))
+    records, _ = play(env, lambda env, seen: controllers.greedy(env), 4, seed=1)
+    again, _ = play(env, lambda env, seen: controllers.greedy(env), 4, seed=1)
+    assert len(set(records["trips"])) > 2 and np.array_equal(records["trips"], again["trips"])
+
+
+def test_parallel_environment_conforms():
+    env = parallel_env(net="cologne3", num_seconds=100)
+    try:
+        parallel_api_test(env, num_cycles=60)
+        first = env.reset(seed=1)[0]
+        second = env.reset()[0]
+        assert [env.action_space(agent).n for agent in env.possible_agents] == [3, 4, 4]
+        assert all(env.observation_space(agent).contains(first[agent]) for agent in first) and set(second) == set(first)
+        assert env.state_space.contains(env.state())
+        while env.agents:
+            *_, infos = env.step({agent: 0 for agent in env.agents})
+        assert all(set(trips.METRICS) < set(info) for info in infos.values())
+    finally:
+        env.close()
+
+
+def test_closing_leaves_no_file_and_lets_others_open(opened):
+    env = opened()
+    folder = Path(env.folder.name)
+    env.reset(0)
+    with pytest.raises(RuntimeError, match=r"already open.*close"):
+        opened()
+    with pytest.raises(RuntimeError, match=r"already open.*close"):
+        BatchedIntersection(IntersectionConfig(), 1)
+    env.close()
+    env.close()
+    assert not folder.exists()
+    with pytest.raises(RuntimeError, match="closed"):
+        env.reset(0)
+    opened().reset(0)
+
+
+def run(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_lights_leave_traci_to_others():
+    opened = "from rqe_mappo.envs.sumo_signals import *; BatchedSignals(SignalsConfig(), 1).close()"
+    asked = "import os, traci; print(traci.isLibsumo(), 'LIBSUMO_AS_TRACI' in os.environ)"
+    for code in (f"{opened}; {asked}", f"import traci; {opened}; {asked}"):
+        assert run(code).stdout == "False False\n"
+
+
+def test_sumo_rl_without_libsumo_is_refused_with_one_line():
+    code = (
+        "import os, sumo; os.environ['SUMO_HOME'] = sumo.SUMO_HOME; import sumo_rl.environment.env; "
+        "from rqe_mappo.envs.sumo_signals import *; BatchedSignals(SignalsConfig(), 1)"
+    )
+    done = run(code)
+    assert done.returncode == 1
+    assert "sumo_rl was imported before the traffic lights" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"net": "atlantis"}, "--net atlantis is unknown: use 2way"),
+        ({"net_file": "my.net.xml"}, "--net-file needs a --route-file"),
+        ({"route_file": "my.rou.xml"}, "--route-file needs a --net-file"),
+        ({"delta_time_s": 2}, "--delta-time-s must be greater than --yellow-time-s"),
+        ({"num_seconds": 0}, "--num-seconds must be at least 1"),
+        ({"demand": 0.0}, "--demand must be > 0"),
+        ({"demand_spread": 1.0}, "--demand-spread must lie in"),
+        ({"teleport_s": 0}, "--teleport-s"),
+    ],
+)
+def test_wrong_settings_name_flag_and_mend(change, words):
+    with pytest.raises(ValueError, match=words):
+        replace(SHORT, **change)
+
+
+def test_nets_that_cannot_be_driven_are_refused(tmp_path):
+    net, routes = tmp_path / "my.net.xml", tmp_path / "my.rou.xml"
+    config = replace(SHORT, net_file=str(net), route_file=str(routes))
+    with pytest.raises(ValueError, match=r"--net-file .* does not exist"):
+        config.files()
+    cases = {
+        "no road": "is no SUMO network",
+        "<net/>": "has no traffic light",
+        '<net><tlLogic id="t" type="actuated"/></net>': "light t is actuated",
+        '<net><tlLogic id="t" type="static"><phase state="rry" duration="3"/></tlLogic></net>': "no green phase",
+    }
+    for text, words in cases.items():
+        net.write_text(text)
+        with pytest.raises(ValueError, match=words):
+            green_s(str(net))
+    with pytest.raises(ValueError, match="one cannot hold 4 copies"):
+        BatchedSignals(SHORT, 4)
+
+
+def test_own_files_are_simulated_and_sumos_refusal_is_one_error(opened, tmp_path):
+    known = bundled("single-intersection")
+    own = replace(SHORT, net_file=known.net_file, route_file=known.route_file, num_seconds=20)
+    env = opened(own)
+    env.reset(0)
+    env.step(np.array([[1]]))
+    env.close()
+    broken = tmp_path / "my routes.rou.xml"
+    broken.write_text('<routes><trip id="a" depart="0" from="nowhere" to="nowhere"/></routes>')
+    with pytest.raises(RuntimeError, match="SUMO stopped"):
+        opened(replace(own, route_file=str(broken)))
+    opened().reset(0)
+
+
+def test_every_bundled_net_is_there_and_can_be_driven():
+    for name in NETS:
+        net = bundled(name)
+        assert Path(net.route_file).is_file() and green_s(net.net_file)
+
+
+def test_actions_that_an_agent_lacks_have_no_part_in_anything():
+    actor = Actor(MASKED)
+    obs, agent = torch.randn(40, 3, 4), torch.arange(3).expand(40, 3)
+    logits = actor(obs, agent)
+    probs = logits.softmax(-1)
+    for index, count in enumerate(MASKED.action_counts):
+        assert not probs[:, index, count:].any()
+        own = logits[:, index, :count]
+        assert torch.allclose(policy_gradient.entropy(logits)[:, index], policy_gradient.entropy(own))
+        assert torch.allclose(policy_gradient.log_barrier(logits)[:, index], policy_gradient.log_barrier(own))
+    assert (sample(logits, torch.ones(40, 3)) == torch.tensor(MASKED.action_counts) - 1).all()
+    (policy_gradient.entropy(logits).sum() + policy_gradient.log_barrier(logits).sum()).backward()
+    assert all(weight.grad.isfinite().all() for weight in actor.parameters())
+    assert not any("lacking" in name for name in actor.state_dict())
+
+
+def test_actor_without_a_mask_is_the_same_as_with_a_mask_of_nothing():
+    torch.manual_seed(0)
+    plain = Actor(replace(MASKED, action_counts=()))
+    masked = Actor(replace(MASKED, action_counts=(4, 4, 4)))
+    masked.load_state_dict(plain.state_dict())
+    obs, agent = torch.randn(40, 3, 4), torch.arange(3).expand(40, 3)
+    assert torch.equal(plain(obs, agent), masked(obs, agent))
+    old = plain(obs, agent).log_softmax(-1).sum(-1)
+    assert torch.equal(policy_gradient.log_barrier(plain(obs, agent)), old)
+
+
+def test_environments_without_counts_have_all_actions():
+    toy = Toy(ToyConfig(), 1)
+    assert action_counts(toy) is None
+    toy.action_space = PaddedDiscrete((2, 2, 2))
+    assert action_counts(toy) is None
+    toy.action_space = PaddedDiscrete((2, 1, 2))
+    assert action_counts(History(toy, 0.9, shown=True)) == (2, 1, 2)
+
+
+def test_lights_train_in_a_process_each_and_are_evaluated_with_their_tails(tmp_path):
+    config = replace(default_config("sumo-signals", "cologne"), knobs=COLOGNE, tau=0.5, total_timesteps=360,
+                     warmup_fraction=0.0, num_steps=20, eval_episodes=0, out=str(tmp_path / "run"))  # fmt: skip
+    policy = Policy.load(train(config))
+    assert policy.shapes.action_counts == (3, 4, 4)
+    obs = np.random.default_rng(0).random((200, policy.shapes.obs_dim))
+    assert not policy.probabilities(obs, 0)[:, 3].any() and policy.act(obs, 0).max() == 2
+    records, *_ = evaluate(policy, 2, seed=1)
+    rows = {row.metric: row for row in report.rows(records)}
+    assert rows["waiting cvar95 s"].level == "episode" and rows["waiting cvar95 s"].estimate.n == 2
+    assert rows["unfinished trips"].estimate.value > 0 and "collisions" in rows
+
+
+def test_every_copy_has_a_process_of_its_own():
+    config = replace(default_config("sumo-signals"), knobs=replace(SCENARIOS["uncertain"], num_seconds=100))
+    env = vector.make(config, 2)
+    try:
+        seen = env.reset(0)
+        assert seen.obs.shape[:2] == (2, 1)
+        for _ in range(20):
+            step = env.step(np.zeros((2, 1), np.int64))
+        assert step.episodes["copy"].tolist() == [0, 1] and len(set(step.episodes["trips"])) == 2
+    finally:
+        env.close()
