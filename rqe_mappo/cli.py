@@ -77,21 +77,24 @@ def parse(kind: type[Parsed], prog: str, args: list[str], default: Any = None) -
 def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:
     """The settings that a command line asks for, and the run folder to go on from, if any."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--env", default="sumo")
-    first.add_argument("--scenario", default="default")
+    for name in ("env", "scenario", "algo"):
+        first.add_argument(f"--{name}")
     first.add_argument("--resume", type=Path)
     try:
         chosen, rest = first.parse_known_args(args)
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from None
     if chosen.resume is None:
-        default = configs.default_config(chosen.env, chosen.scenario)
-        return parse(TrainConfig[type(default.knobs)], "rqe-train", rest, default), None
+        default = configs.default_config(chosen.env or "sumo", chosen.scenario or "default", chosen.algo or "rqe-mappo")
+        return parse(configs.kind_of(default), "rqe-train", rest, default), None
     settings = chosen.resume / "config.json"
     if not settings.is_file():
         raise ConfigError(f"--resume {chosen.resume} is no run folder: it holds no config.json")
     default = configs.from_json(settings.read_text())
-    config = parse(TrainConfig[type(default.knobs)], "rqe-train", rest, default)
+    for name in ("env", "scenario", "algo"):
+        if getattr(chosen, name) not in (None, getattr(default, name)):
+            raise ConfigError(f"--{name} cannot change on --resume: start a new run instead")
+    config = parse(configs.kind_of(default), "rqe-train", rest, default)
     changed = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) != getattr(default, f.name)}
     if changed - CHANGEABLE_ON_RESUME:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(changed - CHANGEABLE_ON_RESUME))
@@ -222,12 +225,15 @@ def write_report(
         "episodes": len(records["return"]), "seed": asked.seed, "deterministic": asked.deterministic,
         "timesteps": policy.timesteps, "metrics": reports.as_dict(rows), "worker_restarts": restarts,
     }  # fmt: skip
+    if policy.shapes.critic_values:
+        print("\nno calibration: the critic of this run foretells the mean return, no distribution")
     if known is not None:
         print(f"\n{known}")
         content["critic"] = known.as_dict()
     path = Path(asked.run)
     folder = path if path.is_dir() else path.parent.parent
     if (folder / "config.json").is_file():
+        write_atomically(folder / "eval_episodes.npz", reports.episodes_file(records))
         write_atomically(folder / "eval.json", json.dumps(content, indent=2).encode())
         if known is not None:
             calibration_plot(known, folder / "calibration.png")

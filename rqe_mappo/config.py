@@ -5,7 +5,7 @@ import json
 import math
 import typing
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from tyro.conf import OmitArgPrefixes, arg
@@ -15,6 +15,7 @@ from rqe_mappo import registry
 from rqe_mappo.functional.risk import GRAMMAR, RiskMeasure, parse_risk
 
 Knobs = TypeVar("Knobs")
+Own = TypeVar("Own")
 Advantage = Literal["influence", "static", "nested", "value", "rqe"]
 
 
@@ -54,18 +55,45 @@ PerAgent = Annotated[
 
 
 @dataclass(frozen=True)
-class TrainConfig(Generic[Knobs]):
-    """Train risk-averse agents with RQE-MAPPO.
+class Options:
+    """The settings that one algorithm adds to those of all; rqe-mappo, the default, adds none.
 
-    The defaults below are those of the chosen `--env` and `--scenario`; flags of the environment itself come last.
+    defaults: what the algorithm changes in an environment's recipe.
+    critic_values: how many numbers its critic foretells of the return; 0: the whole law.
+    critic_sees_obs: the critic sees each agent's observation instead of the global state.
+    keeps_past: its learner needs to know what the episodes under way have brought so far (`envs.history`).
+    """
+
+    defaults: ClassVar[dict[str, Any]] = {}
+    critic_values: ClassVar[int] = 0
+
+    @property
+    def critic_sees_obs(self) -> bool:
+        return False
+
+    @property
+    def keeps_past(self) -> bool:
+        return False
+
+    def check(self, config: "TrainConfig") -> None:
+        """Raise ConfigError for settings of the run that the algorithm would not heed."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(Generic[Knobs, Own]):
+    """Train risk-averse agents with RQE-MAPPO, or a rival of it with `--algo`.
+
+    The defaults below are those of the chosen `--env`, `--scenario` and `--algo`; flags of the environment and of the
+    algorithm itself come last.
     """
 
     knobs: Annotated[Knobs, OmitArgPrefixes]
 
     env: str = "sumo"
-    """Environment: sumo, cartpole, or one of the small exact games gamble, matrix and cliff."""
+    """Environment: sumo, sumo-signals, cartpole; gamble, matrix, cliff; gymnasium:ID, pettingzoo:MODULE."""
     scenario: str = "default"
     """Named setting of the environment's own flags."""
+    algo: Annotated[str, arg(help=f"Algorithm: {', '.join(registry.ALGORITHMS)} (docs/baselines.md).")] = "rqe-mappo"
     tau: PerAgent = 1.0
     """Risk tolerance in units of the return's std: inf neutral, 0.3 strongly averse; 0.3,1,inf for each of three."""
     eps: PerAgent = 0.01
@@ -157,7 +185,13 @@ class TrainConfig(Generic[Knobs]):
     eval_episodes: int = 256
     """Episodes of the evaluation after training (0: none)."""
 
+    options: Annotated[Own, OmitArgPrefixes, arg(name="algorithm")] = Options()
+
     def __post_init__(self):
+        if type(self.options) is not registry.load(registry.algorithm(self.algo).options):
+            raise ConfigError(
+                f"--algo {self.algo} cannot go with the options of another: use default_config(..., algo)"
+            )
         self.measures()
         self._require(all(0 <= eps < math.inf for eps in each_agent(self.eps)), "eps", "be in [0, inf)")
         for name, low, high in (
@@ -200,6 +234,7 @@ class TrainConfig(Generic[Knobs]):
                 raise ConfigError(f"--advantage rqe has no --risk {self.risk}: use entropic (or --rqe-penalty)")
             if self.time_limit != "terminal":
                 raise ConfigError("--advantage rqe solves finite games: use --time-limit terminal")
+        self.options.check(self)
 
     def _require(self, holds: bool, name: str, rule: str) -> None:
         if not holds:
@@ -245,16 +280,27 @@ class TrainConfig(Generic[Knobs]):
     def run_name(self) -> str:
         """The part of a run folder's name that depends on the settings alone."""
         risk = "" if self.risk == "entropic" else "__" + self.risk.replace(":", "")
-        return f"{self.env}{risk}__tau{spelled(self.tau)}__eps{spelled(self.eps)}__s{self.seed}"
+        env, algo = self.env.replace(":", "-"), "" if self.algo == "rqe-mappo" else "__" + self.algo
+        return f"{env}{algo}{risk}__tau{spelled(self.tau)}__eps{spelled(self.eps)}__s{self.seed}"
 
 
-def default_config(env: str, scenario: str = "default") -> TrainConfig:
-    """The recipe of an environment: its settings and the learner's defaults for it."""
+def default_config(env: str, scenario: str = "default", algo: str = "rqe-mappo") -> TrainConfig:
+    """The recipe of an environment: its settings and the learner's defaults for it, as `algo` changes them."""
     entry = registry.environment(env)
     scenarios = registry.load(entry.scenarios)
     if scenario not in scenarios:
         raise ConfigError(f"--scenario {scenario} is unknown for --env {env}: use {', '.join(scenarios)}")
-    return registry.load(entry.recipe)(scenario, scenarios[scenario])
+    knobs = scenarios[scenario]
+    if entry is registry.BY_NAME:
+        knobs = dataclasses.replace(knobs, name=env)
+    recipe = registry.load(entry.recipe)(scenario, knobs)
+    options = registry.load(registry.algorithm(algo).options)()
+    return dataclasses.replace(recipe, algo=algo, options=options, **options.defaults)
+
+
+def kind_of(config: TrainConfig) -> Any:
+    """The type of `config` with those of its nested settings, from which the command line is built."""
+    return TrainConfig[type(config.knobs), type(config.options)]
 
 
 def to_json(config: TrainConfig) -> str:
@@ -274,8 +320,9 @@ def from_json(text: str) -> TrainConfig:
     """The settings that `to_json` wrote; unknown names raise `ConfigError`, names that are newer have their default."""
     try:
         fields = json.loads(text)
-        default = default_config(fields["env"], fields["scenario"])
+        default = default_config(fields["env"], fields["scenario"], fields.get("algo", "rqe-mappo"))
         fields["knobs"] = _filled(default.knobs, fields["knobs"])
+        fields["options"] = _filled(default.options, fields.get("options", {}))
         return _filled(default, fields)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ConfigError(

@@ -297,7 +297,8 @@ def evaluate(
     """Play `episodes` of the policy's own environment; the critic is judged unless `deterministic`.
 
     The most probable actions are another policy than the one whose returns the critic learned. A critic of joint
-    actions is not judged either: it foretells risk-adjusted values. Third is how many worker processes were replaced.
+    actions is not judged either: it foretells risk-adjusted values; nor one of means: it foretells no law. Third is how
+    many worker processes were replaced.
     """
     config: TrainConfig = from_json(policy.config_json)
     own_process = registry.environment(config.env).own_process
@@ -310,6 +311,6 @@ def evaluate(
         restarts = sum(workers.restarts) if workers else 0
     finally:
         env.close()
-    if deterministic or policy.shapes.joint_actions:
+    if deterministic or policy.shapes.joint_actions or policy.shapes.critic_values:
         return records, None, restarts
     return records, calibration(policy, starts, records, seed, config.time_limit), restarts

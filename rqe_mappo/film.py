@@ -64,6 +64,8 @@ def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path
         raise ValueError(f"--render: there are no pictures of --env {config.env}")
     if critic is None and take.laws:
         raise ValueError("--laws shows what a critic expects, and a reference driver has none: leave it out")
+    if critic is not None and critic.shapes.critic_values and take.laws:
+        raise ValueError("--laws shows distributions, and this run's critic foretells the mean return: leave it out")
     if critic is not None:
         critic.seed(take.seed)
     env = vector.make(config, 1)
@@ -105,7 +107,8 @@ class Shots:
 def _expected(policy: Policy, seen: Observed, laws: bool) -> Expected:
     """V_tau of each agent, nan for those that left, and with `laws` the atoms and laws of their returns."""
     agents = np.arange(seen.active.shape[1])
-    value = np.where(seen.active[0], policy.value(seen.state[0], agents).cpu().numpy(), np.nan)
+    view = seen.obs[0] if policy.shapes.critic_sees_obs else seen.state[0]
+    value = np.where(seen.active[0], policy.value(view, agents).cpu().numpy(), np.nan)
     if not laws:
         return (value,)
     law = policy.distribution(seen.state[0], agents)

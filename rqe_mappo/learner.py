@@ -14,7 +14,7 @@ from rqe_mappo.config import TrainConfig
 from rqe_mappo.envs.batched import BatchedEnv
 from rqe_mappo.functional import categorical, policy_gradient, returns
 from rqe_mappo.functional.risk import Neutral, RiskMeasure
-from rqe_mappo.nets import Actor, Critic, Shapes
+from rqe_mappo.nets import Actor, Shapes, critic_of
 from rqe_mappo.rollout import Rollout
 
 LR_FLOOR = 0.05  # annealed step sizes end here
@@ -74,7 +74,12 @@ class RunningMean:
 
 
 class Learner:
-    """Actors, critic, their optimisers, and the update."""
+    """Actors, critic, their optimisers, and the update.
+
+    Rivals override parts: `_targets`, what is learned from a rollout, `_critic_loss`, and what these are made of.
+    """
+
+    critic_scalar = "losses/critic_cross_entropy"
 
     def __init__(self, config: TrainConfig, shapes: Shapes, atoms: Tensor, generator: torch.Generator):
         self.config, self.shapes, self.generator = config, shapes, generator
@@ -83,7 +88,7 @@ class Learner:
         self.eps = torch.tensor([pairs[index][1] for index in attitude], device=self.device)
         self.agents_of = [[a for a, index in enumerate(attitude) if index == pair] for pair in range(len(pairs))]
         self.actor = Actor(shapes).to(self.device)
-        self.critic = Critic(shapes, atoms).to(self.device)
+        self.critic = critic_of(shapes, atoms).to(self.device)
         fused = {"fused": True, "eps": 1e-5}
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, **fused)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_learning_rate, **fused)
@@ -141,13 +146,10 @@ class Learner:
         states = torch.cat((rollout.state, rollout.next_state[None]))
         log_probs = self.critic(states, agent).log_softmax(-1)
         next_probs = log_probs[1:].exp()
-        terminated, truncated = rollout.terminated, rollout.truncated
-        if config.time_limit == "terminal":
-            terminated, truncated = terminated | truncated, torch.zeros_like(truncated)
-        elif len(rollout.final_state):
+        terminated, truncated = self._ends(rollout)
+        if truncated.any():
             next_probs = next_probs.clone()
-            where = rollout.truncated.nonzero()
-            next_probs[rollout.truncated] = self.critic(rollout.final_state, where[:, 2]).softmax(-1)
+            next_probs[truncated] = self.critic(rollout.final_state, truncated.nonzero()[:, 2]).softmax(-1)
         ended = terminated | truncated | rollout.lost
         target = returns.lambda_targets(
             atoms, rollout.reward, next_probs, terminated, ended, config.gamma, config.gae_lambda, finer
@@ -155,26 +157,34 @@ class Learner:
         seen = Evidence(atoms, rollout.reward, terminated, ended, log_probs[:-1], next_probs, target)
         if rollout.history is not None:
             seen = self._with_history(seen, rollout, agent[:-1])
-        advantage = self._advantage(seen, measures)
+        batch = self._rows(rollout, self._advantage(seen, measures), target)
+        scalars = spread(batch.advantage) | self._describe(batch, log_probs[0], rollout.active[0], measures)
+        return batch, scalars | self._scale(batch)
+
+    def _ends(self, rollout: Rollout) -> tuple[Bool[Tensor, "T E A"], Bool[Tensor, "T E A"]]:
+        """Whose return ends at a step, and whose goes on from the final state: by `time_limit`, at the horizon."""
+        if self.config.time_limit == "terminal":
+            return rollout.terminated | rollout.truncated, torch.zeros_like(rollout.truncated)
+        return rollout.terminated, rollout.truncated
+
+    def _rows(self, rollout: Rollout, advantage: Float[Tensor, "T E A"], target: Float[Tensor, "T E A N"]) -> Batch:
+        """The rows in which an agent acted."""
         acted = rollout.active
-        batch = Batch(
+        return Batch(
             obs=rollout.obs[acted],
             state=rollout.state[acted],
-            agent=agent[:-1][acted],
+            agent=torch.arange(acted.shape[2], device=self.device).expand_as(acted)[acted],
             action=rollout.action[acted],
             log_prob=rollout.log_prob[acted],
             advantage=advantage[acted],
             target=target[acted],
         )
-        scalars = self._describe(batch, log_probs[0], acted[0], measures)
-        scales = [1.0] * len(measures)
-        if config.norm_adv:
-            scales = self._normalise(batch)
-        scalars["advantage/scale"] = sum(scales) / len(scales)
-        scalars["policy/effective_eps"] = min(
-            float(self.eps[agents[0]]) * scale for agents, scale in zip(self.agents_of, scales, strict=True)
-        )
-        return batch, scalars
+
+    def _scale(self, batch: Batch) -> dict[str, float]:
+        """Normalise the advantages, if so configured; what that did, for the log."""
+        scales = self._normalise(batch) if self.config.norm_adv else [1.0] * len(self.agents_of)
+        effective = [float(self.eps[agents[0]]) * scale for agents, scale in zip(self.agents_of, scales, strict=True)]
+        return {"advantage/scale": sum(scales) / len(scales), "policy/effective_eps": min(effective)}
 
     def _with_history(self, seen: Evidence, rollout: Rollout, agent: Int[Tensor, "T E A"]) -> Evidence:
         past, discount, start = rollout.history.past, rollout.history.discount, rollout.history.start
@@ -217,9 +227,8 @@ class Learner:
     def _describe(
         self, batch: Batch, log_probs: Float[Tensor, "E A N"], active: Bool[Tensor, "E A"], measures: list[RiskMeasure]
     ) -> dict[str, float]:
-        """Scalars to log of the targets, the advantages, and the critic at the rollout's first step."""
-        atoms, probs, advantage = self.critic.atoms, log_probs[active].exp(), batch.advantage
-        std = advantage.std()
+        """Scalars to log of the targets, and of the critic at the rollout's first step."""
+        atoms, probs = self.critic.atoms, log_probs[active].exp()
         low, high = categorical.edge_mass(batch.target)
         mean = categorical.mean(atoms, probs).mean()
         values = [
@@ -228,8 +237,6 @@ class Learner:
         ]
         value = torch.cat(values).mean()
         return {
-            "advantage/std": std.item(),
-            "advantage/kurtosis": (((advantage - advantage.mean()) / (std + 1e-8)) ** 4).mean().item(),
             "critic/edge_mass_low": low.mean().item(),
             "critic/edge_mass_high": high.mean().item(),
             "critic/mean": mean.item(),
@@ -239,13 +246,16 @@ class Learner:
         }
 
     def _critic_step(self, batch: Batch, rows: Tensor) -> dict[str, Tensor]:
-        logits = self.critic(batch.state[rows], batch.agent[rows])
-        loss = categorical.cross_entropy(batch.target[rows], logits).mean()
+        loss = self._critic_loss(batch, rows)
         self.critic_optimizer.zero_grad()
         loss.backward()
         clip_grad_norm_(self.critic.parameters(), 2 * self.config.max_grad_norm)
         self.critic_optimizer.step()
-        return {"losses/critic_cross_entropy": loss.detach()}
+        return {self.critic_scalar: loss.detach()}
+
+    def _critic_loss(self, batch: Batch, rows: Tensor) -> Float[Tensor, ""]:
+        logits = self.critic(batch.state[rows], batch.agent[rows])
+        return categorical.cross_entropy(batch.target[rows], logits).mean()
 
     def _actor_step(self, batch: Batch, rows: Tensor) -> dict[str, Tensor]:
         logits = self.actor(batch.obs[rows], batch.agent[rows])
@@ -289,6 +299,13 @@ class Learner:
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
 
 
+def spread(advantage: Float[Tensor, " R"]) -> dict[str, float]:
+    """Scalars to log of the advantages as they come."""
+    std = advantage.std()
+    kurtosis = (((advantage - advantage.mean()) / (std + 1e-8)) ** 4).mean()
+    return {"advantage/std": std.item(), "advantage/kurtosis": kurtosis.item()}
+
+
 class RiskSchedule:
     """From risk-neutral to the full measure: warm-up, then 1/tau grows linearly.
 
@@ -304,6 +321,11 @@ class RiskSchedule:
         self.return_scale = config.return_scale
         self.started: float | None = 0.0 if config.return_scale is not None else None
         self.count, self.total, self.squares = 0, 0.0, 0.0
+
+    @property
+    def neutral(self) -> bool:
+        """Whether no agent is to become averse, so that the unit of tau does not matter."""
+        return all(full.name == "neutral" or getattr(full, "tau", 0.0) == math.inf for full in self.full)
 
     def observe(self, episode_returns: Tensor, progress: float) -> None:
         """Take in the returns of agents whose episodes ended; freeze the unit when the warm-up is over."""

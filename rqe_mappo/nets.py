@@ -1,4 +1,4 @@
-"""Networks: decentralised actors and the centralised categorical critic, on rows of agents."""
+"""Networks: decentralised actors and centralised critics, of the return's law or of its moments, on rows of agents."""
 
 import itertools
 from collections.abc import Sequence
@@ -19,6 +19,8 @@ class Shapes:
     attitudes: which pair of tau and eps each agent has, as an index; empty if all are alike. A shared actor is told.
     joint_actions: the critic foretells the return of each joint action, that many; 0 if of the state alone.
     action_counts: how many of the actions each agent has; empty if all have all of them.
+    critic_values: the critic foretells that many numbers, the mean first; 0 if the whole law.
+    critic_sees_obs: the critic sees each agent's observation (of `state_dim` features, too) instead of the state.
     """
 
     obs_dim: int
@@ -32,6 +34,8 @@ class Shapes:
     attitudes: tuple[int, ...] = ()
     joint_actions: int = 0
     action_counts: tuple[int, ...] = ()
+    critic_values: int = 0
+    critic_sees_obs: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -107,9 +111,8 @@ class Critic(nn.Module):
     def __init__(self, shapes: Shapes, atoms: Float[Tensor, " atoms"]):
         super().__init__()
         self.n_agents, self.joint_actions = shapes.n_agents, shapes.joint_actions
-        inputs = shapes.state_dim + (shapes.n_agents if shapes.n_agents > 1 else 0)
         laws = shapes.joint_actions or 1
-        self.net = mlp((inputs, *shapes.critic_hidden, laws * shapes.n_atoms), nn.ReLU, last_gain=0.1)
+        self.net = mlp((_inputs(shapes), *shapes.critic_hidden, laws * shapes.n_atoms), nn.ReLU, last_gain=0.1)
         self.register_buffer("atoms", atoms)
         width = (atoms[-1] - atoms[0]) / 8
         with torch.no_grad():
@@ -117,7 +120,86 @@ class Critic(nn.Module):
 
     def forward(self, state: Float[Tensor, "*rows state"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*out atoms"]:
         """Logits `[*rows, atoms]`, or `[*rows, joint actions, atoms]` of a critic of joint actions."""
-        if self.n_agents > 1:
-            state = torch.cat((state, nn.functional.one_hot(agent, self.n_agents).to(state.dtype)), -1)
-        logits = self.net(state)
+        logits = self.net(_named(state, agent, self.n_agents))
         return logits.unflatten(-1, (self.joint_actions, -1)) if self.joint_actions else logits
+
+
+class ValueNorm(nn.Module):
+    """Running mean and std of what a critic foretells; 0 and 1 until the first `update`.
+
+    Moments are exponential averages over rollouts, corrected for their start; with so long a memory nearly plain ones.
+    Yu et al., 'The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games' (2022), and its code.
+    """
+
+    MEMORY = 0.99999
+    LEAST_VARIANCE = 1e-2
+
+    def __init__(self, values: int):
+        super().__init__()
+        for name, shape in (("first", (values,)), ("second", (values,)), ("weight", ())):
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))  # second - first^2 cancels digits
+
+    def update(self, returns: Float[Tensor, "rows values"]) -> None:
+        """Take in the returns of one rollout."""
+        returns = returns.double()
+        for total, moment in ((self.first, returns.mean(0)), (self.second, (returns**2).mean(0))):
+            total.mul_(self.MEMORY).add_((1 - self.MEMORY) * moment)
+        self.weight.mul_(self.MEMORY).add_(1 - self.MEMORY)
+
+    def _mean_and_std(self) -> tuple[Float[Tensor, " values"], Float[Tensor, " values"]]:
+        if self.weight == 0:
+            return torch.zeros_like(self.first).float(), torch.ones_like(self.first).float()
+        mean, square = self.first / self.weight, self.second / self.weight
+        return mean.float(), (square - mean**2).clamp(min=self.LEAST_VARIANCE).sqrt().float()
+
+    def normalise(self, returns: Float[Tensor, "*rows values"]) -> Float[Tensor, "*rows values"]:
+        """Returns less their mean, over their std."""
+        mean, std = self._mean_and_std()
+        return (returns - mean) / std
+
+    def restore(self, normalised: Float[Tensor, "*rows values"]) -> Float[Tensor, "*rows values"]:
+        """The reverse of `normalise`."""
+        mean, std = self._mean_and_std()
+        return normalised * std + mean
+
+
+class ValueCritic(nn.Module):
+    """The mean of the return, and what else is foretold of it, from the critic's view and the agent's identity.
+
+    The network's own outputs are normalised, which its loss alone gets to see: `forward` gives them in units of the
+    return, so that no caller can forget to undo the normalisation.
+    """
+
+    def __init__(self, shapes: Shapes):
+        super().__init__()
+        self.n_agents = shapes.n_agents
+        self.net = mlp((_inputs(shapes), *shapes.critic_hidden, shapes.critic_values), nn.ReLU, last_gain=1.0)
+        self.norm = ValueNorm(shapes.critic_values)
+
+    def forward(
+        self, state: Float[Tensor, "*rows state"], agent: Int[Tensor, "*rows"]
+    ) -> Float[Tensor, "*rows values"]:
+        """What is foretold, in units of the return."""
+        return self.norm.restore(self.normalised(state, agent))
+
+    def normalised(
+        self, state: Float[Tensor, "*rows state"], agent: Int[Tensor, "*rows"]
+    ) -> Float[Tensor, "*rows values"]:
+        """The network's outputs, for its loss."""
+        return self.net(_named(state, agent, self.n_agents))
+
+
+def critic_of(shapes: Shapes, atoms: Float[Tensor, " atoms"]) -> Critic | ValueCritic:
+    """The critic that `shapes` describes; of the return's law on `atoms`, if of its law."""
+    return ValueCritic(shapes) if shapes.critic_values else Critic(shapes, atoms)
+
+
+def _inputs(shapes: Shapes) -> int:
+    return shapes.state_dim + (shapes.n_agents if shapes.n_agents > 1 else 0)
+
+
+def _named(state: Float[Tensor, "*rows state"], agent: Int[Tensor, "*rows"], n_agents: int) -> Tensor:
+    """What critics see, with the one-hot identity of the agent where there are several."""
+    if n_agents == 1:
+        return state
+    return torch.cat((state, nn.functional.one_hot(agent, n_agents).to(state.dtype)), -1)

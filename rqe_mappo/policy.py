@@ -12,7 +12,7 @@ from torch import Tensor
 from rqe_mappo.checkpoint import CheckpointError, load_policy_file
 from rqe_mappo.functional import categorical
 from rqe_mappo.functional.risk import RiskMeasure, parse_risk
-from rqe_mappo.nets import Actor, Critic, Shapes, sample
+from rqe_mappo.nets import Actor, Shapes, critic_of, sample
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Policy:
         self.measures = tuple(parse_risk(risk["name"], tau, clip=risk["clip"]) for tau in taus)
         """The risk measures of its training, one for all agents or one each; tau in units of `return_scale`."""
         self.actor = Actor(self.shapes)
-        self.critic = Critic(self.shapes, torch.zeros(self.shapes.n_atoms))
+        self.critic = critic_of(self.shapes, torch.zeros(self.shapes.n_atoms))
         self.actor.load_state_dict(content["actor"])
         self.critic.load_state_dict(content["critic"])
         self.actor.to(self.device).eval()
@@ -127,7 +127,10 @@ class Policy:
         """The learned distribution of the return from states `[..., S]`, as the critic of `agent` sees them.
 
         Of a run with `--advantage rqe`, whose critic tells joint actions apart, `[..., J]` of them.
+        ValueError for a run of a rival whose critic foretells means alone.
         """
+        if self.shapes.critic_values:
+            raise ValueError("the critic of this run foretells the mean return, no distribution: use policy.value")
         rows = self._rows(state, self.shapes.state_dim, "state")
         logits = self.critic(rows, self._agents(agent, rows))
         return ReturnDistribution(self.critic.atoms, logits.log_softmax(-1))
@@ -136,10 +139,15 @@ class Policy:
     def value(self, state: Any, agent: Any = 0) -> Float[Tensor, "*rows"]:
         """V_tau of states `[..., S]` as the policy was trained on it (bounded by `risk_clip`, see docs/risk.md).
 
+        The mean return, where a rival's critic foretells no distribution; of IPPO's, which sees no state, given the
+        agent's observations (`shapes.critic_sees_obs`).
         ValueError for a run with `--advantage rqe`: its critic knows the value of joint actions, not of policies.
         """
         if self.shapes.joint_actions:
             raise ValueError("a critic of joint actions has no value of a state: use policy.distribution")
+        if self.shapes.critic_values:
+            rows = self._rows(state, self.shapes.state_dim, "state")
+            return self.critic(rows, self._agents(agent, rows))[..., 0]
         known = self.distribution(state, agent)
         values = [m.scaled(self.return_scale or 1.0).reference(known.atoms, known.log_probs) for m in self.measures]
         if len(values) == 1:

@@ -129,3 +129,16 @@ def cliff(scenario: str, knobs: Any) -> TrainConfig:
         critic_hidden=(64,),
         n_atoms=101,
     )
+
+
+def by_name(scenario: str, knobs: Any) -> TrainConfig:
+    """An environment of another package: nothing is known of it, so these are CleanRL's settings for PPO, in short."""
+    return TrainConfig(
+        env=knobs.name,
+        scenario=scenario,
+        knobs=knobs,
+        num_envs=8,
+        num_steps=128,
+        learning_rate=2.5e-4,
+        critic_learning_rate=1e-3,
+    )

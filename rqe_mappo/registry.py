@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,18 @@ class Environment:
     own_process: bool = False
     drivers: str = ""
     camera: str = ""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Where an algorithm's parts are found, each as `module:name`.
+
+    learner: the class of its learner, `Learner` or one that overrides parts of it.
+    options: its own settings, a subclass of `rqe_mappo.config.Options`.
+    """
+
+    learner: str
+    options: str
 
 
 ENVIRONMENTS = {
@@ -63,13 +77,43 @@ ENVIRONMENTS = {
     ),
 }
 
+ALGORITHMS = {
+    "rqe-mappo": Algorithm("rqe_mappo.learner:Learner", "rqe_mappo.config:Options"),
+    "mappo": Algorithm("rqe_mappo.baselines.mappo:MappoLearner", "rqe_mappo.baselines.mappo:MappoOptions"),
+    "ippo": Algorithm("rqe_mappo.baselines.mappo:MappoLearner", "rqe_mappo.baselines.ippo:IppoOptions"),
+    "c51-cvar": Algorithm("rqe_mappo.learner:Learner", "rqe_mappo.baselines.c51_cvar:C51CvarOptions"),
+    "mean-variance": Algorithm(
+        "rqe_mappo.baselines.mean_variance:MeanVarianceLearner",
+        "rqe_mappo.baselines.mean_variance:MeanVarianceOptions",
+    ),
+    "reward-shaped": Algorithm(
+        "rqe_mappo.baselines.reward_shaped:ShapedLearner", "rqe_mappo.baselines.reward_shaped:ShapedOptions"
+    ),
+}
+
+
+BY_NAME = Environment(
+    factory="rqe_mappo.envs.by_name:BatchedByName",
+    scenarios="rqe_mappo.envs.by_name:SCENARIOS",
+    recipe="rqe_mappo.recipes:by_name",
+)
+
 
 def environment(name: str) -> Environment:
+    """The entry of `name`, which may also be gymnasium:ID or pettingzoo:MODULE; ValueError otherwise."""
+    return BY_NAME if name.startswith(("gymnasium:", "pettingzoo:")) else _entry(ENVIRONMENTS, "env", name)
+
+
+def algorithm(name: str) -> Algorithm:
     """The entry of `name`; ValueError with the known names otherwise."""
-    if name not in ENVIRONMENTS:
-        *others, last = ENVIRONMENTS
-        raise ValueError(f"--env {name} is unknown: use {', '.join(others)} or {last}")
-    return ENVIRONMENTS[name]
+    return _entry(ALGORITHMS, "algo", name)
+
+
+def _entry(known: dict[str, Entry], flag: str, name: str) -> Entry:
+    if name not in known:
+        *others, last = known
+        raise ValueError(f"--{flag} {name} is unknown: use {', '.join(others)} or {last}")
+    return known[name]
 
 
 def load(path: str) -> Any:

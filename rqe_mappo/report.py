@@ -1,6 +1,7 @@
 """The table of an evaluation: returns, tails and incidents, each with its interval and the episodes behind it."""
 
 import functools
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -135,6 +136,14 @@ def table(found: list[Row]) -> str:
     if episodes < FEWEST_FOR_TAIL:
         text.append(f"caution: {episodes} episodes are too few for a worst 5 %; use at least {FEWEST_FOR_TAIL}")
     return "\n".join(text)
+
+
+def episodes_file(records: dict[str, np.ndarray]) -> bytes:
+    """The records of all episodes as the content of an .npz file: what is `[F]` or `[F, A]`, in single precision."""
+    file = io.BytesIO()
+    kept = {key: value.astype(np.float32) for key, value in records.items() if value.ndim <= 2 and key != "copy"}
+    np.savez_compressed(file, **kept)
+    return file.getvalue()
 
 
 def as_dict(found: list[Row]) -> list[dict[str, Any]]:

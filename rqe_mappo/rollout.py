@@ -38,6 +38,7 @@ class Rollout:
     action: Int[Tensor, "T E A"]
     log_prob: Float[Tensor, "T E A"]
     reward: Float[Tensor, "T E A"]
+    cost: Float[Tensor, "T E A"]
     active: Bool[Tensor, "T E A"]
     terminated: Bool[Tensor, "T E A"]
     truncated: Bool[Tensor, "T E A"]
@@ -77,6 +78,7 @@ class Collector:
             "obs": empty(env.observation_space.shape[0]),
             "state": empty(env.state_space.shape[0]),
             "reward": empty(),
+            "cost": empty(),
             **{name: empty(dtype=torch.bool) for name in ("active", "terminated", "truncated")},
             "lost": torch.zeros(self.num_steps, e, a, dtype=torch.bool),
         }
@@ -94,7 +96,7 @@ class Collector:
             action[t] = sample(logits, uniform)
             log_prob[t] = logits.log_softmax(-1).gather(-1, action[t][..., None]).squeeze(-1)
             step = env.step(action[t].cpu().numpy())
-            for name in ("reward", "terminated", "truncated"):
+            for name in ("reward", "cost", "terminated", "truncated"):
                 kept[name][t] = torch.from_numpy(getattr(step, name))
             final_state = step.final_state
             if step.sim_crashed is not None:

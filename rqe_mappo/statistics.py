@@ -3,12 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 RESAMPLES = 5_000
+RUN_RESAMPLES = 20_000  # over runs, which is cheap; at 2,000 the ends still moved by 3 % of the interval
+WITHIN_RUN = 1_000  # resamples of each run's episodes, from which `over_runs` draws
 DRAWN_AT_ONCE = 2**20  # row numbers held in memory
 Statistic = Callable[[np.ndarray], float]
 
@@ -58,11 +61,14 @@ def of_samples(value: Callable[[Tensor, Tensor], Tensor], samples: np.ndarray) -
     return float(value(atoms, torch.full_like(atoms, -math.log(len(atoms)))))
 
 
-def iqm(samples: np.ndarray) -> float:
-    """Mean of the middle half of `samples` (Agarwal et al., 'Deep RL at the Edge of the Precipice', 2021)."""
+def iqm(samples: np.ndarray, axis: int = -1) -> float | np.ndarray:
+    """Mean of the middle half of `samples` along `axis` (Agarwal et al., 'Deep RL at the Edge of the Precipice', 2021).
+
+    A quarter is cut off each end, rounded down to whole samples: of 5 the middle 3 stay, of 3 all.
+    """
     from scipy.stats import trim_mean
 
-    return float(trim_mean(_checked(samples), 0.25))
+    return trim_mean(_checked(samples), 0.25, axis=axis)
 
 
 def interval(
@@ -160,6 +166,87 @@ def seed_interval(values: Sequence[float]) -> Estimate:
         return Estimate(mean, math.nan, math.nan, 1)
     half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
     return Estimate(mean, mean - half, mean + half, n)
+
+
+def stratified(
+    statistic: Callable[..., Any], strata: Sequence[Sequence[float]], *, seed: int = 0, resamples: int = RUN_RESAMPLES
+) -> Estimate:
+    """`statistic` of the runs of all strata together, with its 95 % stratified percentile bootstrap interval.
+
+    statistic: takes samples `[..., n]` and `axis`, as `iqm` and `np.mean` do.
+    strata: the runs of each task or scenario; each is resampled by itself, so that no task is lost from a resample
+        (Agarwal et al., 2021). `n` is the number of runs. The interval is nan where a stratum holds a single run.
+    """
+    from scipy.stats import bootstrap
+
+    samples = [_checked(values) for values in strata]
+    value, n = float(statistic(np.concatenate(samples), axis=-1)), sum(map(len, samples))
+    if min(map(len, samples)) == 1:
+        return Estimate(value, math.nan, math.nan, n)
+    found = bootstrap(
+        samples, lambda *drawn, axis: statistic(np.concatenate(drawn, axis), axis=axis), n_resamples=resamples,
+        vectorized=True, method="percentile", rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return Estimate(value, float(found.confidence_interval.low), float(found.confidence_interval.high), n)
+
+
+def over_runs(
+    statistic: Statistic, runs: Sequence[np.ndarray], *, seed: int = 0, resamples: int = RUN_RESAMPLES
+) -> Estimate:
+    """The mean over runs of `statistic` of each run's episodes, with a 95 % interval over runs and their episodes.
+
+    runs: `[F]` or `[F, A]` of each run, nan where an agent took no part. A resample draws runs, then whole episodes of
+        each run drawn. Noise of episodes counts twice, once within runs and once between them: the interval is
+        cautious where runs have few episodes. `n` is the number of runs; the interval is nan for a single one.
+    """
+    rng = np.random.default_rng(seed)
+    values = [statistic(samples[~np.isnan(samples)]) for samples in map(_checked, runs)]
+    n, mean = len(runs), float(np.mean(_checked(values)))
+    if n == 1:
+        return Estimate(mean, math.nan, math.nan, 1)
+    within = np.empty((n, WITHIN_RUN))
+    for row, samples in zip(within, map(_checked, runs), strict=True):
+        for resample in range(WITHIN_RUN):
+            drawn = samples[rng.integers(len(samples), size=len(samples))]
+            row[resample] = statistic(drawn[~np.isnan(drawn)])
+    means = within[rng.integers(n, size=(resamples, n)), rng.integers(WITHIN_RUN, size=(resamples, n))].mean(1)
+    return Estimate(mean, *map(float, np.percentile(means, [2.5, 97.5])), n)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs of ours against theirs; `n` of both estimates is the number of pairs of runs.
+
+    difference: the mean of ours less theirs, pair by pair, with a t-interval.
+    improvement: the probability that a run of ours beats a run of theirs.
+    """
+
+    difference: Estimate
+    improvement: Estimate
+
+
+def compare(
+    ours: Sequence[float], theirs: Sequence[float], *, seed: int = 0, resamples: int = RUN_RESAMPLES
+) -> Comparison:
+    """Compare runs in pairs, `ours[i]` with `theirs[i]` (the same seed), larger being better.
+
+    The probability of improvement is Mann and Whitney's, over all pairs `(i, j)`, ties counting half (Agarwal et al.,
+    2021); its bootstrap draws seeds, that is whole pairs. Where one side wins always, resampling shows no spread: then
+    the interval is Clopper and Pearson's over the n seeds, as in `rate` (from 0.48 at n = 5).
+    """
+    ours, theirs = _checked(ours), _checked(theirs)
+    if ours.shape != theirs.shape:
+        raise ValueError(f"runs are compared in pairs: give as many of both (got {len(ours)} and {len(theirs)})")
+    n, wins = len(ours), (np.sign(ours[:, None] - theirs) + 1) / 2
+    value, unseen = float(wins.mean()), 1 - 0.025 ** (1 / n)
+    if n == 1:
+        low, high = math.nan, math.nan
+    elif value in (0, 1):
+        low, high = (0.0, unseen) if value == 0 else (1 - unseen, 1.0)
+    else:
+        drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
+        low, high = map(float, np.percentile(wins[drawn[:, :, None], drawn[:, None]].mean((1, 2)), [2.5, 97.5]))
+    return Comparison(seed_interval(ours - theirs), Estimate(value, low, high, n))
 
 
 def _checked(samples: np.ndarray | Sequence[float]) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rqe_mappo import checkpoint, vector
+from rqe_mappo import checkpoint, registry, vector
 from rqe_mappo import config as configs
 from rqe_mappo.config import ConfigError, TrainConfig, each_agent
 from rqe_mappo.envs.batched import BatchedEnv, action_counts
@@ -144,9 +144,10 @@ def build(config: TrainConfig, folder: Path, env: BatchedEnv) -> Run:
     atoms = choose_support(config, env)
     different, attitudes = config.attitudes(len(env.possible_agents))
     exact = config.advantage == "rqe"
+    options = config.options
     shapes = Shapes(
         obs_dim=env.observation_space.shape[0],
-        state_dim=env.state_space.shape[0],
+        state_dim=(env.observation_space if options.critic_sees_obs else env.state_space).shape[0],
         n_actions=int(env.action_space.n),
         n_agents=len(env.possible_agents),
         n_atoms=len(atoms),
@@ -156,8 +157,11 @@ def build(config: TrainConfig, folder: Path, env: BatchedEnv) -> Run:
         attitudes=attitudes if len(different) > 1 else (),
         joint_actions=joint_actions(env) if exact else 0,
         action_counts=action_counts(env) or (),
+        critic_values=options.critic_values,
+        critic_sees_obs=options.critic_sees_obs,
     )
-    learner = (ExactLearner if exact else Learner)(config, shapes, atoms, generator)
+    kind = ExactLearner if exact else registry.load(registry.algorithm(config.algo).learner)
+    learner = kind(config, shapes, atoms, generator)
     collector = Collector(env, config.num_steps, device, generator)
     return Run(folder, config, env, learner, RiskSchedule(config), collector, generator)
 
@@ -270,7 +274,7 @@ def loop(run: Run, log: RunLog, stop: StopRequest) -> bool:
                 charts["charts/worker_restarts"] = float(sum(workers.restarts))
             log.row(run.step, shown | scalars | risk_scalars(run, measures, scalars) | charts)
             log.progress(run.step, shown)
-            edge = max(scalars["critic/edge_mass_low"], scalars["critic/edge_mass_high"])
+            edge = max(scalars.get(f"critic/edge_mass_{end}", 0.0) for end in ("low", "high"))
             if edge > EDGE_MASS_WARNING and not warned and progress > config.warmup_fraction:
                 warned = True
                 log.say(f"warning: {edge:.1%} of the return distribution lies on an edge atom: its tail is cut off")
@@ -279,7 +283,7 @@ def loop(run: Run, log: RunLog, stop: StopRequest) -> bool:
     if run.step > run.saved:  # asked to stop after the last update had been looked at
         run.save()
     finished = run.step >= config.total_timesteps
-    if finished and schedule.return_scale is None:
+    if finished and schedule.return_scale is None and not schedule.neutral:
         log.say("warning: too few episodes ended to measure the unit of --tau, so this run stayed risk-neutral: "
                 "train longer, or give --return-scale")  # fmt: skip
     return finished

@@ -45,7 +45,8 @@ def make(config: TrainConfig, num_envs: int, num_workers: int = 0, in_process: b
         build = functools.partial(factory, config.knobs, num_envs // num_workers)
         env = WorkerEnvs(build, num_workers, config.seed, config.worker_timeout)
     static = config.advantage == "static"
-    return History(env, config.gamma, shown=static) if static or config.discount_tau else env
+    past = static or config.discount_tau or config.options.keeps_past
+    return History(env, config.gamma, shown=static) if past else env
 
 
 def workers_of(env: BatchedEnv) -> "WorkerEnvs | None":

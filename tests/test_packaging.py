@@ -130,7 +130,7 @@ def test_constraints_pin_whatever_the_commands_install():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     needed: set[str] = set()
-    for text in (*project["dependencies"], *extras["sumo"], *extras["test"]):
+    for text in (*project["dependencies"], *extras["sumo"], *extras["signals"], *extras["test"]):
         needed_by(Requirement(text), needed)
     # Builds of PyTorch for an accelerator bring its libraries along, pinned by PyTorch itself.
     needed = {name for name in needed if not name.startswith(("nvidia-", "cuda-", "triton"))}

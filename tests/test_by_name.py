@@ -1,0 +1,120 @@
+"""Environments of other packages by their name, against one whose every number is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rqe_mappo import cli
+from rqe_mappo.config import default_config
+from rqe_mappo.envs.by_name import BatchedByName, ByNameConfig
+from rqe_mappo.policy import Policy
+from rqe_mappo.train import train
+
+TOY = ByNameConfig("pettingzoo:tests.parallel_toy")
+
+
+def test_agents_that_differ_are_padded_and_leave_one_by_one():
+    env = BatchedByName(TOY, 2)
+    assert env.observation_space.shape == (4,)
+    assert env.state_space.shape == (8,)
+    assert env.action_space.counts == (2, 3)
+    seen = env.reset(0)
+    assert seen.active.all()
+    assert (seen.obs[:, 0, 2:] == 0).all()
+    actions = np.array([[1, 2], [0, 1]])
+    first = env.step(actions)
+    assert first.reward.tolist() == [[1, 2], [0, 1]]
+    assert first.cost.tolist() == [[0, 1], [0, 1]]
+    second = env.step(actions)
+    assert second.terminated.tolist() == [[True, False]] * 2
+    assert second.active.tolist() == [[False, True]] * 2
+    assert (second.obs[:, 0] == 0).all() and (second.state[:, 0] == 0).all()
+    env.step(actions)
+    last = env.step(actions)
+    assert last.truncated.tolist() == [[False, True]] * 2
+    assert last.final_state.shape == (2, 8)
+    assert last.final_state[:, 3].tolist() == [4, 4]  # the time that `slow` saw at its end, its own observation first
+    assert last.episodes["copy"].tolist() == [0, 1]
+    assert last.episodes["return"].tolist() == [[2, 8], [0, 4]]
+    assert last.episodes["length"].tolist() == [[2, 4]] * 2
+    assert last.episodes["cost"].tolist() == [[0, 4]] * 2
+    assert last.active.all()  # the next episode has begun
+
+
+def test_the_critic_sees_its_own_agent_first():
+    env = BatchedByName(TOY, 1)
+    seen = env.reset(3)
+    own, other = seen.obs[0]
+    assert np.array_equal(seen.state[0, 0], np.concatenate((own, other)))
+    assert np.array_equal(seen.state[0, 1], np.concatenate((other, own)))
+
+
+def test_same_seed_same_start_and_copies_differ():
+    env = BatchedByName(TOY, 2)
+    first = env.reset(5).obs.copy()
+    assert np.array_equal(first, env.reset(5).obs)
+    assert not np.array_equal(first[0], first[1])
+    assert not np.array_equal(first, env.reset(6).obs)
+
+
+def test_episodes_are_cut_at_max_steps():
+    env = BatchedByName(replace(TOY, max_steps=1), 1)
+    env.reset(0)
+    step = env.step(np.array([[0, 0]]))
+    assert step.truncated.all() and not step.terminated.any()
+    assert len(step.final_state) == 2
+    assert step.episodes["length"].tolist() == [[1, 1]]
+
+
+def test_reward_bounds_are_measured_with_a_margin_or_given():
+    assert BatchedByName(TOY, 1).reward_bounds == (-1.0, 3.0)  # rewards 0 to 2, half their range more
+    assert BatchedByName(replace(TOY, reward_low=0.0, reward_high=2.0), 1).reward_bounds == (0.0, 2.0)
+    assert BatchedByName(ByNameConfig("gymnasium:CartPole-v1"), 1).reward_bounds == (0.0, 1.0)
+
+
+def test_a_gymnasium_environment_trains_and_a_policy_loads(tmp_path, capsys):
+    config = default_config("gymnasium:CartPole-v1")
+    small = {"total_timesteps": 3000, "eval_episodes": 0, "num_steps": 64, "out": str(tmp_path / "run")}
+    folder = train(replace(config, **small))
+    cli.evaluate([str(folder), "--episodes", "8"])
+    assert "mean return" in capsys.readouterr().out
+    assert Policy.load(folder).agents == ("agent",)
+
+
+def test_a_pettingzoo_environment_trains(tmp_path):
+    config = default_config("pettingzoo:tests.parallel_toy")
+    small = {"total_timesteps": 4000, "eval_episodes": 0, "out": str(tmp_path / "run"), "tau": float("inf")}
+    policy = Policy.load(train(replace(config, **small, learning_rate=5e-3)))
+    env = BatchedByName(TOY, 4)
+    seen = env.reset(0)
+    shares = policy.probabilities(seen.obs, np.broadcast_to([0, 1], seen.active.shape))
+    assert (shares[:, 0, 2] == 0).all()  # `quick` has no third action
+    assert shares[:, 0, 1].mean() > 0.6 and shares[:, 1, 2].mean() > 0.5  # and both learned to earn
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gymnasium:NoSuchEnv-v0", "NoSuchEnv"),
+        ("pettingzoo:no_such_module", "cannot be imported"),
+        ("pettingzoo:json", "has no parallel_env"),
+        ("gymnasium:Pendulum-v1", "discrete actions"),
+        ("gymnasium:", "is unknown"),
+    ],
+)
+def test_bad_names_are_answered_in_one_line(name, said, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        cli.train(["--env", name, "--out", str(tmp_path / "run")])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error and "\n" not in error
+
+
+def test_bad_bounds_are_refused():
+    with pytest.raises(ValueError, match="go together"):
+        ByNameConfig(reward_low=0.0)
+    with pytest.raises(ValueError, match="must be below"):
+        ByNameConfig(reward_low=1.0, reward_high=0.0)
+    with pytest.raises(ValueError, match="--max-steps"):
+        ByNameConfig(max_steps=0)
