@@ -1,0 +1,104 @@
+"""What a sweep's folder says about itself: manifest.json."""
+
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import IO
+
+from rqe_mappo.checkpoint import write_atomically
+from rqe_mappo.config import ConfigError
+from rqe_mappo.sweeps.job import Job, Outcome
+
+FORMAT = "rqe_mappo sweep 1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job, how it stands, and why if it failed; paths are within the sweep's folder."""
+
+    name: str
+    label: str
+    family: str
+    point: str
+    flags: dict[str, str]
+    seed: int
+    args: tuple[str, ...]
+    state: str = "waiting"
+    reason: str = ""
+
+
+@dataclass
+class Manifest:
+    """Everything about a sweep but its numbers.
+
+    env: the environment, and behind a slash its scenario if that is not the default.
+    commands: the rqe-sweep commands that went into it, oldest first.
+    reference: the label of the setting that others are compared with.
+    versions: of what ran, as in `versions.json`.
+    """
+
+    folder: Path
+    env: str
+    reference: str
+    commands: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    jobs: dict[str, Entry] = field(default_factory=dict)
+
+    def run_folder(self, name: str) -> Path:
+        return self.folder / "runs" / name
+
+    def log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Take in jobs; those of earlier commands stay."""
+        for job in jobs:
+            known = self.jobs.get(job.name)
+            entry = Entry(job.name, job.label, job.family, job.point, dict(job.flags), job.seed, job.args)
+            self.jobs[job.name] = replace(entry, state=known.state, reason=known.reason) if known else entry
+
+    def note(self, outcome: Outcome) -> None:
+        """Keep how a job ended."""
+        self.jobs[outcome.name] = replace(self.jobs[outcome.name], state=outcome.state, reason=outcome.reason)
+        self.save()
+
+    def save(self) -> None:
+        content = {
+            "format": FORMAT, "env": self.env, "reference": self.reference, "commands": self.commands,
+            "versions": self.versions, "jobs": [asdict(entry) for entry in self.jobs.values()],
+        }  # fmt: skip
+        write_atomically(self.folder / "manifest.json", json.dumps(content, indent=1).encode())
+
+
+def load(folder: Path) -> Manifest:
+    """The manifest of `folder`; ConfigError where there is none."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise ConfigError(f"{folder} is no folder of rqe-sweep: it holds no manifest.json")
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise ValueError(content["format"])
+        jobs = {job["name"]: Entry(**{**job, "args": tuple(job["args"])}) for job in content["jobs"]}
+        head = {name: content[name] for name in ("env", "reference", "commands", "versions")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}): delete it and run again") from None
+    return Manifest(folder, **head, jobs=jobs)
+
+
+def lock(folder: Path) -> IO[str]:
+    """Hold `folder` for one sweep at a time, until the file that this gives is closed or the process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "w")  # noqa: SIM115 (it stays open)
+    except OSError as error:
+        raise ConfigError(f"--out {folder} cannot be written ({os.strerror(error.errno)}): choose another") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ConfigError(f"another rqe-sweep is at work in {folder}: wait for it, or choose another --out") from None
+    return file

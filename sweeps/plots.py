@@ -1,0 +1,372 @@
+"""The plots of a sweep, from its CSV files alone."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from textwrap import fill
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from rqe_mappo.config import ConfigError
+from rqe_mappo.report import FEWEST_FOR_TAIL
+from rqe_mappo.statistics import Estimate, cvar, over_runs, seed_interval
+from rqe_mappo.sweeps import fronts, style
+from rqe_mappo.sweeps.metrics import HEADLINES, Metric
+from rqe_mappo.sweeps.style import QUIET, dress, looks, new, place_labels, pretty, title
+from rqe_mappo.sweeps.tables import (
+    by_label,
+    complete,
+    metric_columns,
+    number,
+    over_seeds,
+    pairs_of,
+    points,
+    read,
+    with_both,
+)
+
+Rows = list[dict[str, str]]
+MOST_CURVES = 8  # settings in one panel; more get a panel a family
+CURVE_POINTS = 40  # each the average of the rows about it
+SCALARS = {
+    "charts/episodic_return": "mean return of the episodes just finished",
+    "charts/cvar05": "CVaR5 of the episodes just finished",
+    "charts/collisions": "collisions per agent",
+    "charts/falls": "falls per episode",
+}
+SHARES = ("charts/collisions", "charts/falls")
+BINS = 60
+REACH = 0.4  # intervals of two or three seeds may be so wide that nothing else could be seen
+
+
+def draw(folder: Path) -> list[Path]:
+    """Draw all that the tables in `folder` allow; ConfigError where there are none."""
+    results = read(folder / "results.csv")
+    if not results:
+        raise ConfigError(f"{folder} holds no results.csv with finished runs: run rqe-sweep, or rqe-report {folder}")
+    volumes = read(folder / "fronts.csv")
+    figures = {front_name(pair): front(results, volumes, pair) for pair in pairs_of(results)}
+    figures["bars"] = bars(results)
+    rows = read(folder / "curves.csv")
+    if any(row.get(name) for row in rows for name in SCALARS):  # a very short run sees no episode end
+        figures["curves"] = curves(rows)
+    if rows := read(folder / "episodes.csv.gz"):
+        figures["returns"] = returns(rows)
+    return [path for name, figure in figures.items() for path in style.save(figure, folder / "plots" / name)]
+
+
+def front_name(pair: tuple[Metric, Metric]) -> str:
+    """The name of a front's files."""
+    names = (metric.name.replace(" of return", "").replace(" ", "-").lower() for metric in pair)
+    return "_".join(("front", *names))
+
+
+def counted(results: Rows) -> str:
+    """How many seeds and episodes stand behind each setting."""
+    seeds = [len(rows) for rows in by_label(results).values()]
+    episodes = [int(number(row, "episodes")) for row in results]
+    return f"seeds a setting: {_span(seeds)}; episodes a run: {_span(episodes)}"
+
+
+def _span(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def better(metric: Metric) -> str:
+    """The axis label, with an arrow to the better end (which also points up when turned)."""
+    return f"{metric.axis}     " + ("better →" if metric.sign > 0 else "← better")
+
+
+def front(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
+    """Reward against risk: a point a setting (mean over seeds) with t-intervals, the seeds behind it as small dots,
+    filled where no other setting dominates it; the median attainment curve of families with several settings."""
+    figure = new(8.6, 6.2)
+    axes = figure.subplots()
+    results = with_both(results, pair)
+    settings = by_label(results)
+    families = list(dict.fromkeys(row["family"] for row in results))
+    look, reference = looks(families), ""
+    means = {label: points(rows, pair).mean(0) for label, rows in settings.items()}
+    best = dict(zip(means, fronts.non_dominated(np.array(list(means.values())), pair), strict=True))
+    runs_of = [points(rows, pair) for rows in settings.values()]
+    limits = np.array([_limits([runs[:, at] for runs in runs_of], pair[at].bounds) for at in (0, 1)])
+    axes.set(xlim=limits[0], ylim=limits[1])
+    volume = {
+        row["family"]: row
+        for row in volumes
+        if (row["first"], row["second"]) == tuple(metric.column for metric in pair)
+    }
+    for family in families:
+        rows = [row for row in results if row["family"] == family]
+        own = list(by_label(rows))
+        colour, marker = look[family].colour, look[family].marker
+        if len(own) > 1 and (seeds := complete(rows, len(own))):
+            rows = [row for seed in seeds for row in seed]
+            corners = fronts.median_front(points(rows, pair), [number(row, "seed") for row in rows], pair)
+            border = _to_the_edges(fronts.staircase(corners, pair), limits, pair)
+            axes.plot(*border.T, color=colour, ls=look[family].line, lw=1.4, alpha=0.75, zorder=2)
+        for label in own:
+            runs = points(settings[label], pair)
+            x, y = (over_seeds(values, metric.bounds) for values, metric in zip(runs.T, pair, strict=True))
+            axes.plot(*runs.T, ls="", marker=marker, ms=3.5, mew=0, color=colour, alpha=0.4, zorder=3)
+            _bar(axes, x, y, colour)
+            axes.plot(
+                x.value, y.value, marker=marker, ms=9, color=colour, mfc=colour if best[label] else "white", mew=1.8,
+                zorder=5, ls="",
+            )  # fmt: skip
+        axes.plot(
+            [], [], marker=marker, ms=8, color=colour, ls=look[family].line if len(own) > 1 else "",
+            label=_volume(family, volume.get(family)),
+        )  # fmt: skip
+    if volume:
+        ends = [number(next(iter(volume.values())), f"reference_{end}") for end in ("first", "second")]
+        reference = (
+            f"hypervolume: mean over seeds [95 % t-interval], from reference point ({ends[0]:.4g}, {ends[1]:.4g})"
+        )
+    legend = figure.legend(frameon=False, fontsize=9.5, loc="outside lower left", title=reference, alignment="left",
+                           handlelength=3.5)  # fmt: skip
+    legend.get_title().set(fontsize=8.5, color=QUIET)
+    axes.set(xlabel=better(pair[0]), ylabel=better(pair[1]))
+    dress(axes)
+    under = f"{counted(results)}; points: means over seeds with 95 % t-intervals; small: single seeds\n"
+    under += "filled: no other setting is better in both; lines: what at least half of the seeds attain"
+    text = f"{pair[0].label} against {pair[1].label}"
+    title(figure, text[0].upper() + text[1:], under)
+    named = [label for label in means if settings[label][0]["point"]]
+    if named:
+        place_labels(
+            axes, np.array([means[label] for label in named]), [pretty(settings[label][0]["point"]) for label in named],
+            [look[settings[label][0]["family"]].colour for label in named],
+        )  # fmt: skip
+    return figure
+
+
+def _bar(axes: Axes, x: Estimate, y: Estimate, colour: str) -> None:
+    keep = dict(color=colour, lw=1.2, alpha=0.7, zorder=4)
+    if not math.isnan(x.low):
+        axes.plot([x.low, x.high], [y.value, y.value], **keep)
+        axes.plot([x.value, x.value], [y.low, y.high], **keep)
+
+
+def _volume(family: str, row: dict[str, str] | None) -> str:
+    if row is None or not row["hypervolume"] or int(row["settings"]) == 1:
+        return pretty(family)
+    value, low, high = (number(row, name) for name in ("hypervolume", "low", "high"))
+    ends = "" if math.isnan(low) else f" [{low:.4g}, {high:.4g}]"
+    return f"{pretty(family)}: hypervolume {value:.4g}{ends}, n = {row['seeds']}"
+
+
+def _to_the_edges(border: np.ndarray, limits: np.ndarray, pair: tuple[Metric, Metric]) -> np.ndarray:
+    """A staircase `[L, 2]` with the ends of what it borders: `limits` `[2, 2]` (axis, low and high) of the picture."""
+    worst = [limit[0] if metric.sign > 0 else limit[1] for limit, metric in zip(limits, pair, strict=True)]
+    ends = [[worst[0], border[0, 1]], [border[-1, 0], worst[1]]]
+    if pair[0].sign < 0:
+        ends = [[border[0, 0], worst[1]], [worst[0], border[-1, 1]]]
+    return np.vstack((ends[:1], border, ends[1:]))
+
+
+def _limits(groups: Sequence[np.ndarray], bounds: tuple[float, float]) -> tuple[float, float]:
+    """Limits that show every run and, up to `REACH` of their range further, the intervals over seeds."""
+    runs = np.concatenate(groups)
+    intervals = [over_seeds(values, bounds) for values in groups if len(values) > 1]
+    reach = REACH * max(np.ptp(runs), 1e-3 * np.abs(runs).max(), 1e-9)
+    low = min([runs.min(), *(max(each.low, runs.min() - reach) for each in intervals)])
+    high = max([runs.max(), *(min(each.high, runs.max() + reach) for each in intervals)])
+    pad = 0.2 * reach
+    return low - (0.25 if low == bounds[0] else 1) * pad, high + pad
+
+
+def bars(results: Rows) -> Figure:
+    """The main metrics of every setting: bars with t-intervals over seeds, and the seeds as dots."""
+    columns = metric_columns(results)
+    shown = [metric for metric in HEADLINES if metric.column in columns]
+    settings = by_label(results)
+    place = np.arange(len(settings))[::-1]
+    figure = new(1.6 + 3.3 * len(shown), 1.7 + 0.42 * len(settings))
+    for axes, metric in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
+        found: list[np.ndarray] = [np.zeros(1)]
+        for at, rows in zip(place, settings.values(), strict=True):
+            values = np.array([number(row, metric.column) for row in rows])
+            values = values[~np.isnan(values)]
+            if not len(values):
+                continue
+            mean = over_seeds(values, metric.bounds)
+            found.append(values)
+            axes.barh(at, mean.value, height=0.62, color="#9cc4dd", edgecolor="#0072B2", lw=1)
+            axes.plot(values, np.full(len(values), at), "o", ms=4, mfc="white", mec="#333333", mew=0.8, zorder=4)
+            if not math.isnan(mean.low):
+                axes.plot([mean.low, mean.high], [at, at], color="#000000", lw=1.6, zorder=3)
+        dress(axes)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"{fill(metric.axis, 30)}\n{'better →' if metric.sign > 0 else '← better'}")
+        low, high = _limits(found, metric.bounds)
+        axes.set_xlim(min(low, 0) if min(map(np.min, found)) < 0 else 0, high if max(map(np.max, found)) > 0 else 0)
+    figure.axes[0].set_yticks(place, [pretty(label) for label in settings])
+    figure.axes[0].set_ylim(-0.6, len(settings) - 0.4)
+    title(figure, "Settings side by side", f"{counted(results)}; bars: means with 95 % t-intervals; dots: seeds")
+    return figure
+
+
+def curves(rows: Rows) -> Figure:
+    """What training went through: mean and t-interval over seeds, at steps that all of a setting's runs reached."""
+    scalars = [name for name in SCALARS if any(row.get(name) for row in rows)]
+    settings = by_label(rows)
+    families: dict[str, list[str]] = {}
+    for label, own in settings.items():
+        families.setdefault(own[0]["family"] if len(settings) > MOST_CURVES else "", []).append(label)
+    groups = list(families.values())
+    if max(map(len, groups)) == 1:
+        groups = [[label for group in groups for label in group]]
+    figure = new(4.7 * len(scalars) + 1.3, 1.0 + 3.7 * len(groups))
+    grid = figure.subplots(len(groups), len(scalars), squeeze=False, sharex=True, sharey="col")
+    for line, labels in zip(grid, groups, strict=True):
+        look = looks(labels)
+        for axes, scalar in zip(line, scalars, strict=True):
+            for place, label in enumerate(labels):
+                _curve(axes, settings[label], scalar, look[label], place)
+            dress(axes)
+            axes.set_ylabel(SCALARS[scalar])
+            axes.xaxis.set_major_formatter(FuncFormatter(_short))
+        handles = [
+            line[0].plot([], [], color=look[label].colour, ls=look[label].line, marker=look[label].marker,
+                         ms=6, label=pretty(label))[0]
+            for label in labels
+        ]  # fmt: skip
+        line[-1].legend(handles=handles, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=10)
+    for axes in grid[-1]:
+        axes.set_xlabel("decisions")
+    for scalar, column in zip(scalars, grid.T, strict=True):
+        values = np.array([number(row, scalar) for row in rows])
+        low, high = np.nanpercentile(values, [1, 99])
+        pad = 0.08 * (high - low or 1.0)
+        ends = (max(low - pad, -0.02), min(high + pad, 1.02)) if scalar in SHARES else (low - pad, high + pad)
+        column[0].set_ylim(*ends)
+    seeds = [len({row["run"] for row in own}) for own in settings.values()]
+    title(
+        figure,
+        "Learning curves",
+        f"mean and 95 % t-interval over seeds ({_span(seeds)} a setting); a point averages 1/{CURVE_POINTS} of the run",
+    )
+    return figure
+
+
+def _curve(axes: Axes, rows: Rows, scalar: str, look: style.Look, place: int) -> None:
+    """Draw one setting; markers stand at different steps, so that curves that overlap can be told apart."""
+    runs: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        step, value = number(row, "global_step"), number(row, scalar)
+        if not math.isnan(value):
+            runs.setdefault(row["run"], []).append((step, value))
+    if not runs:
+        return
+    paths = [np.array(run).T for run in runs.values()]
+    first, last = max(path[0][0] for path in paths), min(path[0][-1] for path in paths)
+    steps = np.linspace(first, max(first, last), CURVE_POINTS)
+    found = [seed_interval(column) for column in np.array([_averaged(*path, steps) for path in paths]).T]
+    mean = np.array([estimate.value for estimate in found])
+    if len(paths) > 1:
+        low, high = ([getattr(estimate, end) for estimate in found] for end in ("low", "high"))
+        axes.fill_between(steps, low, high, color=look.colour, alpha=0.12, lw=0)
+    every = CURVE_POINTS // 4
+    axes.plot(steps, mean, color=look.colour, ls=look.line, lw=1.7, marker=look.marker, ms=5,
+              markevery=((place * 3) % every, every))  # fmt: skip
+
+
+def _averaged(at: np.ndarray, values: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The mean of the `values` nearest to each of `steps`, between its neighbours' where none is."""
+    nearest = np.abs(at[:, None] - steps).argmin(1)
+    counts = np.bincount(nearest, minlength=len(steps))
+    means = np.bincount(nearest, values, len(steps))[counts > 0] / counts[counts > 0]
+    return np.interp(steps, steps[counts > 0], means)
+
+
+def _short(value: float, position: int | None = None) -> str:
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:g} {letter}"
+    return f"{value:g}"
+
+
+def returns(rows: Rows) -> Figure:
+    """The returns of the evaluations: left their laws, one above another, with mean and CVaR5; right the lower tails.
+
+    CVaR5 is the mean over runs of each run's, with an interval over runs and their episodes.
+    """
+    settings = by_label(rows)
+    runs = {label: _runs(own) for label, own in settings.items()}
+    look = looks(list(settings))
+    figure = new(12.5, 2.2 + 0.62 * max(len(settings), 4))
+    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+    everything = np.concatenate([run.ravel() for found in runs.values() for run in found])
+    everything = everything[~np.isnan(everything)]
+    edges = np.linspace(everything.min(), everything.max(), BINS + 1)
+    tail = min(len(run) for found in runs.values() for run in found) >= FEWEST_FOR_TAIL
+    laws = {label: _law(found, edges) for label, found in runs.items()}
+    tallest = max(law.max() for law in laws.values())
+    for at, (label, found) in zip(range(len(runs))[::-1], runs.items(), strict=True):
+        colour, marker = look[label].colour, look[label].marker
+        left.stairs(at + 0.78 * np.sqrt(laws[label] / tallest), edges, baseline=at, fill=True, color=colour, alpha=0.35)
+        left.plot(edges[[0, -1]], [at, at], color="0.8", lw=0.8, zorder=0)
+        mean = over_runs(np.mean, found)
+        left.plot([mean.value, mean.value], [at, at + 0.3], color="black", lw=2.4, zorder=5)
+        if tail:
+            worst = over_runs(cvar, found)
+            left.plot(worst.value, at, marker="^", ms=7, color="black", mec="white", zorder=5)
+            if not math.isnan(worst.low):
+                left.plot([worst.low, worst.high], [at, at], color="black", lw=2, zorder=4)
+        x, below = _tail(found)
+        right.step(x, below, where="post", color=colour, ls=look[label].line, lw=1.6)
+        spots = np.unique(np.searchsorted(below, np.geomspace(2 * below[0], 0.7, 5)))
+        right.plot(x[spots], below[spots], ls="", marker=marker, ms=5.5, color=colour)
+        right.plot([], [], color=colour, ls=look[label].line, marker=marker, ms=5.5, label=pretty(label))
+    left.set_yticks(range(len(runs)), [pretty(label) for label in list(runs)[::-1]])
+    left.set(xlabel="undiscounted return of an agent [reward]", ylim=(-0.35, len(runs) + 0.05))
+    episodes = [len(run) for found in runs.values() for run in found]
+    right.set(yscale="log", ylim=(0.5 / max(episodes), 1.05), xlabel="return x [reward]")
+    right.set_ylabel("share of returns up to x, mean over seeds")
+    right.legend(frameon=False, fontsize=9.5, loc="lower right")
+    for axes in (left, right):
+        dress(axes)
+    left.grid(visible=False, axis="y")
+    seeds = _span([len(found) for found in runs.values()])
+    under = (
+        f"seeds a setting: {seeds}; episodes a run: {_span(episodes)}; heights: square root of the share; bar: mean\n"
+    )
+    note = "triangle: CVaR5 with its 95 % bootstrap interval over runs and episodes"
+    title(figure, "Returns, and their lower tails",
+          under + (note if tail else f"no CVaR5: it takes {FEWEST_FOR_TAIL} episodes a run"))  # fmt: skip
+    return figure
+
+
+def _runs(rows: Rows) -> list[np.ndarray]:
+    """The returns `[F, A]` of each run, nan where an agent took no part."""
+    found: dict[str, list[tuple[int, int, float]]] = {}
+    for row in rows:
+        found.setdefault(row["run"], []).append((int(row["episode"]), int(row["agent"]), float(row["return"])))
+    runs = []
+    for cells in found.values():
+        episode, agent, value = (np.array(column) for column in zip(*cells, strict=True))
+        run = np.full((episode.max() + 1, agent.max() + 1), np.nan)
+        run[episode, agent] = value
+        runs.append(run[~np.isnan(run).all(1)])
+    return runs
+
+
+def _of_all(runs: Sequence[np.ndarray], share: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The mean over runs of what `share` says of each run's returns: every run counts the same."""
+    return np.mean([share(run[~np.isnan(run)]) for run in runs], axis=0)
+
+
+def _law(runs: Sequence[np.ndarray], edges: np.ndarray) -> np.ndarray:
+    return _of_all(runs, lambda values: np.histogram(values, edges)[0] / len(values))
+
+
+def _tail(runs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns that occurred, and the share of returns up to each."""
+    values = np.unique(np.concatenate([run[~np.isnan(run)] for run in runs]))
+    below = _of_all(runs, lambda own: np.searchsorted(np.sort(own), values, side="right") / len(own))
+    return values, below

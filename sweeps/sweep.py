@@ -1,0 +1,307 @@
+"""rqe-sweep: a grid of runs, one after another or side by side, then their tables, plots and page."""
+
+import argparse
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+from rqe_mappo import cli
+from rqe_mappo import config as configs
+from rqe_mappo.config import ConfigError, TrainConfig, spelled
+from rqe_mappo.report import FEWEST_FOR_TAIL
+from rqe_mappo.sweeps import grid, manifest
+from rqe_mappo.sweeps.backends import Backend, Local, Ray, Slurm
+from rqe_mappo.sweeps.job import Job, Outcome, finished, steps_done
+from rqe_mappo.sweeps.manifest import Manifest
+from rqe_mappo.train import versions
+
+EPISODES = 1000  # the worst 5 % are then fifty
+MAY_DIFFER = cli.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}
+KINDS = {
+    "tau": "the price of risk aversion: tau times seeds",
+    "ablation": "risk aversion and bounded rationality, each with and without the other",
+    "compare": "algorithms against each other",
+    "grid": "any flags of rqe-train as a grid",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, its complaints in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        cli.fail("rqe-sweep", f"{message} (see rqe-sweep --help)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; what it does not know is for rqe-train."""
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument("--env", default="sumo", help="environment, as for rqe-train (default: sumo)")
+    common.add_argument("--scenario", default="default", help="its named setting")
+    common.add_argument("--seeds", type=int, default=5, help="runs of each setting (default: 5)")
+    common.add_argument("--first-seed", type=int, default=1, help="the first seed; the others follow (default: 1)")
+    common.add_argument("--episodes", type=int, help=f"of each run's evaluation (default: {EPISODES} where cheap)")
+    common.add_argument("--out", type=Path, help="folder of the sweep (runs/sweep_ENV; later sweeps add to it)")
+    common.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one core each")
+    common.add_argument("--dry-run", action="store_true", help="print the runs and how they stand; run nothing")
+    common.add_argument("--ray", metavar="ADDRESS", nargs="?", const="", help="run on a Ray cluster, or one made here")
+    common.add_argument("--slurm", metavar="KEY=VALUE,...", nargs="?", const="", help="run on SLURM, through submitit")
+    main = Parser(
+        prog="rqe-sweep", allow_abbrev=False, description=__doc__, epilog="Further flags are passed on to rqe-train.",
+    )  # fmt: skip
+    kinds = main.add_subparsers(dest="kind", required=True, parser_class=Parser, metavar="{" + ",".join(KINDS) + "}")
+    made = {
+        name: kinds.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
+        for name, text in KINDS.items()
+    }
+    made["tau"].add_argument("--taus", default=",".join(grid.TAUS), help=f"values (default: {','.join(grid.TAUS)})")
+    made["ablation"].add_argument("--tau", help="tau where risk aversion is on (default: the recipe's)")
+    made["ablation"].add_argument("--eps", help="eps where rationality is bounded (default: the recipe's)")
+    made["compare"].add_argument(
+        "--algo", action="append", default=[],
+        help="an algorithm, its own flags behind it: --algo mappo --algo 'rqe-mappo --tau 0.3' (default: all)",
+    )  # fmt: skip
+    made["grid"].add_argument(
+        "--grid", action="append", default=[], required=True, metavar="FLAG=V,V",
+        help="an axis: --grid tau=0.3,1 --grid collision-cost=20,30; values with commas between semicolons",
+    )  # fmt: skip
+    return main
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command line asks for; jobs seed-major: every setting once, then again, so that what is there at any time
+    can be compared."""
+
+    folder: Path
+    env: str
+    reference: str
+    command: str
+    jobs: list[Job]
+    configs: dict[str, TrainConfig]
+
+
+def plan(args: Sequence[str]) -> tuple[Plan, argparse.Namespace]:
+    """The runs of a command line; ConfigError or an exit in one line where it cannot be."""
+    asked, common = parser().parse_known_args(args)
+    for name in ("seeds", "jobs", "episodes"):
+        if (value := getattr(asked, name)) is not None and value < 1:
+            raise ConfigError(f"--{name} must be at least 1 (got {value})")
+    if asked.ray is not None and asked.slurm is not None:
+        raise ConfigError("--ray and --slurm cannot go together: choose one")
+    grid.refuse(common)
+    place = ["--env", asked.env, "--scenario", asked.scenario]
+    settings = _settings(asked, place, common)
+    grid.check(settings, common)
+    scenario = "" if asked.scenario == "default" else f"_{asked.scenario}"
+    folder = (asked.out or Path("runs") / f"sweep_{asked.env.replace(':', '-')}{scenario}").resolve()
+    base = {setting.label: cli.train_config([*place, *common, *setting.args])[0] for setting in settings}
+    jobs, known = [], {}
+    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+        for setting in settings:
+            config = dataclasses.replace(base[setting.label], seed=seed)
+            name = f"{setting.slug}__s{seed}"
+            known[name] = config
+            # a recipe that evaluates in few episodes has long ones
+            usual = EPISODES if config.eval_episodes >= FEWEST_FOR_TAIL else config.eval_episodes
+            jobs.append(
+                Job(
+                    name=name,
+                    label=setting.label,
+                    family=setting.family,
+                    point=setting.point,
+                    flags=setting.flags,
+                    seed=seed,
+                    args=(*place, *setting.args, *common, "--seed", str(seed)),
+                    folder=str(folder / "runs" / name),
+                    log=str(folder / "logs" / f"{name}.log"),
+                    timesteps=config.total_timesteps,
+                    episodes=asked.episodes or usual,
+                )
+            )
+    reference = settings[0 if asked.kind in ("compare", "grid") else -1].label
+    return Plan(
+        folder, asked.env + scenario.replace("_", "/", 1), reference, shlex.join(["rqe-sweep", *args]), jobs, known
+    ), asked
+
+
+def _settings(asked: argparse.Namespace, place: list[str], common: list[str]) -> list[grid.Setting]:
+    if asked.kind == "compare":
+        return grid.compare(asked.algo)
+    recipe = cli.train_config([*place, *common])[0]
+    if asked.kind == "tau":
+        return grid.tau([value for value in asked.taus.split(",") if value], recipe.algo)
+    if asked.kind == "ablation":
+        values = {name: getattr(asked, name) or spelled(getattr(recipe, name)) for name in ("tau", "eps")}
+        return grid.ablation(**{name: grid.number(name, value) for name, value in values.items()})
+    return grid.grid(asked.grid, recipe.algo)
+
+
+def check_folders(asked: Plan) -> None:
+    """Raise ConfigError where a run's folder already holds a run with other settings."""
+    for job in asked.jobs:
+        path = Path(job.folder) / "config.json"
+        if not (Path(job.folder) / "latest").is_file() or not path.is_file():
+            continue
+        found, wanted = configs.from_json(path.read_text()), asked.configs[job.name]
+        for field in dataclasses.fields(wanted):
+            if field.name not in MAY_DIFFER and getattr(found, field.name) != getattr(wanted, field.name):
+                raise ConfigError(
+                    f"{job.folder} was run with another --{field.name.replace('_', '-')}: "
+                    "give the same flags again, or choose another --out"
+                )
+
+
+def backend(asked: argparse.Namespace, folder: Path) -> Backend:
+    """Where the jobs of a command line run."""
+    if asked.ray is not None:
+        return Ray(asked.ray, asked.jobs)
+    if asked.slurm is not None:
+        pairs = [pair.partition("=") for pair in asked.slurm.split(",") if pair]
+        if bad := [name for name, equals, value in pairs if not (name and equals and value)]:
+            raise ConfigError(f"--slurm {bad[0]} must be KEY=VALUE, as in partition=cpu,timeout_min=600")
+        return Slurm(folder, {name: value for name, _, value in pairs})
+    return Local(asked.jobs)
+
+
+class StopAsked:
+    """Counts Ctrl-C and SIGTERM instead of being torn by them."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.previous: dict[int, Any] = {}
+
+    def _count(self, number: int, frame: Any) -> None:
+        self.times += 1
+
+    def __enter__(self) -> "StopAsked":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.previous[number] = signal.signal(number, self._count)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+class Progress:
+    """A line for each run that ended; on a terminal also a bar over the decisions of all runs."""
+
+    def __init__(self, jobs: Sequence[Job]):
+        self.jobs, self.ended = jobs, 0
+        self.bar = None
+        if sys.stderr.isatty():
+            total = sum(job.timesteps for job in jobs)
+            self.bar = tqdm(total=total, initial=self._steps(), unit="step", unit_scale=True, dynamic_ncols=True)
+
+    def _steps(self) -> int:
+        return sum(min(job.timesteps, steps_done(Path(job.folder))) for job in self.jobs)
+
+    def tick(self) -> None:
+        if self.bar is not None:
+            self.bar.update(self._steps() - self.bar.n)
+
+    def say(self, text: str) -> None:
+        tqdm.write(text) if self.bar is not None else print(text, flush=True)
+
+    def line(self, outcome: Outcome, log: str, words: str) -> None:
+        self.ended += 1
+        count = f"[{self.ended:>{len(str(len(self.jobs)))}}/{len(self.jobs)}]"
+        minutes = f"{int(outcome.seconds // 60)}:{int(outcome.seconds % 60):02d}"
+        said = {
+            "done": f"done{f' in {minutes}' * bool(outcome.seconds)}  {words}",
+            "failed": f"failed: {outcome.reason}  (log: {log})",
+            "interrupted": "stopped; what it learned is saved",
+        }
+        self.say(f"{count} {outcome.name}  {said[outcome.state]}".rstrip())
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def work(jobs: Sequence[Job], known: Manifest, where: Backend) -> bool:
+    """Run `jobs`, keeping the manifest and results.csv up to date; True if it was asked to stop."""
+    from rqe_mappo.sweeps import tables
+
+    with StopAsked() as stop, closing(Progress(jobs)) as progress:
+        for job in jobs:
+            where.submit(job)
+        answered = 0
+        for outcome in where.as_completed():
+            if outcome is None:
+                progress.tick()
+            elif outcome.state != "waiting":
+                known.note(outcome)
+                words = tables.headline(Path(known.run_folder(outcome.name))) if outcome.state == "done" else ""
+                progress.line(outcome, os.path.relpath(known.log(outcome.name)), words)
+                if outcome.state == "done":
+                    tables.write_results(known)
+            if stop.times > answered:
+                answered = stop.times
+                progress.say("stopping: runs save where they are (Ctrl-C again kills them)")
+                where.stop()
+    return stop.times > 0
+
+
+def sweep(args: Sequence[str]) -> int:
+    """Run what a command line asks for; gives the exit code: 1 if a run failed, 130 if it was stopped."""
+    asked, options = plan(args)
+    check_folders(asked)
+    if options.dry_run:
+        dry_run(asked)
+        return 0
+    with manifest.lock(asked.folder):
+        path = asked.folder / "manifest.json"
+        known = manifest.load(asked.folder) if path.is_file() else Manifest(asked.folder, asked.env, asked.reference)
+        if known.env != asked.env:
+            raise ConfigError(f"{asked.folder} holds a sweep of --env {known.env}: choose another --out")
+        known.add(asked.jobs)
+        known.commands += [asked.command] if asked.command not in known.commands else []
+        known.versions = versions()
+        for job in asked.jobs:
+            if finished(job):
+                known.jobs[job.name] = dataclasses.replace(known.jobs[job.name], state="done", reason="")
+        known.save()
+        todo = [job for job in asked.jobs if not finished(job)]
+        print(f"{asked.folder}: {len(asked.jobs)} runs, {len(asked.jobs) - len(todo)} of them finished", flush=True)
+        began = time.monotonic()
+        stopped = bool(todo) and work(todo, known, backend(options, asked.folder))
+        states = Counter(known.jobs[job.name].state for job in asked.jobs)
+        minutes = (time.monotonic() - began) / 60
+        print(", ".join(f"{number} {state}" for state, number in states.items()) + f"; {minutes:.1f} minutes")
+        if stopped:
+            print(f"go on with: {asked.command}", file=sys.stderr)
+            return 130
+        if states["done"]:
+            present(asked.folder)
+        return 0 if states["done"] == len(asked.jobs) else 1
+
+
+def present(folder: Path) -> None:
+    """Tables, plots and page of what has finished."""
+    from rqe_mappo.sweeps import page, plots, tables
+
+    tables.collect(manifest.load(folder))
+    pictures = plots.draw(folder)
+    print(f"tables: {folder / 'results.csv'}, {folder / 'summary.csv'}")
+    print(f"plots:  {', '.join(str(path.relative_to(folder)) for path in pictures if path.suffix == '.png')}")
+    print(f"page:   {page.write(folder)}")
+
+
+def dry_run(asked: Plan) -> None:
+    """Print every run, how it stands, and its command."""
+    for job in asked.jobs:
+        state = "finished" if finished(job) else "begun" if (Path(job.folder) / "latest").is_file() else "new"
+        print(f"{job.name:<30} {state:<9} rqe-train {shlex.join(job.command())}")
+    print(f"{len(asked.jobs)} runs in {asked.folder}")

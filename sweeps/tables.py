@@ -1,0 +1,271 @@
+"""The tables of a sweep, from its run folders: one row a run, then what seeds say together.
+
+results.csv      a row a run: settings, seed, training time, every metric with its interval over episodes
+summary.csv      a row a setting and metric: mean and interval over seeds, and the interquartile mean with its own
+comparisons.csv  a row a setting and metric: against the reference setting, seed by seed
+fronts.csv       a row a family and pair of objectives: what is not dominated, and the hypervolume
+curves.csv       rows of every run's metrics.csv
+episodes.csv.gz  a row an agent and episode of every run's evaluation
+"""
+
+import csv
+import gzip
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rqe_mappo import config as configs
+from rqe_mappo.checkpoint import write_atomically
+from rqe_mappo.config import spelled
+from rqe_mappo.report import FEWEST_FOR_TAIL
+from rqe_mappo.statistics import Estimate, compare, iqm, seed_interval, stratified
+from rqe_mappo.sweeps import fronts
+from rqe_mappo.sweeps.job import train_seconds
+from rqe_mappo.sweeps.manifest import Entry, Manifest
+from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, HEADLINES, METRICS, POSITIVE, TAIL, Metric
+
+Row = dict[str, Any]
+SETTINGS = ("env", "scenario", "algo", "advantage", "risk", "tau", "eps")
+CURVES = ("charts/episodic_return", "charts/cvar05", "charts/collisions", "charts/falls")
+BETTER = {1: "more", -1: "less", 0: ""}
+FREE = (-math.inf, math.inf)
+EPISODES = ("return", "collision", "fell", "travel_time_s")
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Rows as CSV, gzipped if the name says so; floats to seven digits, None and nan as nothing."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    table.writeheader()
+    table.writerows({key: _spelled(value) for key, value in row.items()} for row in rows)
+    content = text.getvalue().encode()
+    write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.7g}"
+    return value
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV as text; none if there is no file."""
+    if not path.is_file():
+        return []
+    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def number(row: dict[str, Any], column: str) -> float:
+    """A cell as a number; nan where it is empty or missing."""
+    text = row.get(column)
+    return math.nan if text in ("", None) else float(text)
+
+
+def collect(known: Manifest) -> None:
+    """Write all tables of what has finished; rows of runs whose folders are gone stay as they were."""
+    done = write_results(known)
+    _merge(known.folder / "curves.csv", done, (row for entry in done for row in _curve(known, entry)))
+    _merge(known.folder / "episodes.csv.gz", done, (row for entry in done for row in _episodes(known, entry)))
+    results = read(known.folder / "results.csv")
+    write(known.folder / "summary.csv", summarise(results))
+    write(known.folder / "comparisons.csv", comparisons(results, known.reference))
+    write(known.folder / "fronts.csv", front_rows(results))
+
+
+def write_results(known: Manifest) -> list[Entry]:
+    """Write results.csv; gives the finished runs whose folders are there."""
+    there = [
+        entry for entry in known.jobs.values()
+        if entry.state == "done" and (known.run_folder(entry.name) / "eval.json").is_file()
+    ]  # fmt: skip
+    _merge(known.folder / "results.csv", there, (_result(known, entry) for entry in there))
+    return there
+
+
+def _merge(path: Path, there: Sequence[Entry], fresh: Iterable[Row]) -> None:
+    names = {entry.name for entry in there}
+    write(path, [*(row for row in read(path) if row["run"] not in names), *fresh])
+
+
+def _head(entry: Entry) -> Row:
+    return {"run": entry.name, "label": entry.label, "family": entry.family, "point": entry.point, "seed": entry.seed}
+
+
+def _result(known: Manifest, entry: Entry) -> Row:
+    folder = known.run_folder(entry.name)
+    config = configs.from_json((folder / "config.json").read_text())
+    found = json.loads((folder / "eval.json").read_text())
+    row = _head(entry)
+    for name in SETTINGS:
+        value = getattr(config, name)
+        row[name] = spelled(value) if name in ("tau", "eps") else value
+    row |= {name: value for name, value in entry.flags.items() if name not in SETTINGS}
+    row |= {"timesteps": found["timesteps"], "train_seconds": train_seconds(folder), "episodes": found["episodes"]}
+    for metric in found["metrics"]:
+        if metric["metric"].startswith(TAIL) and metric["episodes"] < FEWEST_FOR_TAIL:
+            continue
+        column = f"{metric['metric']} ({metric['level']})"
+        row |= {column: metric["value"], f"{column} low": metric["low"], f"{column} high": metric["high"]}
+    critic = found.get("critic", {})
+    return row | {f"critic {name}": critic[name] for name in ("ks", "value_gap_in_std") if name in critic}
+
+
+def headline(folder: Path) -> str:
+    """The main numbers of a run in a few words."""
+    found = {
+        f"{row['metric']} ({row['level']})": row["value"]
+        for row in json.loads((folder / "eval.json").read_text())["metrics"]
+    }
+    shown = [(metric, found.get(metric.column)) for metric in HEADLINES]
+    return "  ".join(f"{metric.name.removesuffix(' of return')} {v:.4g}" for metric, v in shown if v is not None)
+
+
+def _curve(known: Manifest, entry: Entry) -> list[Row]:
+    rows = read(known.run_folder(entry.name) / "metrics.csv")
+    return [
+        {**_head(entry), "global_step": row["global_step"], **{name: row[name] for name in CURVES if name in row}}
+        for row in rows
+    ]
+
+
+def _episodes(known: Manifest, entry: Entry) -> list[Row]:
+    path = known.run_folder(entry.name) / "eval_episodes.npz"
+    if not path.is_file():
+        return []
+    with np.load(path) as kept:
+        arrays = {name: kept[name] for name in EPISODES if name in kept}
+        took_part = kept["length"] > 0
+    head = _head(entry)
+    return [
+        {**head, "episode": episode, "agent": agent, **{n: f"{v[episode, agent]:.6g}" for n, v in arrays.items()}}
+        for episode, agent in zip(*np.nonzero(took_part), strict=True)
+    ]
+
+
+def by_label(rows: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
+    """Rows by setting, in order of their first appearance."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        found.setdefault(row["label"], []).append(row)
+    return found
+
+
+def _values(rows: Sequence[dict[str, str]], column: str) -> np.ndarray:
+    values = np.array([number(row, column) for row in rows])
+    return values[~np.isnan(values)]
+
+
+def over_seeds(values: Sequence[float], bounds: tuple[float, float] = FREE) -> Estimate:
+    """The mean over seeds with its t-interval, cut to what values can be: that of a share may pass 0 or 1."""
+    mean = seed_interval(values)
+    return replace(mean, low=max(mean.low, bounds[0]), high=min(mean.high, bounds[1])) if mean.n > 1 else mean
+
+
+def metric_columns(results: Sequence[dict[str, str]]) -> list[str]:
+    """The columns that have an interval beside them."""
+    columns = list(dict.fromkeys(column for row in results for column in row))
+    return [column for column in columns if f"{column} low" in columns]
+
+
+def summarise(results: Sequence[dict[str, str]]) -> list[Row]:
+    """Mean with its t-interval, and interquartile mean with its bootstrap interval, over the seeds of each setting."""
+    found = []
+    for label, rows in by_label(results).items():
+        for column in (*metric_columns(results), "train_seconds"):
+            values = _values(rows, column)
+            if not len(values):
+                continue
+            metric = BY_COLUMN.get(column)
+            mean = over_seeds(values, POSITIVE if column == "train_seconds" else metric.bounds if metric else FREE)
+            middle = stratified(iqm, [values])
+            found.append({
+                "label": label, "family": rows[0]["family"], "point": rows[0]["point"], "metric": column,
+                "better": BETTER[metric.sign if metric else 0],
+                "unit": "" if metric is None else metric.unit,
+                "runs": mean.n, "episodes": int(sum(_values(rows, "episodes"))),
+                "mean": mean.value, "low": mean.low, "high": mean.high,
+                "iqm": middle.value, "iqm_low": middle.low, "iqm_high": middle.high,
+            })  # fmt: skip
+    return found
+
+
+def comparisons(results: Sequence[dict[str, str]], reference: str) -> list[Row]:
+    """Each setting against the `reference`, over the seeds that both have; positive differences are better."""
+    settings, found = by_label(results), []
+    for label in settings.keys() - {reference} if reference in settings else ():
+        for metric in (metric for metric in METRICS if metric.sign):
+            theirs, ours = (
+                {row["seed"]: number(row, metric.column) for row in settings[name]} for name in (reference, label)
+            )
+            seeds = [s for s in ours if s in theirs and not math.isnan(ours[s] + theirs[s])]
+            if not seeds:
+                continue
+            mine, other = (metric.sign * np.array([values[seed] for seed in seeds]) for values in (ours, theirs))
+            known = compare(mine, other)
+            found.append({
+                "label": label, "reference": reference, "metric": metric.column, "pairs": len(seeds),
+                "better_by": known.difference.value, "low": known.difference.low, "high": known.difference.high,
+                "probability": known.improvement.value, "probability_low": known.improvement.low,
+                "probability_high": known.improvement.high,
+            })  # fmt: skip
+    order = list(settings)
+    return sorted(found, key=lambda row: order.index(row["label"]))
+
+
+def pairs_of(results: Sequence[dict[str, str]]) -> list[tuple[Metric, Metric]]:
+    """The fronts that can be drawn: pairs of metrics that some run has both of."""
+    return [pair for pair in FRONTS if with_both(results, pair)]
+
+
+def with_both(results: Sequence[dict[str, str]], pair: tuple[Metric, Metric]) -> list[dict[str, str]]:
+    """The runs that have both objectives; where nobody arrives, say, there is no travel time."""
+    return [row for row in results if not any(math.isnan(number(row, metric.column)) for metric in pair)]
+
+
+def points(rows: Sequence[dict[str, str]], pair: tuple[Metric, Metric]) -> np.ndarray:
+    """The two objectives of each run `[K, 2]`."""
+    return np.array([[number(row, metric.column) for metric in pair] for row in rows])
+
+
+def front_rows(results: Sequence[dict[str, str]]) -> list[Row]:
+    """For each family of settings: whose means are not dominated in the family or among all, and the hypervolume of
+    each seed's runs, mean and t-interval over the seeds that ran every setting. The reference point is shared."""
+    found = []
+    for pair in pairs_of(results):
+        runs = with_both(results, pair)
+        reference = fronts.reference_point(points(runs, pair), pair)
+        settings = by_label(runs)
+        means = np.array([points(rows, pair).mean(0) for rows in settings.values()])
+        best = {label for label, on in zip(settings, fronts.non_dominated(means, pair), strict=True) if on}
+        for family in dict.fromkeys(row["family"] for row in runs):
+            labels = [label for label, rows in settings.items() if rows[0]["family"] == family]
+            own = np.array([points(settings[label], pair).mean(0) for label in labels])
+            front = [label for label, on in zip(labels, fronts.non_dominated(own, pair), strict=True) if on]
+            volumes = [
+                fronts.hypervolume(points(rows, pair), reference, pair)
+                for rows in complete([row for row in runs if row["family"] == family], len(labels))
+            ]
+            volume = over_seeds(volumes, POSITIVE) if volumes else None
+            found.append({
+                "first": pair[0].column, "second": pair[1].column, "family": family, "settings": len(labels),
+                "front": "; ".join(front), "front_of_all": "; ".join(label for label in labels if label in best),
+                "seeds": len(volumes), "hypervolume": volume and volume.value,
+                "low": volume and volume.low, "high": volume and volume.high,
+                "reference_first": float(reference[0]), "reference_second": float(reference[1]),
+            })  # fmt: skip
+    return found
+
+
+def complete(rows: Sequence[dict[str, str]], settings: int) -> list[list[dict[str, str]]]:
+    """The rows of each seed that has all of the settings."""
+    seeds: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        seeds.setdefault(row["seed"], []).append(row)
+    return [chosen for chosen in seeds.values() if len(chosen) == settings]
