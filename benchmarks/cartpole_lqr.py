@@ -4,17 +4,16 @@
 """
 
 import argparse
-import csv
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap
 
+from benchmarks import tables
 from rqe_mappo.envs.risky_cartpole import SCENARIOS, BatchedRiskyCartPole
 from rqe_mappo.envs.risky_cartpole.drivers import first_episodes, lqr_driver
 
 SETPOINTS_M = (-1.2, -0.6, -0.3, 0.0, 0.3, 0.6, 1.2, 1.8)
-RESULTS = Path(__file__).parent / "results" / "cartpole_lqr.csv"
+RESULT = tables.RESULTS / "cartpole_lqr.csv"
 
 
 def cvar5(returns: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -48,12 +47,7 @@ def main() -> None:
         for scenario in ("calm", "default", "storm")
         for setpoint_m in SETPOINTS_M
     ]
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0].keys())
-        table.writeheader()
-        for line in rows:
-            table.writerow({key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()})
+    tables.write(RESULT, rows)
     print("scenario  x* (m)   mean    std  CVaR5  falls")
     for line in rows:
         print("{scenario:<8} {setpoint_m:7.1f} {mean:6.1f} {std:6.1f} {cvar5:6.1f} {falls:6.3f}".format(**line))

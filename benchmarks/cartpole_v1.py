@@ -4,7 +4,6 @@ Solved: the mean of the last 50 training episodes reaches 475, Gymnasium's thres
 learning, imports and start-up apart. The policy of that moment is then evaluated over 256 episodes with drawn actions.
 """
 
-import csv
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import tables
 from rqe_mappo import vector
 from rqe_mappo.config import default_config
 from rqe_mappo.evaluate import play
 from rqe_mappo.nets import sample
 from rqe_mappo.train import build
 
-RESULT = Path(__file__).parent / "results" / "cartpole_v1.csv"
+RESULT = tables.RESULTS / "cartpole_v1.csv"
 THRESHOLD, WINDOW, SEEDS = 475, 50, (1, 2, 3, 4, 5)
 
 
@@ -55,10 +55,7 @@ def main() -> None:
     for seed in SEEDS:
         rows.append(solve(seed))
         print(rows[-1], flush=True)
-    with open(RESULT, "w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+    tables.write(RESULT, rows)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,21 @@ exact game (`rqe_mappo.equilibrium`).
 """
 
 import argparse
-import csv
 import math
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks import tables
 from benchmarks.silent import trained
 from rqe_mappo.config import default_config
 from rqe_mappo.envs.matrix_games.payoffs import GAMES
 from rqe_mappo.equilibrium import HUMAN_GAMES, RiskGame, all_equilibria_2x2
 from rqe_mappo.nets import Actor
 
-RESULT = Path(__file__).parent / "results" / "exact_rqe.csv"
+RESULT = tables.RESULTS / "exact_rqe.csv"
 SEEDS = (1, 2)
 
 
@@ -107,10 +106,7 @@ def main() -> None:
             print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     print(f"largest difference {max(float(row['difference']) for row in rows):.4f}")
     if not args.only:
-        with open(RESULT, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        tables.write(RESULT, rows)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,16 @@ Writes results/gambles.csv: the side foretold, and the probability of the risky 
 """
 
 import argparse
-import csv
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import brentq
 
+from benchmarks import tables
 from benchmarks.silent import trained
 from rqe_mappo.config import default_config
 from rqe_mappo.envs.gambles import SCENARIOS, BatchedGamble
@@ -27,7 +26,7 @@ from rqe_mappo.envs.tabular.model import FiniteGame
 from rqe_mappo.functional.risk import RiskMeasure, parse_risk
 from rqe_mappo.nets import Actor
 
-RESULT = Path(__file__).parent / "results" / "gambles.csv"
+RESULT = tables.RESULTS / "gambles.csv"
 LAMBDAS = (0.0, 0.5, 0.95, 1.0)
 ACTORS = ("table", "network")
 ORDER = ("m1", "m2", "m5", "m3", "m3b", "m4")
@@ -249,10 +248,7 @@ def main() -> None:
         kept = sum(row["as foretold"] for row in of)
         print(f"{advantage}: {kept} of {len(of)} as foretold; {wrong} of them foretold to be wrong")
     if not args.only:
-        with open(RESULT, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        tables.write(RESULT, rows)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ Two junctions converted from OpenStreetMap, cut out of networks that come with S
 nobody trained. One seed: it shows that junctions load, train and are evaluated, not how good tau is on them.
 """
 
-import csv
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 
+from benchmarks import tables
 from rqe_mappo.config import default_config
 from rqe_mappo.envs.sumo_intersection.network import sumo_home
 from rqe_mappo.evaluate import chooser, drive, reference
@@ -17,7 +16,7 @@ from rqe_mappo.policy import Policy
 from rqe_mappo.report import rows
 from rqe_mappo.train import train
 
-RESULT = Path(__file__).parent / "results" / "junctions.csv"
+RESULT = tables.RESULTS / "junctions.csv"
 JUNCTIONS = (("bs3d/bs.net.xml", "34814866"), ("DRT/osm.net.xml", "1560223962"))
 EPISODES, SEED = 400, 12345
 SHOWN = ("mean return (agent)", "CVaR5 of return (agent)", "collision rate (agent)", "travel time s (agent)",
@@ -42,10 +41,7 @@ def main() -> None:
                     line |= {key: row.estimate.value, f"{key} low": row.estimate.low, f"{key} high": row.estimate.high}
             table.append({key: f"{value:.4g}" if isinstance(value, float) else value for key, value in line.items()})
             print(net, junction, name, *(f"{key}: {table[-1][key]}" for key in SHOWN), sep="  ", flush=True)
-    with open(RESULT, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
+    tables.write(RESULT, table)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ delete the rows, or the file, to have them run anew.
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -17,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import tables
+from benchmarks.tables import RESULTS
 from rqe_mappo.statistics import seed_interval
 
-RESULTS = Path(__file__).parent / "results"
 EPISODES = 1000
 TAUS = ("inf", "10", "2", "1", "0.5", "0.3")
 # at tau = inf `value` and `nested` are GAE, which the influence advantage equals, so it is run once
@@ -95,26 +95,13 @@ class Job:
 
 
 def read(path: Path) -> list[dict]:
-    """The rows of a CSV, numbers as floats where they are no part of a run's name; none if there is no file."""
-    if not path.is_file():
-        return []
+    """The rows of a CSV, numbers as floats where they are no part of a run's name."""
     names = {name for study in STUDIES.values() for setting in study.settings for name in setting} | {"env", "seed"}
 
     def typed(name: str, text: str) -> str | float:
         return text if name in names or not text else float(text)
 
-    with open(path, newline="") as file:
-        return [{name: typed(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
-
-
-def write(path: Path, rows: list[dict]) -> None:
-    """Rows as CSV, numbers to five digits."""
-    with open(path, "w", newline="") as file:
-        table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-        table.writeheader()
-        table.writerows(
-            {key: f"{value:.7g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
-        )
+    return [{name: typed(name, text) for name, text in row.items()} for row in tables.read(path)]
 
 
 def summarise(study: Study, rows: list[dict]) -> list[dict]:
@@ -196,10 +183,9 @@ def main() -> None:
         with lock:
             rows.append(row)
             rows.sort(key=lambda row: order[name(row)])
-            write(path, rows)
-            write(RESULTS / f"{args.study}_risk_summary.csv", summarise(study, rows))
+            tables.write(path, rows)
+            tables.write(RESULTS / f"{args.study}_risk_summary.csv", summarise(study, rows))
 
-    RESULTS.mkdir(exist_ok=True)
     if args.table:
         print(table(study, rows))
         return

@@ -6,7 +6,6 @@ Then a row for each tau: means and t-intervals over the seeds. Runs are kept und
 """
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import default_config, from_json
 from rqe_mappo.envs.sumo_signals import BatchedSignals, controllers
@@ -21,7 +21,7 @@ from rqe_mappo.evaluate import Chooser, chooser, play
 from rqe_mappo.policy import Policy
 from rqe_mappo.statistics import Estimate, interval, seed_interval
 
-RESULT = Path(__file__).parent / "results" / "signals.csv"
+RESULT = tables.RESULTS / "signals.csv"
 EPISODES, SEED = 10, 12345
 TAUS, SEEDS = ("inf", "0.5"), (1, 2, 3)
 METRICS = ("waiting_mean_s", "waiting_p95_s", "waiting_cvar95_s", "waiting_max_s", "trips", "unfinished_trips")
@@ -102,10 +102,7 @@ def main() -> None:
             table.append(line("trained, mean over seeds", tau, "all", means))
     finally:
         env.close()
-    with open(RESULT, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
+    tables.write(RESULT, table)
 
 
 if __name__ == "__main__":

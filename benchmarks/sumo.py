@@ -7,7 +7,6 @@ The 'plain loop' is one PettingZoo environment, stepped with dicts of random act
 medians, ratios are medians of ratios within a round.
 """
 
-import csv
 import functools
 import statistics
 import time
@@ -18,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import tables
 from rqe_mappo.envs.batched import BatchedEnv
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, IntersectionEnv
 from rqe_mappo.vector import WorkerEnvs
 
-RESULT = Path(__file__).parent / "results" / "sumo.csv"
+RESULT = tables.RESULTS / "sumo.csv"
 COPIES = (1, 8, 32, 64)
 DECISIONS = 12_000  # times copies, about: enough for a second or more
 ROUNDS = 3
@@ -164,10 +164,7 @@ def main() -> None:
     gained, decisions = growth()
     rows.append({"what": f"memory gained over {decisions} decisions", "unit": "MB per million decisions",
                  "value": round(gained, 3)})  # fmt: skip
-    with open(RESULT, "w", newline="") as file:
-        table = csv.DictWriter(file, ["what", "unit", "value", "lowest", "highest"])
-        table.writeheader()
-        table.writerows(rows)
+    tables.write(RESULT, rows)
     for row in rows:
         print("  ".join(str(value) for value in row.values()))
 

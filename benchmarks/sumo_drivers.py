@@ -4,14 +4,13 @@
 """
 
 import argparse
-import csv
-from pathlib import Path
 
+from benchmarks import tables
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, drivers
 from rqe_mappo.evaluate import play
 from rqe_mappo.report import rows
 
-RESULT = Path(__file__).parent / "results" / "sumo_drivers.csv"
+RESULT = tables.RESULTS / "sumo_drivers.csv"
 COPIES, EACH, SEED = 50, 20, 12345  # the 1000 episodes that rqe-eval plays
 NAMES = ("always-go", "random", *(f"caution:{level:g}" for level in (0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1)), "sumo")
 SHOWN = ("collision rate (agent)", "mean return (agent)", "CVaR5 of return (agent)", "travel time s (agent)")
@@ -38,16 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scenario", choices=SCENARIOS, help="this one alone; the rows of others are kept")
     args = parser.parse_args()
-    kept = []
-    if args.scenario and RESULT.is_file():
-        with open(RESULT, newline="") as file:
-            kept = [row for row in csv.DictReader(file) if row["scenario"] != args.scenario]
+    kept = [row for row in tables.read(RESULT) if args.scenario and row["scenario"] != args.scenario]
     table = kept + [row for name in SCENARIOS if args.scenario in (None, name) for row in measure(name)]
     table.sort(key=lambda row: list(SCENARIOS).index(row["scenario"]))
-    with open(RESULT, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in table for key in row)))
-        writer.writeheader()
-        writer.writerows(table)
+    tables.write(RESULT, table)
 
 
 if __name__ == "__main__":

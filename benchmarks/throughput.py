@@ -5,7 +5,6 @@ medians and their ratio are printed and written to benchmarks/results/throughput
 """
 
 import argparse
-import csv
 import json
 import statistics
 import subprocess
@@ -15,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-RESULT = Path(__file__).parent / "results" / "throughput.csv"
+from benchmarks import tables
+
+RESULT = tables.RESULTS / "throughput.csv"
 
 
 def ours_training(env: str, scenario: str, updates: int, device: str = "cpu", **changes) -> float:
@@ -139,11 +140,7 @@ def main() -> None:
     ):
         ratio = statistics.median(a / b for a, b in zip(figures[top], figures[bottom], strict=True))
         rows.append({"what": f"ratio {title}", "per second": round(ratio, 2), "rounds": args.rounds})
-    RESULT.parent.mkdir(exist_ok=True)
-    with open(RESULT, "w", newline="") as file:
-        table = csv.DictWriter(file, ["what", "per second", "rounds", "lowest", "highest"])
-        table.writeheader()
-        table.writerows(rows)
+    tables.write(RESULT, rows)
     for row in rows:
         print("  ".join(str(value) for value in row.values()))
 

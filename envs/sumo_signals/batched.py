@@ -159,7 +159,7 @@ class BatchedSignals:
         return None
 
     def restore(self, snapshot: dict) -> Observed:
-        raise NotImplementedError("traffic cannot be restored: reset instead")
+        raise RuntimeError("traffic cannot be restored: reset instead")
 
     def close(self) -> None:
         """End the simulation and remove its files; a second call does nothing."""
