@@ -197,11 +197,11 @@ def learn(case: Case) -> dict:
     risk, tau = case.risk
     steps = game(case.scenario).horizon
     table = case.actor == "table"
-    long = case.scenario == "m5"
-    envs, updates = (64, 120) if long else (256, 80 if table else 120)
-    pace = {"critic_first": 0.25, "critic_epochs": 4, "critic_learning_rate": 0.1 if table else 0.01}
-    if long and case.lam < 0.9:  # what happens at the end needs an update a step to reach the critic at the start
-        pace = {"critic_first": 0.5, "critic_epochs": 8, "critic_learning_rate": 0.3 if table else 0.02}
+    slow = case.scenario == "m5"  # with lambda = 0 what happens at the end needs an update a step to reach the start
+    envs, updates = (64, 120) if slow else (256, 80 if table else 100)
+    pace = {"critic_first": 0.5, "critic_epochs": 8, "critic_learning_rate": 0.3 if table else 0.02}
+    if not slow:
+        pace = {"critic_first": 0.25, "critic_epochs": 4, "critic_learning_rate": 0.1 if table else 0.01}
     network = {"actor_hidden": (16,), "critic_hidden": (32,)}
     config = replace(
         default_config("gamble", case.scenario), risk=risk, tau=tau, eps=0.0, advantage=case.advantage,

@@ -11,6 +11,8 @@ from rqe_mappo.config import TrainConfig
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.functional.risk import RiskMeasure
 
+IN_CACHE = 2**16  # numbers of a temporary
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -46,9 +48,10 @@ def influence(seen: Evidence, measure: RiskMeasure, config: TrainConfig) -> Floa
     """`<psi(. ; p_t), q_t - p_t>`: every state optimises the risk of the return from there on."""
     if config.discount_tau:
         return _influence_by_age(seen, measure)
-    # step by step: a whole rollout's temporaries would not fit the cache (three times slower)
-    steps = zip(seen.log_probs, seen.target, seen.log_probs.exp(), strict=True)
-    return torch.stack([returns.influence_advantage(measure.influence(seen.atoms, lp), q, p) for lp, q, p in steps])
+    # A few steps at a time: a whole rollout's temporaries would not fit the cache (three times slower).
+    steps = max(1, IN_CACHE // seen.target[0].numel())
+    parts = zip(*(part.split(steps) for part in (seen.log_probs, seen.target)), strict=True)
+    return torch.cat([returns.influence_advantage(measure.influence(seen.atoms, lp), q, lp.exp()) for lp, q in parts])
 
 
 def _influence_by_age(seen: Evidence, measure: RiskMeasure) -> Float[Tensor, "T E A"]:

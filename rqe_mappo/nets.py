@@ -96,9 +96,11 @@ def sample(logits: Float[Tensor, "*rows actions"], uniform: Float[Tensor, "*rows
 
     Actions that an agent does not have come last, and are never drawn, however the sum is rounded.
     """
-    cumulative = logits.softmax(-1).cumsum(-1)
+    below = (logits.softmax(-1).cumsum(-1) < uniform[..., None]).sum(-1)
+    if (logits[..., -1] > NO_ACTION).all():
+        return below.clamp(max=logits.shape[-1] - 1)
     last = (~(logits <= NO_ACTION)).sum(-1) - 1  # nan, of a diverged run, counts as there
-    return torch.minimum((cumulative < uniform[..., None]).sum(-1), last)
+    return torch.minimum(below, last)
 
 
 class Critic(nn.Module):

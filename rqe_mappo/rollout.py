@@ -83,7 +83,7 @@ class Collector:
             "lost": torch.zeros(self.num_steps, e, a, dtype=torch.bool),
         }
         action = torch.empty(self.num_steps, e, a, dtype=torch.int64, device=device)
-        log_prob = torch.empty(self.num_steps, e, a, device=device)
+        logits = torch.empty(self.num_steps, e, a, actor.n_actions, device=device)
         final_states, episodes, pasts = [], [], []
         for t in range(self.num_steps):
             seen = self.observed
@@ -91,10 +91,9 @@ class Collector:
                 kept[name][t] = torch.from_numpy(getattr(seen, name))
             if isinstance(env, History):
                 pasts.append((env.past, env.discount, env.start))
-            logits = actor(kept["obs"][t].to(device), self.agent)
+            logits[t] = actor(kept["obs"][t].to(device), self.agent)
             uniform = torch.rand(e, a, generator=self.generator).to(device)
-            action[t] = sample(logits, uniform)
-            log_prob[t] = logits.log_softmax(-1).gather(-1, action[t][..., None]).squeeze(-1)
+            action[t] = sample(logits[t], uniform)
             step = env.step(action[t].cpu().numpy())
             for name in ("reward", "cost", "terminated", "truncated"):
                 kept[name][t] = torch.from_numpy(getattr(step, name))
@@ -110,7 +109,7 @@ class Collector:
         rollout = Rollout(
             **{name: value.to(device) for name, value in kept.items()},
             action=action,
-            log_prob=log_prob,
+            log_prob=logits.log_softmax(-1).gather(-1, action[..., None]).squeeze(-1),
             next_obs=torch.from_numpy(self.observed.obs.copy()).to(device),
             next_state=torch.from_numpy(self.observed.state.copy()).to(device),
             final_state=final_state.to(device),
