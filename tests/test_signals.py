@@ -10,7 +10,7 @@ import pytest
 import torch
 from pettingzoo.test import parallel_api_test
 
-from rqe_mappo import report, vector
+from rqe_mappo import cli, report, vector
 from rqe_mappo.config import default_config
 from rqe_mappo.envs.batched import PaddedDiscrete, action_counts
 from rqe_mappo.envs.history import History
@@ -180,6 +180,25 @@ def test_greedy_serves_the_longest_queue_and_beats_random(opened):
     chance, _ = play(env, lambda env, seen: dice(env), 1, seed=6)
     queue, _ = play(env, lambda env, seen: controllers.greedy(env), 1, seed=6)
     assert queue["waiting_mean_s"] < 0.5 * chance["waiting_mean_s"]
+
+
+def test_controllers_have_names_for_rqe_eval(opened, capsys):
+    env = opened()
+    env.reset(0)
+    for name in ("fixed", "fixed:25,15,10,10", "greedy", "random"):
+        assert controllers.by_name(name)(env).shape == (1, 1)
+    for name, said in (
+        ("fixed:a", "needs seconds"),
+        ("fixed:-1", "needs seconds"),
+        ("best", "there is no driver best"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            controllers.by_name(name)
+    with pytest.raises(ValueError, match="has 4 phases, and 2 times"):
+        controllers.by_name("fixed:10,10")(env)
+    env.close()
+    cli.evaluate(["sumo-signals", "--driver", "fixed:25,15,10,10", "--episodes", "1"])
+    assert "waiting" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("reward", ["waiting", "diff-waiting-time", "average-speed", "queue", "pressure"])

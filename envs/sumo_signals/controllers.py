@@ -29,6 +29,10 @@ def fixed(shown_s: Sequence[float] | None = None) -> Controller:
         phases = []
         for light in env.world.lights:
             times = light.green_s if shown_s is None else shown_s
+            if len(times) != len(light.green_s):
+                raise ValueError(
+                    f"light {light.name} has {len(light.green_s)} phases, and {len(times)} times are given"
+                )
             ends = np.cumsum(np.ceil(np.divide(times, env.config.delta_time_s)))
             phases.append(int(np.searchsorted(ends, env.decisions % ends[-1], side="right")))
         return np.array([phases])
@@ -45,3 +49,20 @@ def greedy(env: BatchedSignals) -> np.ndarray:
         present = env.world.traffic_signals[light.name].green_phase
         phases.append(present if served[present] == served.max() else int(served.argmax()))
     return np.array([phases])
+
+
+def by_name(name: str, seed: int = 0) -> Controller:
+    """`fixed` (the net's own program), `fixed:SECONDS,SECONDS...`, `greedy` or `random`; ValueError otherwise."""
+    kind, _, times = name.partition(":")
+    if kind == "fixed":
+        try:
+            shown_s = [float(part) for part in times.split(",")] if times else None
+        except ValueError:
+            shown_s = []
+        if shown_s is None or (shown_s and min(shown_s) > 0):
+            return fixed(shown_s)
+        raise ValueError(f"{name} needs seconds for each phase, as in fixed:25,15,10,10")
+    known = {"greedy": greedy, "random": random(seed)}
+    if name not in known:
+        raise ValueError(f"there is no driver {name}: use {', '.join(known)}, fixed or fixed:25,15,10,10")
+    return known[name]
