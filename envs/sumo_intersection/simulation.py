@@ -112,7 +112,7 @@ class Simulation:
                 self._end()
             self.started = False
             self.words.seek(0)
-            said = " ".join(f"{error}. {self.words.read()}".split())
+            said = " ".join(f"{str(error).rstrip('.')}. {self.words.read()}".split())
             raise SimulationCrashed(
                 f"SUMO stopped: {said} (command: {self.program} {' '.join(self.options)})"
             ) from None
