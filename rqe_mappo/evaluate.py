@@ -9,10 +9,10 @@ import numpy as np
 
 from rqe_mappo import registry, vector
 from rqe_mappo.config import TrainConfig, from_json
-from rqe_mappo.envs.batched import BatchedEnv, Observed
+from rqe_mappo.envs.batched import BatchedEnv, Observed, Step
 from rqe_mappo.envs.history import History
 from rqe_mappo.functional import categorical
-from rqe_mappo.policy import Policy, ReturnDistribution
+from rqe_mappo.policy import Decider, Policy, ReturnDistribution
 from rqe_mappo.statistics import interval, of_samples
 
 MOST_COPIES = 64
@@ -156,7 +156,7 @@ def play(
             records[-1] |= {key: value[ended[keep]] for key, value in running.items()}
             starts += [began[copy] for copy in ended[keep]]
             done[ended] += 1
-        anew = ended if step.sim_crashed is None else np.union1d(ended, np.flatnonzero(step.sim_crashed))
+        anew = begun(step)
         if len(anew):
             weight[anew] = 1.0
             for value in running.values():
@@ -169,15 +169,24 @@ def play(
     return joined, [_copy(first[index], row) for index, row in starts]
 
 
+def begun(observed: Observed) -> np.ndarray:
+    """The copies in which an episode has just begun: after a reset all, after a step those that ended or were lost."""
+    if not isinstance(observed, Step):
+        return np.arange(len(observed.active))
+    ended = observed.episodes["copy"]
+    return ended if observed.sim_crashed is None else np.union1d(ended, np.flatnonzero(observed.sim_crashed))
+
+
 def _copy(observed: Observed, rows: slice | np.ndarray | int) -> Observed:
     return Observed(*(getattr(observed, name)[rows].copy() for name in ("obs", "state", "active")))
 
 
-def chooser(policy: Policy, deterministic: bool = False) -> Chooser:
-    """The policy as a `Chooser`."""
+def chooser(policy: Decider, deterministic: bool = False) -> Chooser:
+    """The policy, or a mixture of some, as a `Chooser`."""
     agents = np.arange(len(policy.agents))
 
     def choose(env: BatchedEnv, observed: Observed) -> np.ndarray:
+        policy.begin(begun(observed), of=len(observed.active))
         return policy.act(observed.obs, np.broadcast_to(agents, observed.active.shape), deterministic)
 
     return choose

@@ -1,12 +1,13 @@
 """A trained policy for those who deploy it: load, act, look at the learned return distribution."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rqe_mappo.checkpoint import CheckpointError, load_policy_file
@@ -43,7 +44,77 @@ class ReturnDistribution:
         return measure.value(self.atoms, self.log_probs)
 
 
-class Policy:
+class Decider:
+    """Whoever has logits of actions for observations: draws from them, for arrays or dicts of agents.
+
+    agents: the names of the agents, in order.
+    shapes: of observations and actions, among others.
+    device: where the logits are computed.
+    """
+
+    agents: tuple[str, ...]
+    shapes: Shapes
+    device: torch.device
+
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(0)
+
+    def seed(self, seed: int) -> None:
+        """Seed the draws of `act`."""
+        self.generator.manual_seed(seed)
+
+    def begin(self, copies: Sequence[int] | np.ndarray | None = None, of: int = 1) -> None:
+        """Say that episodes begin: in the `copies` of an environment of `of` copies, or in all of them.
+
+        For those that keep something during an episode; the others need not be told.
+        """
+
+    @torch.no_grad()
+    def act(self, obs: Any, agent: Any = 0, deterministic: bool = False) -> Any:
+        """Actions for observations, drawn from the policy, or its most probable ones if `deterministic`.
+
+        obs: array `[..., D]`, with `agent` the index of each row's agent (an int, or an array of shape `[...]`);
+            or a dict from agent names to arrays `[D]`, as a PettingZoo environment gives.
+        Returns an int64 array `[...]`, an int for a single row, or a dict of ints.
+        """
+        if isinstance(obs, dict):
+            if not obs:
+                return {}
+            index = np.array([self.agents.index(name) for name in obs])
+            actions = self.act(np.stack(list(obs.values())), index, deterministic)
+            return {name: int(action) for name, action in zip(obs, actions, strict=True)}
+        logits = self._logits_of(obs, agent)
+        if deterministic:
+            actions = logits.argmax(-1)
+        else:
+            uniform = torch.rand(logits.shape[:-1], generator=self.generator).to(self.device)
+            actions = sample(logits, uniform)
+        return actions.cpu().numpy() if actions.ndim else int(actions)
+
+    @torch.no_grad()
+    def probabilities(self, obs: Any, agent: Any = 0) -> np.ndarray:
+        """Action probabilities `[..., actions]` for observations `[..., D]`."""
+        return self._logits_of(obs, agent).softmax(-1).cpu().numpy()
+
+    def logits(self, obs: Float[Tensor, "*rows obs"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
+        """Logits of the actions, for observations and agents' indices on `device`."""
+        raise NotImplementedError
+
+    def _logits_of(self, obs: Any, agent: Any) -> Tensor:
+        rows = self._rows(obs, self.shapes.obs_dim, "observation")
+        return self.logits(rows, self._agents(agent, rows))
+
+    def _rows(self, values: Any, width: int, what: str) -> Tensor:
+        rows = torch.as_tensor(np.asarray(values, dtype=np.float32)).to(self.device)
+        if rows.ndim == 0 or rows.shape[-1] != width:
+            raise ValueError(f"{what} must have {width} features in its last axis (got shape {tuple(rows.shape)})")
+        return rows
+
+    def _agents(self, agent: Any, rows: Tensor) -> Tensor:
+        return torch.as_tensor(np.array(agent), device=self.device).expand(rows.shape[:-1])
+
+
+class Policy(Decider):
     """Actors and critic of one run.
 
     >>> policy = Policy.load("runs/sumo__tau0.3__eps0.01__s1__20261120-120000")
@@ -52,6 +123,7 @@ class Policy:
 
     def __init__(self, content: dict[str, Any], device: str = "cpu"):
         """From the contents of a policy file; prefer `Policy.load`."""
+        super().__init__()
         self.device = torch.device(device)
         self.agents: tuple[str, ...] = tuple(content["agents"])
         self.config_json: str = content["config"]
@@ -69,7 +141,6 @@ class Policy:
         self.critic.load_state_dict(content["critic"])
         self.actor.to(self.device).eval()
         self.critic.to(self.device).eval()
-        self.generator = torch.Generator().manual_seed(0)
 
     @property
     def measure(self) -> RiskMeasure:
@@ -91,36 +162,8 @@ class Policy:
                 f"{path} does not hold a whole policy ({type(error).__name__}: {reason}): use another checkpoint"
             ) from None
 
-    def seed(self, seed: int) -> None:
-        """Seed the draws of `act`."""
-        self.generator.manual_seed(seed)
-
-    @torch.no_grad()
-    def act(self, obs: Any, agent: Any = 0, deterministic: bool = False) -> Any:
-        """Actions for observations, drawn from the policy, or its most probable ones if `deterministic`.
-
-        obs: array `[..., D]`, with `agent` the index of each row's agent (an int, or an array of shape `[...]`);
-            or a dict from agent names to arrays `[D]`, as a PettingZoo environment gives.
-        Returns an int64 array `[...]`, an int for a single row, or a dict of ints.
-        """
-        if isinstance(obs, dict):
-            if not obs:
-                return {}
-            index = np.array([self.agents.index(name) for name in obs])
-            actions = self.act(np.stack(list(obs.values())), index, deterministic)
-            return {name: int(action) for name, action in zip(obs, actions, strict=True)}
-        logits = self._logits(obs, agent)
-        if deterministic:
-            actions = logits.argmax(-1)
-        else:
-            uniform = torch.rand(logits.shape[:-1], generator=self.generator).to(self.device)
-            actions = sample(logits, uniform)
-        return actions.cpu().numpy() if actions.ndim else int(actions)
-
-    @torch.no_grad()
-    def probabilities(self, obs: Any, agent: Any = 0) -> np.ndarray:
-        """Action probabilities `[..., actions]` for observations `[..., D]`."""
-        return self._logits(obs, agent).softmax(-1).cpu().numpy()
+    def logits(self, obs: Float[Tensor, "*rows obs"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
+        return self.actor(obs, agent)
 
     @torch.no_grad()
     def distribution(self, state: Any, agent: Any = 0) -> ReturnDistribution:
@@ -154,16 +197,3 @@ class Policy:
             return values[0]
         choices = torch.stack(values, -1)
         return choices.gather(-1, self._agents(agent, choices)[..., None]).squeeze(-1)
-
-    def _logits(self, obs: Any, agent: Any) -> Tensor:
-        rows = self._rows(obs, self.shapes.obs_dim, "observation")
-        return self.actor(rows, self._agents(agent, rows))
-
-    def _rows(self, values: Any, width: int, what: str) -> Tensor:
-        rows = torch.as_tensor(np.asarray(values, dtype=np.float32)).to(self.device)
-        if rows.ndim == 0 or rows.shape[-1] != width:
-            raise ValueError(f"{what} must have {width} features in its last axis (got shape {tuple(rows.shape)})")
-        return rows
-
-    def _agents(self, agent: Any, rows: Tensor) -> Tensor:
-        return torch.as_tensor(np.array(agent), device=self.device).expand(rows.shape[:-1])

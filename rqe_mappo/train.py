@@ -166,7 +166,7 @@ def build(config: TrainConfig, folder: Path, env: BatchedEnv) -> Run:
     return Run(folder, config, env, learner, RiskSchedule(config), collector, generator)
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """The run was asked to stop (Ctrl-C or SIGTERM); it has saved its state in `folder`."""
 
     def __init__(self, folder: Path):

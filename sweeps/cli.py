@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rqe_mappo.cli import fail, main
+from rqe_mappo.command_line import fail, main
 from rqe_mappo.config import ConfigError
 
 

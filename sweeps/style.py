@@ -66,7 +66,7 @@ def title(figure: Figure, text: str, under: str) -> None:
 
 def pretty(label: str) -> str:
     """A setting's label with the Greek letters."""
-    for word, letter in (("tau", "τ"), ("eps", "ε")):
+    for word, letter in (("tau", "τ"), ("eps", "ε"), ("alpha", "α")):
         label = " ".join(letter if part == word else part for part in label.split(" "))
     return label.replace("τ inf", "τ ∞")
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from rqe_mappo import cli
+from rqe_mappo import command_line
 from rqe_mappo import config as configs
 from rqe_mappo.config import ConfigError, TrainConfig, spelled
 from rqe_mappo.report import FEWEST_FOR_TAIL
@@ -27,7 +27,7 @@ from rqe_mappo.sweeps.manifest import Manifest
 from rqe_mappo.train import versions
 
 EPISODES = 1000  # the worst 5 % are then fifty
-MAY_DIFFER = cli.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}
+MAY_DIFFER = command_line.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}
 KINDS = {
     "tau": "the price of risk aversion: tau times seeds",
     "ablation": "risk aversion and bounded rationality, each with and without the other",
@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, its complaints in one line."""
 
     def error(self, message: str) -> NoReturn:
-        cli.fail("rqe-sweep", f"{message} (see rqe-sweep --help)")
+        command_line.fail("rqe-sweep", f"{message} (see rqe-sweep --help)")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -105,7 +105,7 @@ def plan(args: Sequence[str]) -> tuple[Plan, argparse.Namespace]:
     grid.check(settings, common)
     scenario = "" if asked.scenario == "default" else f"_{asked.scenario}"
     folder = (asked.out or Path("runs") / f"sweep_{asked.env.replace(':', '-')}{scenario}").resolve()
-    base = {setting.label: cli.train_config([*place, *common, *setting.args])[0] for setting in settings}
+    base = {setting.label: command_line.train_config([*place, *common, *setting.args])[0] for setting in settings}
     jobs, known = [], {}
     for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
         for setting in settings:
@@ -138,7 +138,7 @@ def plan(args: Sequence[str]) -> tuple[Plan, argparse.Namespace]:
 def _settings(asked: argparse.Namespace, place: list[str], common: list[str]) -> list[grid.Setting]:
     if asked.kind == "compare":
         return grid.compare(asked.algo)
-    recipe = cli.train_config([*place, *common])[0]
+    recipe = command_line.train_config([*place, *common])[0]
     if asked.kind == "tau":
         return grid.tau([value for value in asked.taus.split(",") if value], recipe.algo)
     if asked.kind == "ablation":

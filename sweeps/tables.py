@@ -108,13 +108,20 @@ def _result(known: Manifest, entry: Entry) -> Row:
         row[name] = spelled(value) if name in ("tau", "eps") else value
     row |= {name: value for name, value in entry.flags.items() if name not in SETTINGS}
     row |= {"timesteps": found["timesteps"], "train_seconds": train_seconds(folder), "episodes": found["episodes"]}
-    for metric in found["metrics"]:
+    row |= cells(found["metrics"])
+    critic = found.get("critic", {})
+    return row | {f"critic {name}": critic[name] for name in ("ks", "value_gap_in_std") if name in critic}
+
+
+def cells(metrics: Sequence[dict[str, Any]]) -> Row:
+    """The metrics of an evaluation, as eval.json lists them, each with its interval over episodes."""
+    row = {}
+    for metric in metrics:
         if metric["metric"].startswith(TAIL) and metric["episodes"] < FEWEST_FOR_TAIL:
             continue
         column = f"{metric['metric']} ({metric['level']})"
         row |= {column: metric["value"], f"{column} low": metric["low"], f"{column} high": metric["high"]}
-    critic = found.get("critic", {})
-    return row | {f"critic {name}": critic[name] for name in ("ks", "value_gap_in_std") if name in critic}
+    return row
 
 
 def headline(folder: Path) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rqe_mappo import cli, registry, vector
+from rqe_mappo import command_line, registry, vector
 from rqe_mappo.config import ConfigError, default_config, from_json, to_json
 from rqe_mappo.envs.history import History
 from rqe_mappo.functional import returns
@@ -39,9 +39,9 @@ def estimates(config, rollout, critic):
 
 
 def test_command_line_takes_one_value_or_one_an_agent():
-    config, _ = cli.train_config(["--env", "toy", "--tau", "0.3,1,inf", "--eps", "0.01,0.02,0.01"])
+    config, _ = command_line.train_config(["--env", "toy", "--tau", "0.3,1,inf", "--eps", "0.01,0.02,0.01"])
     assert config.tau == (0.3, 1.0, float("inf")) and config.eps == (0.01, 0.02, 0.01)
-    assert cli.train_config(["--env", "toy", "--tau", "0.3"])[0].tau == 0.3
+    assert command_line.train_config(["--env", "toy", "--tau", "0.3"])[0].tau == 0.3
     assert from_json(to_json(config)) == config
     assert config.run_name == "toy__tau0.3,1,inf__eps0.01,0.02,0.01__s1"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from rqe_mappo.cli import fail, parse
+from rqe_mappo.command_line import fail, parse
 from rqe_mappo.envs.matrix_games.payoffs import GAMES, MatrixGame
 from rqe_mappo.equilibrium.adversary import Penalty
 from rqe_mappo.equilibrium.conditions import condition
