@@ -78,9 +78,9 @@ class Ray:
             raise ImportError("--ray needs Ray: pip install 'rqe-mappo[ray]'") from None
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self.ray = ray
-        place = {"address": address} if address else {"num_cpus": jobs, "include_dashboard": False}
+        own = {"address": "local", "num_cpus": jobs, "include_dashboard": False}  # whatever cluster else is up
         try:
-            ray.init(**place, log_to_driver=False, logging_level="ERROR")
+            ray.init(**({"address": address} if address else own), log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConnectionError(f"--ray {address} cannot be reached: {str(error).splitlines()[0]}") from None
         self.task = ray.remote(num_cpus=1, max_retries=RETRIES)(run)

@@ -1,6 +1,8 @@
 """Mixtures of policies: their formulas, their ends to the last bit, their laws of returns, and rqe-eval --mix."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,12 +223,13 @@ def test_returns_of_kind_episode_follow_the_mixture_of_both_laws(runs):
     assert stats.ks_2samp(by_decision, mixture).pvalue < 1e-6  # another law, with a mean between
 
 
-def test_three_lines_load_two_runs_and_interpolate(runs):
-    observations = {"agent_0": np.zeros(2), "agent_2": np.ones(2)}
-    safe, neutral = Policy.load(runs / "safe"), Policy.load(runs / "neutral")
-    policy = interpolate(safe, neutral, alpha=0.5)
-    actions = policy.act(observations)
-    assert set(actions) == set(observations)
+def test_the_three_lines_of_the_readme_load_two_runs_and_interpolate(runs):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "interpolate(" in block)
+    known = {"observations": {"agent_0": np.zeros(2), "agent_2": np.ones(2)}}
+    exec(code.replace('"runs/', f'"{runs}/'), known)
+    assert set(known["actions"]) == {"agent_0", "agent_2"}
+    assert known["policy"].alpha == 0.5
 
 
 def test_eval_mixes(runs, tmp_path, capsys):
