@@ -132,8 +132,8 @@ class Policy(Decider):
         shapes = content["shapes"]
         self.shapes = Shapes(**{name: tuple(v) if isinstance(v, list | tuple) else v for name, v in shapes.items()})
         risk = content["risk"]
-        taus = np.atleast_1d(risk["tau"]).tolist()
-        self.measures = tuple(parse_risk(risk["name"], tau, clip=risk["clip"]) for tau in taus)
+        self.risk = {"name": risk["name"], "tau": np.atleast_1d(risk["tau"]).tolist(), "clip": risk["clip"]}
+        self.measures = tuple(parse_risk(risk["name"], tau, clip=risk["clip"]) for tau in self.risk["tau"])
         """The risk measures of its training, one for all agents or one each; tau in units of `return_scale`."""
         self.actor = Actor(self.shapes)
         self.critic = critic_of(self.shapes, torch.zeros(self.shapes.n_atoms))
@@ -153,7 +153,10 @@ class Policy(Decider):
 
         Raises CheckpointError, with one line, for whatever is no policy of ours.
         """
-        content = load_policy_file(path, device)
+        return cls._from(load_policy_file(path, device), path, device)
+
+    @classmethod
+    def _from(cls, content: dict[str, Any], path: str | Path, device: str) -> "Policy":
         try:
             return cls(content, device)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -161,6 +164,47 @@ class Policy(Decider):
             raise CheckpointError(
                 f"{path} does not hold a whole policy ({type(error).__name__}: {reason}): use another checkpoint"
             ) from None
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, device: str = "cpu", revision: str | None = None) -> "Policy":
+        """From a folder that `save_pretrained` wrote, or a repository `owner/name` of the Hugging Face Hub.
+
+        revision: a branch, tag or commit of the repository. Executes nothing. Needs `pip install 'rqe-mappo[hub]'`.
+        Raises CheckpointError, with one line, for whatever is no policy of ours.
+        """
+        from rqe_mappo import hub
+
+        return cls._from(hub.load_pretrained(source, revision), source, device)
+
+    def save_pretrained(self, folder: str | Path, evaluation: str | Path | None = None) -> None:
+        """Write model.safetensors, config.json and a model card into `folder`, replacing those of an earlier call.
+
+        evaluation: an eval.json of rqe-eval whose numbers the card shall show; ValueError if of another checkpoint.
+        """
+        from rqe_mappo import hub
+
+        hub.save_pretrained(self.content, Path(folder), None if evaluation is None else Path(evaluation))
+
+    def push_to_hub(
+        self, repo: str, evaluation: str | Path | None = None, private: bool = True, token: str | None = None
+    ) -> str:
+        """Upload what `save_pretrained` writes to `owner/name` on the Hugging Face Hub; gives its address.
+
+        private: of a repository that has to be made; one that there is stays as it is.
+        token: else the one that `hf auth login` stored, or HF_TOKEN.
+        """
+        from rqe_mappo import hub
+
+        return hub.push_to_hub(self.content, repo, None if evaluation is None else Path(evaluation), private, token)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What a policy file holds: `Policy(policy.content)` is the same policy."""
+        return {
+            "agents": list(self.agents), "config": self.config_json, "timesteps": self.timesteps,
+            "return_scale": self.return_scale, "shapes": self.shapes.as_dict(), "risk": self.risk,
+            "actor": self.actor.state_dict(), "critic": self.critic.state_dict(),
+        }  # fmt: skip
 
     def logits(self, obs: Float[Tensor, "*rows obs"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
         return self.actor(obs, agent)

@@ -16,6 +16,7 @@ class Environment:
     recipe: `recipe(scenario, knobs)` gives the `TrainConfig` with the learner's defaults for this environment.
     drivers: `drivers(name, seed)` gives a policy that nobody trained, `policy(env)`; empty if there are none.
     camera: `camera(env)` draws an environment with one copy, see `rqe_mappo.film`; empty if it cannot be drawn.
+    scene: `scene(env)` shows an environment with one copy to the live page, see `rqe_mappo.play.stage`; empty if none.
     own_process: whether a process can hold one copy only, so that every copy gets a worker process of its own.
     """
 
@@ -25,6 +26,7 @@ class Environment:
     own_process: bool = False
     drivers: str = ""
     camera: str = ""
+    scene: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ ENVIRONMENTS = {
         scenarios="rqe_mappo.envs.risky_cartpole:SCENARIOS",
         recipe="rqe_mappo.recipes:cartpole",
         drivers="rqe_mappo.envs.risky_cartpole.drivers:by_name",
+        scene="rqe_mappo.envs.risky_cartpole.scene:LiveScene",
     ),
     "sumo": Environment(
         factory="rqe_mappo.envs.sumo_intersection:BatchedIntersection",
@@ -52,6 +55,7 @@ ENVIRONMENTS = {
         recipe="rqe_mappo.recipes:sumo",
         drivers="rqe_mappo.envs.sumo_intersection.drivers:by_name",
         camera="rqe_mappo.envs.sumo_intersection.render:Camera",
+        scene="rqe_mappo.envs.sumo_intersection.scene:LiveScene",
     ),
     "sumo-signals": Environment(
         factory="rqe_mappo.envs.sumo_signals:BatchedSignals",

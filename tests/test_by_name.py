@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks import simple_spread
 from rqe_mappo import cli
+from rqe_mappo.command_line import train_config
 from rqe_mappo.config import default_config
 from rqe_mappo.envs.by_name import BatchedByName, ByNameConfig
 from rqe_mappo.policy import Policy
@@ -93,6 +95,82 @@ def test_a_pettingzoo_environment_trains(tmp_path):
     assert shares[:, 0, 1].mean() > 0.6 and shares[:, 1, 2].mean() > 0.5  # and both learned to earn
 
 
+def test_simple_spread_trains_is_evaluated_and_goes_on(tmp_path, capsys):
+    folder = tmp_path / "run"
+    small = ["--num-envs", "2", "--num-steps", "50", "--eval-episodes", "4"]
+    cli.train(["--algo", "mappo", "--env", "pettingzoo:mpe2.simple_spread_v3", *small,
+               "--total-timesteps", "600", "--out", str(folder)])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "mean return" in said and "25 to 25" in said  # an episode is of 25 decisions
+    policy = Policy.load(folder)
+    assert policy.agents == ("agent_0", "agent_1", "agent_2")
+    assert policy.timesteps == 600
+    assert policy.value(np.zeros((3, 54)), np.arange(3)).shape == (3,)  # of what all three observe
+    cli.train(["--resume", str(folder), "--total-timesteps", "1200"])
+    assert Policy.load(folder).timesteps == 1200
+    assert "mean return" in capsys.readouterr().out
+
+
+def test_the_benchmark_asks_both_sides_for_the_same():
+    settings = simple_spread.Settings()
+    ours, _ = train_config(settings.ours(3))
+    theirs = settings.theirs(3)
+    experiment = theirs["experiment"]
+    rollout = ours.num_envs * ours.num_steps
+    assert ours.seed == theirs["seed"] == 3
+    assert ours.total_timesteps == simple_spread.AGENTS * experiment["max_n_frames"]
+    assert ours.total_timesteps % (simple_spread.AGENTS * rollout) == 0  # neither side rounds up
+    assert rollout == experiment["on_policy_collected_frames_per_batch"]
+    assert rollout == ours.num_minibatches * experiment["on_policy_minibatch_size"]
+    assert ours.update_epochs == ours.critic_epochs == experiment["on_policy_n_minibatch_iters"]
+    assert ours.learning_rate == ours.critic_learning_rate == experiment["lr"]
+    assert ours.actor_hidden == ours.critic_hidden == theirs["hidden"]
+    assert not (ours.norm_adv or ours.anneal_lr or ours.options.value_norm or ours.options.value_clip)
+
+
+def test_the_benchmark_evaluates_an_actor(monkeypatch):
+    monkeypatch.setattr(simple_spread, "EPISODES", 8)
+    monkeypatch.setattr(simple_spread, "COPIES", 4)
+    actor = simple_spread.untrained(simple_spread.Settings())
+    found = simple_spread.evaluated(actor)
+    assert found.n == 8
+    assert -60 < found.low < found.value < found.high < -10
+    assert found == simple_spread.evaluated(actor)
+
+
+def test_the_benchmark_compares_runs_of_one_budget():
+    runs = [("ours", 1, -20.0), ("ours", 2, -19.0), ("BenchMARL", 1, -22.0), ("BenchMARL", 2, -21.0)]
+    rows = [
+        {
+            "side": side,
+            "seed": seed,
+            "frames": 6000,
+            "return": got,
+            "decisions_per_cpu_s": 300.0 if side == "ours" else 100,
+        }
+        for side, seed, got in runs
+    ]
+    summary = simple_spread.summarise([*rows, {**rows[0], "frames": 12_000, "return": 0.0}], 6000)
+    found = {row["what"]: row["value"] for row in summary}
+    assert found["ours: return"] == -19.5
+    assert found["return, ours less BenchMARL's (Welch)"] == 2.0
+    assert found["probability that a run of ours has the higher return"] == 1.0
+    assert found["decisions per CPU second, ours / BenchMARL's"] == 3.0
+
+
+def fails():
+    raise AttributeError("no such screen")
+
+
+@pytest.mark.parametrize(
+    ("opener", "said"), [(lambda size: None, "argument: 'size'"), (fails, "no such screen")], ids=["argument", "inside"]
+)
+def test_an_environment_that_cannot_be_opened_says_why(opener, said, monkeypatch):
+    monkeypatch.setattr("tests.parallel_toy.parallel_env", opener)
+    with pytest.raises(ValueError, match=said):
+        BatchedByName(TOY, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -101,6 +179,7 @@ def test_a_pettingzoo_environment_trains(tmp_path):
         ("pettingzoo:json", "has no parallel_env"),
         ("gymnasium:Pendulum-v1", "discrete actions"),
         ("gymnasium:", "is unknown"),
+        ("pettingzoo:.parallel_toy", "is unknown"),
     ],
 )
 def test_bad_names_are_answered_in_one_line(name, said, capsys, tmp_path):

@@ -35,8 +35,9 @@ class BatchedByName:
         first = self.envs[0]
         self.possible_agents = tuple(first.possible_agents)
         spaces = [first.action_space(agent) for agent in self.possible_agents]
-        if not all(isinstance(space, Discrete) and space.start == 0 for space in spaces):
-            raise ValueError(f"--env {config.name}: agents must have discrete actions (got {spaces[0]})")
+        for space in spaces:
+            if not isinstance(space, Discrete) or space.start != 0:
+                raise ValueError(f"--env {config.name}: agents must have discrete actions, from 0 on (got {space})")
         counts = [int(space.n) for space in spaces]
         self.action_space = Discrete(counts[0]) if len(set(counts)) == 1 else PaddedDiscrete(counts)
         self.spaces = [first.observation_space(agent) for agent in self.possible_agents]

@@ -44,15 +44,18 @@ class OneAgent(ParallelEnv):
 def open_env(config: ByNameConfig) -> ParallelEnv:
     """One environment of that name; ValueError, in one line, where there is none."""
     kind, _, name = config.name.partition(":")
-    if kind not in KINDS or not name:
+    if kind not in KINDS or not name or (kind == "pettingzoo" and name.startswith(".")):
         raise ValueError(f"--env {config.name} is unknown: use gymnasium:ID or pettingzoo:MODULE")
     try:
         if kind == "gymnasium":
             return OneAgent(gymnasium.make(name))
-        return import_module(name).parallel_env()
+        module = import_module(name)
+        if not hasattr(module, "parallel_env"):
+            raise ValueError(f"--env {config.name}: the module {name} has no parallel_env()")
+        return module.parallel_env()
     except ImportError as error:
         raise ValueError(f"--env {config.name} cannot be imported ({error}): pip install what it belongs to") from None
-    except AttributeError:
-        raise ValueError(f"--env {config.name}: the module {name} has no parallel_env()") from None
     except gymnasium.error.Error as error:
         raise ValueError(f"--env {config.name}: {error}") from None
+    except (TypeError, AttributeError) as error:  # such as arguments without a default
+        raise ValueError(f"--env {config.name} cannot be opened by its name alone: {error}") from None

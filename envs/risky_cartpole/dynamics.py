@@ -1,6 +1,7 @@
 """The physics, wind and reward of E carts, in numpy; every form of the environment steps this one class."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -45,6 +46,7 @@ class CartPoleDynamics:
         self.values = np.zeros((7, num_envs))
         self._name_rows()
         self.gust_n = np.zeros(num_envs)
+        self.watch: Callable[[], None] | None = None  # called after each step, to show it
         self.windy = config.rate0_hz + config.rate1_hz > 0
         scale = [1 / X_LIMIT_M, 1 / 2.0, 1 / THETA_LIMIT_RAD, 1 / 2.0, 1 / PUSH_N, 1 / config.horizon]
         if config.observation == "cartpole-v1":
@@ -89,6 +91,8 @@ class CartPoleDynamics:
             self.wind *= self.gust_left > 0
         self.steps_left -= 1
         terminated = (np.abs(self.x) > X_LIMIT_M) | (np.abs(self.theta) > THETA_LIMIT_RAD)
+        if self.watch is not None:
+            self.watch()
         return terminated, (self.steps_left <= 0) & ~terminated
 
     def _start_gusts(self, rng: np.random.Generator) -> None:

@@ -1,75 +1,26 @@
 """The junction from above, drawn with Pillow: no display needed."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from rqe_mappo.envs.sumo_intersection.batched import BatchedIntersection
-from rqe_mappo.envs.sumo_intersection.geometry import lengths
+from rqe_mappo.envs.sumo_intersection.scene import AGENTS, LANE_M, LENGTH_M, VIEW_M, WIDTH_M, Watcher, stop_lines
 
 FINER = 2  # drawn so much larger, then reduced: smooth edges
-VIEW_M = 100.0  # width and height of what is seen
-LENGTH_M, WIDTH_M, LANE_M = 4.5, 1.9, 3.2
 HALO_M = 4.5
-WRECK_S = 3.0  # that a collision stays marked
 GROUND, ROAD, LINE, INK, QUIET, CRASH = "#eef0e8", "#9a9a9a", "#ffffff", "#222222", "#666666", "#d00000"
-AGENTS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")  # Okabe and Ito
 BACKGROUND = "#5c5c5c"
 CALM, GRAVE = np.array([120, 190, 120]), np.array([210, 30, 30])  # halo where nothing, and where a collision's cost
 
 
-@dataclass
-class Scene:
-    """Where SUMO's vehicles are: place `[2]` of the front bumper in metres about the centre, degrees from north."""
-
-    time_s: float = 0.0
-    vehicles: dict[int, tuple[np.ndarray, float]] = field(default_factory=dict)
-    wrecks: list[tuple[np.ndarray, float]] = field(default_factory=list)
-
-
-class Camera:
+class Camera(Watcher):
     """Draws copy 0 of an environment with one copy; `size` in pixels, a strip with the laws half as wide."""
 
     def __init__(self, env: BatchedIntersection, size: int = 480):
-        if env.num_envs != 1:
-            raise ValueError(f"pictures are of an environment with one copy (got {env.num_envs})")
-        self.env, self.size, self.scale = env, size, size * FINER / VIEW_M
-        self.scene = Scene()
-        self.centre = env.world.geometry.centre
+        super().__init__(env)
+        self.size, self.scale = size, size * FINER / VIEW_M
         self.ground = self._ground()
         self.strip: tuple[np.ndarray, Image.Image] | None = None
-
-    def look(self) -> Scene:
-        """Where everything is at this simulation step."""
-        world, old = self.env.world, self.scene
-        vehicle, ids = world.sim.vehicle, world.ids[0]
-        entered = set(vehicle.getIDList())
-        vehicles = {
-            j: (np.array(vehicle.getPosition(ids[j])) - self.centre, vehicle.getAngle(ids[j]))
-            for j in np.flatnonzero(world.on_road[0]).tolist()
-            if ids[j] in entered
-        }
-        time_s = float(world.sim.simulation.getTime())
-        crashed = [j for j in old.vehicles if j not in vehicles and world.crashed[0, j]]
-        wrecks = [wreck for wreck in old.wrecks if time_s - wreck[1] < WRECK_S]
-        wrecks += [(old.vehicles[j][0], time_s) for j in crashed]
-        self.scene = Scene(time_s, vehicles, wrecks)
-        return self.scene
-
-    def watch(self, take: Callable[[], None]) -> None:
-        """Look, then call `take`, after each simulation step from now on."""
-
-        def each() -> None:
-            self.look()
-            take()
-
-        self.env.world.watch = each
-
-    def forget(self) -> None:
-        """An episode is over: what was in it is not in the next."""
-        self.scene = Scene()
 
     def frame(
         self,
@@ -99,7 +50,7 @@ class Camera:
         for j, (place, angle) in sorted(self.scene.vehicles.items(), reverse=True):
             driven = j < n and not self.env.world.human[0, j]
             self._vehicle(brush, place, angle, AGENTS[j % len(AGENTS)] if driven else BACKGROUND)
-        for place, _ in self.scene.wrecks:
+        for (place, _), _ in self.scene.wrecks.values():
             self._star(brush, place)
         image = image.resize((self.size, self.size), Image.Resampling.LANCZOS)
         write = ImageDraw.Draw(image)
@@ -119,20 +70,14 @@ class Camera:
     def _ground(self) -> Image.Image:
         image = Image.new("RGB", (self.size * FINER,) * 2, GROUND)
         brush = ImageDraw.Draw(image)
-        paths = self.env.world.geometry.paths
-        for path in paths:
+        for path in self.env.world.geometry.paths:
             points = [self._pixel(point) for point in path]
             wide = round(LANE_M * self.scale)
             brush.line(points, fill=ROAD, width=wide, joint="curve")
             for x, y in points:
                 brush.ellipse((x - wide / 2, y - wide / 2, x + wide / 2, y + wide / 2), fill=ROAD)
-        for path, stop in zip(paths, self.env.world.geometry.stop, strict=True):
-            along = lengths(path)
-            at, before = (np.array([np.interp(x, along, path[:, i]) for i in (0, 1)]) for x in (stop, stop - 1))
-            ahead = (at - before) / np.linalg.norm(at - before)
-            side = np.array([-ahead[1], ahead[0]]) * LANE_M * 0.42
-            ends = [self._pixel(at - side), self._pixel(at + side)]
-            brush.line(ends, fill=LINE, width=max(1, round(0.4 * self.scale)))
+        for ends in stop_lines(self.env.world.geometry):
+            brush.line([self._pixel(end) for end in ends], fill=LINE, width=max(1, round(0.4 * self.scale)))
         return image
 
     def _vehicle(self, brush: ImageDraw.ImageDraw, front: np.ndarray, angle: float, colour: str) -> None:
