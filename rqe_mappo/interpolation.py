@@ -86,7 +86,10 @@ class Mixture(Decider):
     @alpha.setter
     def alpha(self, alpha: Alpha) -> None:
         self._check_two()
-        if callable(alpha):
+        if isinstance(alpha, float | int) and 0 <= alpha <= 1:  # fast, for it may be turned before every decision
+            plain = [float(alpha), 1.0 - alpha]
+            self._given, self._weigh = plain, lambda obs, agent: plain
+        elif callable(alpha):
             self.weights = lambda obs: _pair(alpha(obs))
         elif isinstance(alpha, Mapping):
             if set(alpha) != set(self.agents):
