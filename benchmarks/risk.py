@@ -1,6 +1,6 @@
 """Does tau do what it says? Trains a grid of runs and evaluates each: `python -m benchmarks.risk STUDY`.
 
-Settings are those of the recipes, fixed before the runs; the last checkpoint is evaluated with actions drawn from the
+Settings are those of the recipes or of the study, fixed before the runs; the last checkpoint is evaluated with actions drawn from the
 policy. Writes results/STUDY_risk.csv (a row a run, as it ends) and STUDY_risk_summary.csv (a row a setting: mean and
 t-interval over seeds). Runs that have a row are not run again, so the command may be stopped and started again;
 delete the rows, or the file, to have them run anew.
@@ -32,16 +32,23 @@ ESTIMATORS = (
 
 @dataclass(frozen=True)
 class Study:
-    """A grid: settings are flags of rqe-train, and the columns that tell runs apart."""
+    """A grid: settings are flags of rqe-train, and the columns that tell runs apart; `common` flags are those of all."""
 
     env: str
     settings: tuple[dict[str, str], ...]
     seeds: tuple[int, ...]
+    common: tuple[str, ...] = ()
 
 
 STUDIES = {
     "sumo": Study("sumo", tuple({"tau": tau, "advantage": name} for tau, name in ESTIMATORS), (1, 2, 3, 4, 5)),
-    "cartpole": Study("cartpole", tuple({"tau": tau, "advantage": name} for tau, name in ESTIMATORS), (1, 2, 3, 4, 5)),
+    "cartpole": Study(
+        "cartpole",
+        tuple({"tau": tau, "advantage": name} for tau, name in ESTIMATORS),
+        (1, 2, 3, 4, 5),
+        # twice as long as the recipe, and half as fast: the neutral end of the front needs it
+        ("--total-timesteps", "5000000", "--learning-rate", "0.001", "--settle", "0.2", "--average", "0"),
+    ),
     "sumo_mixed": Study("sumo", ({"tau": "0.3,0.3,inf,inf"},), (1, 2, 3, 4, 5)),
     "sumo_cost": Study(
         "sumo",
@@ -80,6 +87,7 @@ class Job:
                 command("train", "--resume", str(folder))
             else:
                 flags = [text for name, value in self.key.items() for text in (f"--{name}", value)]
+                flags += STUDIES[self.study].common
                 command("train", *flags, "--out", str(folder), "--eval-episodes", "0", *extra)
             command("eval", str(folder), "--episodes", str(EPISODES))
         content = json.loads((folder / "eval.json").read_text())

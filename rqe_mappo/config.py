@@ -175,6 +175,8 @@ class TrainConfig(Generic[Knobs, Own]):
     """Share of the run, at its start, in which only the critic learns."""
     settle: float = 0.0
     """Share of all steps, at their end, for the critic alone to learn the final policy's returns."""
+    average: float = 0.0
+    """Share of the actors' learning, at its end, whose mean weights become the final policy; needs --settle."""
 
     keep: int = 3
     """Newest checkpoints kept."""
@@ -201,6 +203,7 @@ class TrainConfig(Generic[Knobs, Own]):
             ("risk_anneal_fraction", 0, 1),
             ("critic_first", 0, 0.5),
             ("settle", 0, 0.49),
+            ("average", 0, 0.5),
             ("seed", 0, 2**31 - 1),
             ("num_workers", 0, math.inf),
             ("eval_episodes", 0, math.inf),
@@ -214,6 +217,7 @@ class TrainConfig(Generic[Knobs, Own]):
             self._require(getattr(self, name) >= 1, name, "be at least 1")
         self._require(self.num_envs * self.num_steps >= 2, "num_steps", "be at least 2 with --num-envs 1")
         self._require(self.n_atoms >= 5, "n_atoms", "be at least 5")
+        self._require(self.settle > 0 or not self.average, "average", "be 0 without --settle, in which it takes effect")
         self._require(self.return_scale is None or self.return_scale > 0, "return_scale", "be > 0")
         self._require(all(n >= 1 for n in self.actor_hidden), "actor_hidden", "hold positive widths")
         self._require(all(n >= 1 for n in self.critic_hidden), "critic_hidden", "hold positive widths")

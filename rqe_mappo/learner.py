@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from rqe_mappo.advantages import ESTIMATORS, Evidence
@@ -73,6 +73,32 @@ class RunningMean:
         return self.total / self.weight
 
 
+class MeanWeights:
+    """The mean of a network's weights over the moments at which it was looked at.
+
+    Source: Polyak and Juditsky, 'Acceleration of Stochastic Approximation by Averaging' (1992). A policy near a cliff
+    of its return swings about its best weights, and where it stops is chance.
+    """
+
+    def __init__(self) -> None:
+        self.total: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, net: nn.Module) -> None:
+        """Look at the weights of `net` now."""
+        for name, weights in net.named_parameters():
+            now = weights.detach()
+            self.total[name] = self.total[name] + now if self.count else now.clone()
+        self.count += 1
+
+    @torch.no_grad()
+    def give(self, net: nn.Module) -> None:
+        """Set the weights of `net` to the mean, and begin anew."""
+        for name, weights in net.named_parameters():
+            weights.copy_(self.total[name] / self.count)
+        self.total, self.count = {}, 0
+
+
 class Learner:
     """Actors, critic, their optimisers, and the update.
 
@@ -93,6 +119,7 @@ class Learner:
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.learning_rate, **fused)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_learning_rate, **fused)
         self.advantage_variance = [RunningMean(ADVANTAGE_MEMORY) for _ in pairs]
+        self.mean_weights = MeanWeights()
 
     def update(self, rollout: Rollout, measures: list[RiskMeasure], progress: float) -> dict[str, float]:
         """Improve actors and critic on `rollout`; gives the scalars to log.
@@ -102,6 +129,8 @@ class Learner:
         """
         config = self.config
         acting = self._anneal(progress)
+        if progress >= 1 and self.mean_weights.count:
+            self.mean_weights.give(self.actor)
         batch, scalars = self._targets(rollout, measures, finer=1 if acting else FINER)
         sums: dict[str, Tensor | float] = {}
         counts = {"actor": 0, "critic": 0}
@@ -117,6 +146,8 @@ class Learner:
                     counts["actor"] += 1
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0.0) + value
+        if acting and config.average and progress >= 1 - config.average:
+            self.mean_weights.add(self.actor)
         means = {name: float(value) / counts["critic" if "critic" in name else "actor"] for name, value in sums.items()}
         rate = self.actor_optimizer.param_groups[0]["lr"] if acting else 0.0
         return dict.fromkeys(ACTOR_SCALARS, math.nan) | scalars | means | {"charts/learning_rate": rate}
@@ -290,11 +321,15 @@ class Learner:
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "advantage_variance": [dict(vars(variance)) for variance in self.advantage_variance],
+            "mean_weights": dict(vars(self.mean_weights)),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for variance, saved in zip(self.advantage_variance, state["advantage_variance"], strict=True):
             vars(variance).update(saved)
+        if known := state.get("mean_weights"):  # older files hold none
+            self.mean_weights.total = {name: weights.to(self.device) for name, weights in known["total"].items()}
+            self.mean_weights.count = known["count"]
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
 

@@ -67,6 +67,7 @@ def complaint(capsys, command, *args: str) -> str:
         (["--env", "matrix", "--game", "chess"], ["--game", "chess", "stag-hunt"]),
         (["--critic-first", "0.9"], ["--critic-first"]),
         (["--settle", "-0.1"], ["--settle"]),
+        (["--average", "0.2", "--settle", "0"], ["--average", "--settle"]),
         (["--advantage", "magic"], ["--advantage", "magic"]),
         (["--taus", "1"], ["--taus"]),
         (["--gamma", "1.5"], ["--gamma", "1.5"]),

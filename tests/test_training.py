@@ -163,7 +163,7 @@ def test_unit_of_tau_is_measured_once_and_then_frozen(tmp_path):
 def test_resumed_run_ends_bitwise_equal_to_the_unbroken_one(tmp_path, workers):
     whole = replace(
         default_config("cartpole"), total_timesteps=6 * 256, num_envs=8, num_steps=32, save_interval=1, log_interval=1,
-        num_workers=workers, out=str(tmp_path / "whole"), n_atoms=21,
+        num_workers=workers, out=str(tmp_path / "whole"), n_atoms=21, settle=0.3, average=0.5,
     )  # fmt: skip
     unbroken = weights(train(whole))
     stopped = replace(whole, out=str(tmp_path / "stopped"))
