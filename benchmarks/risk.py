@@ -1,9 +1,9 @@
 """Does tau do what it says? Trains a grid of runs and evaluates each: `python -m benchmarks.risk STUDY`.
 
 Settings are those of the recipes or of the study, fixed before the runs; the last checkpoint is evaluated with actions
-drawn from the policy. Writes results/STUDY_risk.csv (a row a run, as it ends) and STUDY_risk_summary.csv (a row a setting:
-mean and t-interval over seeds). Runs that have a row are not run again, so the command may be stopped and started again;
-delete the rows, or the file, to have them run anew.
+drawn from the policy. Writes results/STUDY_risk.csv (a row a run, as it ends) and STUDY_risk_summary.csv (a row a
+setting: mean and t-interval over seeds). Runs that have a row are not run again, so the command may be stopped and
+started again; delete the rows, or the file, to have them run anew.
 """
 
 import argparse
@@ -32,7 +32,7 @@ ESTIMATORS = (
 
 @dataclass(frozen=True)
 class Study:
-    """A grid: settings are flags of rqe-train, and the columns that tell runs apart; all runs have the `common` flags."""
+    """A grid: settings are flags of rqe-train, and the columns that tell runs apart; all have the `common` flags."""
 
     env: str
     settings: tuple[dict[str, str], ...]
