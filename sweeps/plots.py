@@ -8,7 +8,7 @@ from textwrap import fill
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rqe_mappo.config import ConfigError
 from rqe_mappo.report import FEWEST_FOR_TAIL
@@ -230,6 +230,7 @@ def curves(rows: Rows) -> Figure:
                 _curve(axes, settings[label], scalar, look[label], place)
             dress(axes)
             axes.set_ylabel(SCALARS[scalar])
+            axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.xaxis.set_major_formatter(FuncFormatter(_short))
         handles = [
             line[0].plot([], [], color=look[label].colour, ls=look[label].line, marker=look[label].marker,
