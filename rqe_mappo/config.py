@@ -238,6 +238,7 @@ class TrainConfig(Generic[Knobs, Own]):
                 raise ConfigError(f"--advantage rqe has no --risk {self.risk}: use entropic (or --rqe-penalty)")
             if self.time_limit != "terminal":
                 raise ConfigError("--advantage rqe solves finite games: use --time-limit terminal")
+            self._require(not self.average, "average", "be 0 with --advantage rqe, which climbs to a point")
         self.options.check(self)
 
     def _require(self, holds: bool, name: str, rule: str) -> None:

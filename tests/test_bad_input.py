@@ -68,6 +68,10 @@ def complaint(capsys, command, *args: str) -> str:
         (["--critic-first", "0.9"], ["--critic-first"]),
         (["--settle", "-0.1"], ["--settle"]),
         (["--average", "0.2", "--settle", "0"], ["--average", "--settle"]),
+        (
+            ["--average", "0.2", "--settle", "0.1", "--advantage", "rqe", "--time-limit", "terminal"],
+            ["--average", "rqe"],
+        ),
         (["--advantage", "magic"], ["--advantage", "magic"]),
         (["--taus", "1"], ["--taus"]),
         (["--gamma", "1.5"], ["--gamma", "1.5"]),
