@@ -23,7 +23,7 @@ from rqe_mappo.config import ConfigError
 from rqe_mappo.evaluate import chooser, drive
 from rqe_mappo.interpolation import Kind, interpolate
 from rqe_mappo.policy import Policy
-from rqe_mappo.sweeps import plots, style, tables
+from rqe_mappo.sweeps import front_plots, style, tables
 from rqe_mappo.sweeps.metrics import HEADLINES
 
 MOST_ALPHAS = 1001
@@ -137,10 +137,12 @@ def mix(asked: MixConfig) -> None:
     results = tables.read(path)
     tables.write(asked.out / "summary.csv", tables.summarise(results))
     tables.write(asked.out / "fronts.csv", tables.front_rows(results))
-    _print(results)
+    bends = bend_rows(results)
+    tables.write(asked.out / "bends.csv", bends)
+    _print(results, bends)
     for pair in tables.pairs_of(results):
-        figure = plots.front(results, tables.read(asked.out / "fronts.csv"), pair)
-        print(style.save(figure, asked.out / "plots" / plots.front_name(pair))[0])
+        figure = front_plots.mixtures(results, tables.read(asked.out / "fronts.csv"), pair)
+        print(style.save(figure, asked.out / "plots" / front_plots.front_name(pair))[0])
 
 
 def plan(asked: MixConfig) -> list[Play]:
@@ -162,6 +164,34 @@ def plan(asked: MixConfig) -> list[Play]:
     ]
 
 
+def bend_rows(results: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """How far mixtures lie from the straight line between their policies: in the main metrics, by kind.
+
+    The mean over all alphas between 0 and 1 that were played, then over pairs, with a t-interval; pairs whose ends were
+    not played do not count. What a mixture of laws would have is 0, apart from chance and from CVaR, which lies below.
+    """
+    rows = []
+    for kind in dict.fromkeys(row["kind"] for row in results if row.get("kind")):
+        for metric in HEADLINES:
+            own = [row for row in results if row.get("kind") == kind and row.get(metric.column)]
+            bends = [
+                _bend({float(row["alpha"]): tables.number(row, metric.column) for row in own if row["seed"] == pair})
+                for pair in dict.fromkeys(row["seed"] for row in own)
+            ]
+            if known := [bend for bend in bends if bend is not None]:
+                mean = tables.over_seeds(known)
+                rows.append({"kind": kind, "metric": metric.column, "pairs": len(known), "bend": mean.value,
+                             "low": mean.low, "high": mean.high})  # fmt: skip
+    return rows
+
+
+def _bend(found: dict[float, float]) -> float | None:
+    inner = [alpha for alpha in found if 0 < alpha < 1]
+    if not inner or not {0.0, 1.0} <= found.keys():
+        return None
+    return float(np.mean([found[alpha] - (1 - alpha) * found[0.0] - alpha * found[1.0] for alpha in inner]))
+
+
 def _name(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(row[key]) for key in ("safe", "neutral", "kind", "alpha", "eval_seed"))
 
@@ -172,8 +202,8 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _print(results: Sequence[dict[str, str]]) -> None:
-    """The main metrics of every mixture and setting: means over pairs or seeds, with t-intervals."""
+def _print(results: Sequence[dict[str, str]], bends: Sequence[dict[str, Any]]) -> None:
+    """The main metrics of every mixture and setting, means over pairs or seeds with t-intervals; then the bends."""
     shown = [metric for metric in HEADLINES if metric.column in tables.metric_columns(results)]
     lines = [["", *(metric.label for metric in shown)]]
     for label, rows in tables.by_label(results).items():
@@ -181,9 +211,18 @@ def _print(results: Sequence[dict[str, str]]) -> None:
         for metric in shown:
             values = np.array([tables.number(row, metric.column) for row in rows])
             mean = tables.over_seeds(values[~np.isnan(values)], metric.bounds)
-            ends = "" if math.isnan(mean.low) else f" [{mean.low:.{metric.digits}f}, {mean.high:.{metric.digits}f}]"
-            cells.append(f"{mean.value:.{metric.digits}f}{ends}")
+            cells.append(_spelled(mean.value, mean.low, mean.high, metric.digits))
         lines.append([label, *cells])
+    of = {(row["kind"], row["metric"]): row for row in bends}
+    for kind in dict.fromkeys(row["kind"] for row in bends):
+        found = [(of.get((kind, metric.column)), metric.digits) for metric in shown]
+        lines.append([f"{kind}: from the straight line",
+                      *("" if row is None else _spelled(row["bend"], row["low"], row["high"], digits)
+                        for row, digits in found)])  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _spelled(value: float, low: float, high: float, digits: int) -> str:
+    return f"{value:.{digits}f}" + ("" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")

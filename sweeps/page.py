@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from rqe_mappo.checkpoint import write_atomically
-from rqe_mappo.sweeps import manifest, plots
+from rqe_mappo.sweeps import front_plots, manifest
 from rqe_mappo.sweeps.manifest import Manifest
 from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, HEADLINES
 from rqe_mappo.sweeps.style import pretty
@@ -17,7 +17,7 @@ from rqe_mappo.sweeps.tables import by_label, number, read
 
 Rows = list[dict[str, str]]
 CAPTIONS = {  # in this order
-    **{plots.front_name(pair): "Reward against risk" for pair in FRONTS},
+    **{front_plots.front_name(pair): "Reward against risk" for pair in FRONTS},
     "bars": "Settings side by side",
     "returns": "Laws of the returns",
     "curves": "Learning curves",

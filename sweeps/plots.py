@@ -12,21 +12,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rqe_mappo.config import ConfigError
 from rqe_mappo.report import FEWEST_FOR_TAIL
-from rqe_mappo.statistics import Estimate, cvar, over_runs, seed_interval
-from rqe_mappo.sweeps import fronts, style
-from rqe_mappo.sweeps.metrics import HEADLINES, Metric
-from rqe_mappo.sweeps.style import QUIET, dress, looks, new, place_labels, pretty, title
-from rqe_mappo.sweeps.tables import (
-    by_label,
-    complete,
-    metric_columns,
-    number,
-    over_seeds,
-    pairs_of,
-    points,
-    read,
-    with_both,
-)
+from rqe_mappo.statistics import cvar, over_runs, seed_interval
+from rqe_mappo.sweeps import style
+from rqe_mappo.sweeps.front_plots import counted, front_name, limits_of, reward_against_risk, span
+from rqe_mappo.sweeps.metrics import HEADLINES
+from rqe_mappo.sweeps.style import dress, looks, new, pretty, title
+from rqe_mappo.sweeps.tables import by_label, metric_columns, number, over_seeds, pairs_of, read
 
 Rows = list[dict[str, str]]
 MOST_CURVES = 8  # settings in one panel; more get a panel a family
@@ -39,7 +30,6 @@ SCALARS = {
 }
 SHARES = ("charts/collisions", "charts/falls")
 BINS = 60
-REACH = 0.4  # intervals of two or three seeds may be so wide that nothing else could be seen
 
 
 def draw(folder: Path) -> list[Path]:
@@ -48,7 +38,7 @@ def draw(folder: Path) -> list[Path]:
     if not results:
         raise ConfigError(f"{folder} holds no results.csv with finished runs: run rqe-sweep, or rqe-report {folder}")
     volumes = read(folder / "fronts.csv")
-    figures = {front_name(pair): front(results, volumes, pair) for pair in pairs_of(results)}
+    figures = {front_name(pair): reward_against_risk(results, volumes, pair) for pair in pairs_of(results)}
     figures["bars"] = bars(results)
     rows = read(folder / "curves.csv")
     if any(row.get(name) for row in rows for name in SCALARS):  # a very short run sees no episode end
@@ -56,128 +46,6 @@ def draw(folder: Path) -> list[Path]:
     if rows := read(folder / "episodes.csv.gz"):
         figures["returns"] = returns(rows)
     return [path for name, figure in figures.items() for path in style.save(figure, folder / "plots" / name)]
-
-
-def front_name(pair: tuple[Metric, Metric]) -> str:
-    """The name of a front's files."""
-    names = (metric.name.replace(" of return", "").replace(" ", "-").lower() for metric in pair)
-    return "_".join(("front", *names))
-
-
-def counted(results: Rows) -> str:
-    """How many seeds and episodes stand behind each setting."""
-    seeds = [len(rows) for rows in by_label(results).values()]
-    episodes = [int(number(row, "episodes")) for row in results]
-    return f"seeds a setting: {_span(seeds)}; episodes a run: {_span(episodes)}"
-
-
-def _span(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def better(metric: Metric) -> str:
-    """The axis label, with an arrow to the better end (which also points up when turned)."""
-    return f"{metric.axis}     " + ("better →" if metric.sign > 0 else "← better")
-
-
-def front(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
-    """Reward against risk: a point a setting (mean over seeds) with t-intervals, the seeds behind it as small dots,
-    filled where no other setting dominates it; the median attainment curve of families with several settings."""
-    figure = new(8.6, 6.2)
-    axes = figure.subplots()
-    results = with_both(results, pair)
-    settings = by_label(results)
-    families = list(dict.fromkeys(row["family"] for row in results))
-    look, reference = looks(families), ""
-    means = {label: points(rows, pair).mean(0) for label, rows in settings.items()}
-    best = dict(zip(means, fronts.non_dominated(np.array(list(means.values())), pair), strict=True))
-    runs_of = [points(rows, pair) for rows in settings.values()]
-    limits = np.array([_limits([runs[:, at] for runs in runs_of], pair[at].bounds) for at in (0, 1)])
-    axes.set(xlim=limits[0], ylim=limits[1])
-    volume = {
-        row["family"]: row
-        for row in volumes
-        if (row["first"], row["second"]) == tuple(metric.column for metric in pair)
-    }
-    for family in families:
-        rows = [row for row in results if row["family"] == family]
-        own = list(by_label(rows))
-        colour, marker = look[family].colour, look[family].marker
-        if len(own) > 1 and (seeds := complete(rows, len(own))):
-            rows = [row for seed in seeds for row in seed]
-            corners = fronts.median_front(points(rows, pair), [number(row, "seed") for row in rows], pair)
-            border = _to_the_edges(fronts.staircase(corners, pair), limits, pair)
-            axes.plot(*border.T, color=colour, ls=look[family].line, lw=1.4, alpha=0.75, zorder=2)
-        for label in own:
-            runs = points(settings[label], pair)
-            x, y = (over_seeds(values, metric.bounds) for values, metric in zip(runs.T, pair, strict=True))
-            axes.plot(*runs.T, ls="", marker=marker, ms=3.5, mew=0, color=colour, alpha=0.4, zorder=3)
-            _bar(axes, x, y, colour)
-            axes.plot(
-                x.value, y.value, marker=marker, ms=9, color=colour, mfc=colour if best[label] else "white", mew=1.8,
-                zorder=5, ls="",
-            )  # fmt: skip
-        axes.plot(
-            [], [], marker=marker, ms=8, color=colour, ls=look[family].line if len(own) > 1 else "",
-            label=_volume(family, volume.get(family)),
-        )  # fmt: skip
-    if volume:
-        ends = [number(next(iter(volume.values())), f"reference_{end}") for end in ("first", "second")]
-        reference = (
-            f"hypervolume: mean over seeds [95 % t-interval], from reference point ({ends[0]:.4g}, {ends[1]:.4g})"
-        )
-    legend = figure.legend(frameon=False, fontsize=9.5, loc="outside lower left", title=reference, alignment="left",
-                           handlelength=3.5)  # fmt: skip
-    legend.get_title().set(fontsize=8.5, color=QUIET)
-    axes.set(xlabel=better(pair[0]), ylabel=better(pair[1]))
-    dress(axes)
-    under = f"{counted(results)}; points: means over seeds with 95 % t-intervals; small: single seeds\n"
-    under += "filled: no other setting is better in both; lines: what at least half of the seeds attain"
-    text = f"{pair[0].label} against {pair[1].label}"
-    title(figure, text[0].upper() + text[1:], under)
-    named = [label for label in means if settings[label][0]["point"]]
-    if named:
-        place_labels(
-            axes, np.array([means[label] for label in named]), [pretty(settings[label][0]["point"]) for label in named],
-            [look[settings[label][0]["family"]].colour for label in named],
-        )  # fmt: skip
-    return figure
-
-
-def _bar(axes: Axes, x: Estimate, y: Estimate, colour: str) -> None:
-    keep = dict(color=colour, lw=1.2, alpha=0.7, zorder=4)
-    if not math.isnan(x.low):
-        axes.plot([x.low, x.high], [y.value, y.value], **keep)
-        axes.plot([x.value, x.value], [y.low, y.high], **keep)
-
-
-def _volume(family: str, row: dict[str, str] | None) -> str:
-    if row is None or not row["hypervolume"] or int(row["settings"]) == 1:
-        return pretty(family)
-    value, low, high = (number(row, name) for name in ("hypervolume", "low", "high"))
-    ends = "" if math.isnan(low) else f" [{low:.4g}, {high:.4g}]"
-    return f"{pretty(family)}: hypervolume {value:.4g}{ends}, n = {row['seeds']}"
-
-
-def _to_the_edges(border: np.ndarray, limits: np.ndarray, pair: tuple[Metric, Metric]) -> np.ndarray:
-    """A staircase `[L, 2]` with the ends of what it borders: `limits` `[2, 2]` (axis, low and high) of the picture."""
-    worst = [limit[0] if metric.sign > 0 else limit[1] for limit, metric in zip(limits, pair, strict=True)]
-    ends = [[worst[0], border[0, 1]], [border[-1, 0], worst[1]]]
-    if pair[0].sign < 0:
-        ends = [[border[0, 0], worst[1]], [worst[0], border[-1, 1]]]
-    return np.vstack((ends[:1], border, ends[1:]))
-
-
-def _limits(groups: Sequence[np.ndarray], bounds: tuple[float, float]) -> tuple[float, float]:
-    """Limits that show every run and, up to `REACH` of their range further, the intervals over seeds."""
-    runs = np.concatenate(groups)
-    intervals = [over_seeds(values, bounds) for values in groups if len(values) > 1]
-    reach = REACH * max(np.ptp(runs), 1e-3 * np.abs(runs).max(), 1e-9)
-    low = min([runs.min(), *(max(each.low, runs.min() - reach) for each in intervals)])
-    high = max([runs.max(), *(min(each.high, runs.max() + reach) for each in intervals)])
-    pad = 0.2 * reach
-    return low - (0.25 if low == bounds[0] else 1) * pad, high + pad
 
 
 def bars(results: Rows) -> Figure:
@@ -203,7 +71,7 @@ def bars(results: Rows) -> Figure:
         dress(axes)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"{fill(metric.axis, 30)}\n{'better →' if metric.sign > 0 else '← better'}")
-        low, high = _limits(found, metric.bounds)
+        low, high = limits_of(found, metric.bounds)
         axes.set_xlim(min(low, 0) if min(map(np.min, found)) < 0 else 0, high if max(map(np.max, found)) > 0 else 0)
     figure.axes[0].set_yticks(place, [pretty(label) for label in settings])
     figure.axes[0].set_ylim(-0.6, len(settings) - 0.4)
@@ -250,7 +118,7 @@ def curves(rows: Rows) -> Figure:
     title(
         figure,
         "Learning curves",
-        f"mean and 95 % t-interval over seeds ({_span(seeds)} a setting); a point averages 1/{CURVE_POINTS} of the run",
+        f"mean and 95 % t-interval over seeds ({span(seeds)} a setting); a point averages 1/{CURVE_POINTS} of the run",
     )
     return figure
 
@@ -333,9 +201,9 @@ def returns(rows: Rows) -> Figure:
     for axes in (left, right):
         dress(axes)
     left.grid(visible=False, axis="y")
-    seeds = _span([len(found) for found in runs.values()])
+    seeds = span([len(found) for found in runs.values()])
     under = (
-        f"seeds a setting: {seeds}; episodes a run: {_span(episodes)}; heights: square root of the share; bar: mean\n"
+        f"seeds a setting: {seeds}; episodes a run: {span(episodes)}; heights: square root of the share; bar: mean\n"
     )
     note = "triangle: CVaR5 with its 95 % bootstrap interval over runs and episodes"
     title(figure, "Returns, and their lower tails",

@@ -16,7 +16,7 @@ from rqe_mappo.functional.policy_gradient import NO_ACTION
 from rqe_mappo.interpolation import Mixture, interpolate
 from rqe_mappo.nets import Actor, Critic, Shapes
 from rqe_mappo.policy import Policy
-from rqe_mappo.sweeps import mixing, tables
+from rqe_mappo.sweeps import front_plots, mixing, tables
 from tests import toy
 
 AGENTS = ("a", "b", "c")
@@ -245,6 +245,16 @@ def test_eval_mixes(runs, tmp_path, capsys):
         assert len(set(ends.values())) == 1
         patch.setattr(mixing.Play, "row", None)  # nothing is played again
         cli.evaluate([*args, "--episodes", "100", "--out", str(out), "--front", str(out)])
+    bends = {(row["kind"], row["metric"]): row for row in tables.read(out / "bends.csv")}
+    means = [float(row["mean return (agent)"]) for row in rows if row["kind"] == "logit"]
+    assert float(bends["logit", "mean return (agent)"]["bend"]) == pytest.approx(means[1] - (means[0] + means[2]) / 2)
+    pair = tables.pairs_of(rows)[0]
+    trained = [row | {"label": "tau 1", "family": "rqe-mappo", "point": "tau 1", "kind": ""} for row in rows[:1]]
+    panels = front_plots.mixtures(rows + trained, tables.front_rows(rows + trained), pair).axes
+    assert len(panels) == len(KINDS)
+    for axes in panels:
+        assert {"α 0", "α 0.5", "α 1", "τ 1"} <= {text.get_text() for text in axes.texts}
+        assert len(axes.lines[0].get_xdata()) == 1 and 3 in [len(line.get_xdata()) for line in axes.lines]
 
 
 class InThisProcess:

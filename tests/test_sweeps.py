@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rqe_mappo.sweeps import cli, fronts, grid, manifest, page, plots, tables
+from rqe_mappo.sweeps import cli, front_plots, fronts, grid, manifest, page, plots, tables
 from rqe_mappo.sweeps.backends import Local, Ray, Slurm
 from rqe_mappo.sweeps.job import Job, Outcome, begin_attempt, end_attempt, finished, run, steps_done, train_seconds
 from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, METRICS
@@ -432,7 +432,7 @@ def test_comparisons_go_seed_by_seed_and_positive_is_better():
 def test_runs_that_lack_an_objective_are_left_out_of_its_front():
     lacking = [{**row, "collision rate (agent)": ""} if row["label"] == "bad" else row for row in RESULTS]
     assert tables.front_rows(lacking)[0]["settings"] == 3
-    assert {text.get_text() for text in plots.front(lacking, [], RETURN_AND_COLLISIONS).axes[0].texts} == {
+    assert {text.get_text() for text in front_plots.front(lacking, [], RETURN_AND_COLLISIONS).axes[0].texts} == {
         "τ 0.3", "τ ∞", "τ 2",
     }  # fmt: skip
     assert tables.pairs_of([{**row, "collision rate (agent)": ""} for row in RESULTS]) == []
@@ -540,7 +540,7 @@ def test_rows_of_runs_that_were_deleted_stay(swept, tmp_path):
 
 def test_plots_of_many_settings_say_how_many_runs_stand_behind_them(tmp_path):
     rows = made({(f"tau {t}", seed): (t + seed, 0.1 * t) for t in (1, 2, 3) for seed in (1, 2, 3)})
-    figure = plots.front(rows, tables.front_rows(rows), RETURN_AND_COLLISIONS)
+    figure = front_plots.front(rows, tables.front_rows(rows), RETURN_AND_COLLISIONS)
     axes = figure.axes[0]
     assert "seeds a setting: 3; episodes a run: 100" in axes.get_title(loc="left")
     assert {text.get_text() for text in axes.texts} == {"τ 1", "τ 2", "τ 3"}
