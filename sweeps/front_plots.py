@@ -1,6 +1,7 @@
 """The plots of one metric against another: fronts of what was trained, and curves of what was mixed over them."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,9 +37,9 @@ def span(values: Sequence[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def better(metric: Metric) -> str:
+def better(metric: Metric, apart: str = "     ") -> str:
     """The axis label, with an arrow to the better end (which also points up when turned)."""
-    return f"{metric.axis}     " + ("better →" if metric.sign > 0 else "← better")
+    return metric.axis + apart + ("better →" if metric.sign > 0 else "← better")
 
 
 def reward_against_risk(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
@@ -87,18 +88,19 @@ def front(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
     legend = figure.legend(frameon=False, fontsize=9.5, loc="outside lower left", title=reference, alignment="left",
                            handlelength=3.5)  # fmt: skip
     legend.get_title().set(fontsize=8.5, color=QUIET)
-    axes.set(xlabel=better(pair[0]), ylabel=better(pair[1]))
+    axes.set(xlabel=better(pair[0]), ylabel=better(pair[1], apart="\n"))
     dress(axes)
     under = f"{counted(results)}; points: means over seeds with 95 % t-intervals; small: single seeds\n"
     under += "filled: no other setting is better in both; lines: what at least half of the seeds attain"
     text = f"{pair[0].label} against {pair[1].label}"
     title(figure, text[0].upper() + text[1:], under)
-    named = [label for label in means if settings[label][0]["point"]]
-    if named:
-        place_labels(
-            axes, np.array([means[label] for label in named]), [pretty(settings[label][0]["point"]) for label in named],
-            [look[settings[label][0]["family"]].colour for label in named],
-        )  # fmt: skip
+    first = [rows[0] for rows in settings.values()]
+    alike = Counter(row["family"] for row in first)
+    place_labels(
+        axes, np.array(list(means.values())),
+        [pretty(row["point"]) or ("default" if alike[row["family"]] > 1 else "") for row in first],
+        [look[row["family"]].colour for row in first],
+    )  # fmt: skip
     return figure
 
 
@@ -130,7 +132,7 @@ def mixtures(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figur
         axes.legend(frameon=False, fontsize=9.5, loc="upper left", bbox_to_anchor=(-0.03, -0.14), handlelength=3)
         dress(axes)
         place_labels(axes, *map(list, zip(*named, strict=True)))
-    figure.axes[0].set_ylabel(better(pair[1]).replace("     ", "\n"))
+    figure.axes[0].set_ylabel(better(pair[1], apart="\n"))
     text = f"{pair[0].label} against {pair[1].label}"
     under = f"{counted(results)}; means over pairs of policies, or seeds, with 95 % t-intervals"
     under += f"\nhypervolumes: from {_reference(volume)}" if volume else ""

@@ -72,7 +72,10 @@ def pretty(label: str) -> str:
 
 
 def place_labels(axes: Axes, points: np.ndarray, texts: Sequence[str], colours: Sequence[str]) -> None:
-    """Write `texts` beside `points` `[K, 2]`, each where it covers the fewest others, points and edges."""
+    """Write `texts` beside `points` `[K, 2]`, each where it covers the fewest others, points and edges.
+
+    A point without a text is kept clear of.
+    """
     figure = axes.get_figure()
     figure.canvas.draw()  # the layout has to be known
     scale = 72 / figure.dpi
@@ -80,6 +83,8 @@ def place_labels(axes: Axes, points: np.ndarray, texts: Sequence[str], colours: 
     frame = axes.get_window_extent().extents * scale
     taken: list[tuple[float, float, float, float]] = [(x - 5, y - 5, x + 5, y + 5) for x, y in at]
     for point, here, text, colour in zip(points, at, texts, colours, strict=True):
+        if not text:
+            continue
         wide = WIDTH_PT * len(text)
 
         def box(place: tuple[int, int], here: np.ndarray = here, wide: float = wide) -> tuple[float, ...]:
