@@ -50,11 +50,6 @@ STUDIES = {
         ("--total-timesteps", "5000000", "--learning-rate", "0.001", "--settle", "0.2", "--average", "0"),
     ),
     "sumo_mixed": Study("sumo", ({"tau": "0.3,0.3,inf,inf"},), (1, 2, 3, 4, 5)),
-    "sumo_cost": Study(
-        "sumo",
-        tuple({"collision-cost": cost, "tau": tau} for cost in ("20", "50") for tau in ("inf", "1", "0.3")),
-        (1, 2, 3),
-    ),
 }
 
 
