@@ -1,6 +1,6 @@
 """MAPPO on shaped rewards: `--algo reward-shaped --cost-weight 30` learns from `r - c cost`.
 
-The usual way to safety without a risk measure: a fixed price c for every unit of cost (collision, hard braking, fall;
+The usual way to safety without a risk measure: a fixed price c for every unit of cost (a collision, a fall;
 each environment says what its cost is), found by trying several. No paper of its own; the learner is MAPPO's
 (`baselines.mappo`), and with c = 0 it is MAPPO, number for number.
 
