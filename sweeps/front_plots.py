@@ -83,7 +83,7 @@ def front(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
             [], [], marker=marker, ms=8, color=colour, ls=look[family].line if len(own) > 1 else "",
             label=_volume(family, volume.get(family)),
         )  # fmt: skip
-    if volume:
+    if any(int(row["settings"]) > 1 for row in volume.values()):
         reference = f"hypervolume: mean over seeds [95 % t-interval], from {_reference(volume)}"
     legend = figure.legend(frameon=False, fontsize=9.5, loc="outside lower left", title=reference, alignment="left",
                            handlelength=3.5)  # fmt: skip
