@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("libsumo")
 
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
-from rqe_mappo import vector
+from rqe_mappo import checkpoint, vector
 from rqe_mappo.config import default_config
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, IntersectionConfig, drivers, parallel_env
 from rqe_mappo.envs.sumo_intersection import observation as observations
@@ -268,6 +269,18 @@ def test_short_training_is_finite_and_beats_random(tmp_path):
         env.close()
     assert np.isfinite(trained["return"]).all()
     assert trained["return"].mean() > chance["return"].mean() + 5
+
+
+def test_only_the_ratio_of_costs_counts(tmp_path):
+    def trained(factor):
+        knobs = replace(DEFAULT, time_cost=factor, collision_cost=factor * 30, hard_brake_cost=factor * 0.5)
+        config = replace(default_config("sumo"), knobs=knobs, tau=0.3, total_timesteps=4000, num_envs=8, num_steps=32,
+                         eval_episodes=0, out=str(tmp_path / f"times{factor}"))  # fmt: skip
+        return checkpoint.load_policy_file(train(config))
+
+    once, twice = trained(1.0), trained(2.0)
+    for name, weights in once["actor"].items():
+        assert torch.equal(weights, twice["actor"][name]), name
 
 
 def test_closed_environment_is_not_reset_behind_another_ones_back(opened):
