@@ -97,8 +97,8 @@ def value(seen: Evidence, measure: RiskMeasure, config: TrainConfig) -> Float[Te
 def _gae(
     seen: Evidence, measure: RiskMeasure, config: TrainConfig, utility: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "T E A"]:
-    here = measure.reference(seen.atoms, seen.log_probs)
-    following = measure.reference(seen.atoms, seen.next_probs.clamp_min(1e-38).log())
+    here = measure.zero_utility_value(seen.atoms, seen.log_probs)
+    following = measure.zero_utility_value(seen.atoms, seen.next_probs.clamp_min(1e-38).log())
     return returns.gae(
         seen.reward, here, following, seen.terminated, seen.ended, config.gamma, config.gae_lambda, utility
     )

@@ -162,7 +162,7 @@ def test_influence_of_gambling_at_even_odds_by_hand(tau, lean):
     assert float(sure) == pytest.approx(-lean, abs=1e-5)
 
 
-def certainty_equivalent(atoms, logits, tau):
+def zero_utility_value(atoms, logits, tau):
     """The entropic value of softmax(logits) in 50 digits."""
     with mpmath.workdps(50):
         weights = [mpmath.exp(float(logit)) for logit in logits]
@@ -177,7 +177,7 @@ def test_entropic_value_in_float32_against_50_digits(tau):
     for value, row in zip(values, logits, strict=True):
         # One rounding of a number as large as the support is wide: sums of atoms cannot be better than that.
         bound = torch.finfo(torch.float32).eps * 110
-        assert float(value) == pytest.approx(certainty_equivalent(WIDE, row, tau), abs=bound, rel=0)
+        assert float(value) == pytest.approx(zero_utility_value(WIDE, row, tau), abs=bound, rel=0)
 
 
 @pytest.mark.parametrize("tau", [0.01, 0.3, 10, 1e3, 1e5, 1e7, INF])
@@ -250,6 +250,38 @@ def test_reference_bounds_what_a_rare_loss_may_count():
     for value in (Entropic(1.0, 3.0).value, Entropic(1.0, None).reference):
         assert float(value(atoms, log_probs)) == pytest.approx(-7.69782, abs=1e-5)
     assert float(CVaR(0.1).reference(atoms, log_probs)) == pytest.approx(-10.0)
+
+
+def test_zero_utility_value_by_hand():
+    atoms, log_probs = torch.tensor([-10.0, 0.0], dtype=torch.float64), torch.tensor([0.001, 0.999]).double().log()
+    # 0.999 (1 - e^v) = 0.001 (e^3 (7 + v) + e^3 - 1)
+    assert float(Entropic(1.0, 3.0).zero_utility_value(atoms, log_probs)) == pytest.approx(-0.170105, abs=1e-6)
+    # unbounded: -log(0.001 e^10 + 0.999)
+    assert float(Entropic(1.0, None).zero_utility_value(atoms, log_probs)) == pytest.approx(-3.13660, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "measure", [Neutral(), Entropic(0.8), Entropic(40.0), Entropic(0.8, 5.0), Entropic(INF), Expectile(0.2)], ids=named
+)
+def test_zero_utility_value_is_where_the_mean_utility_is_zero(measure):
+    atoms, logits = torch.linspace(-30, 9, 79, dtype=torch.float64), random_logits(200, 79)
+    log_probs = (logits * torch.linspace(0.1, 10, 200)[:, None]).log_softmax(-1)
+    value = measure.zero_utility_value(atoms, log_probs)
+    mean_utility = (log_probs.exp() * measure.utility(atoms - value[:, None])).sum(-1)
+    assert_close(mean_utility, torch.zeros(200, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_zero_utility_value_of_a_sure_return_is_that_return():
+    log_probs = torch.eye(51, dtype=torch.float64).clamp_min(1e-300).log()
+    assert_close(Entropic(2.0).zero_utility_value(WIDE.double(), log_probs), WIDE.double(), atol=1e-4, rtol=0)
+
+
+def test_zero_utility_value_falls_with_tau_where_the_bounded_value_returns_to_the_mean():
+    atoms, even = torch.linspace(-40, 0, 81), torch.zeros(81).log_softmax(-1)
+    taus = [300.0, 30.0, 10.0, 3.0, 1.0, 0.5]
+    falling = [float(Entropic(tau).zero_utility_value(atoms, even)) for tau in taus]
+    assert falling == sorted(falling, reverse=True) and falling[0] > -21 and falling[-1] < -37
+    assert Entropic(0.5).reference(atoms, even) > Entropic(10.0).reference(atoms, even) + 3
 
 
 @pytest.mark.parametrize(

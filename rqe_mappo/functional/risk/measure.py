@@ -32,7 +32,11 @@ class RiskMeasure(Protocol):
         ...
 
     def reference(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
-        """The value that training uses: `rho` itself, unless the measure bounds how much rare outcomes may count."""
+        """The value within psi and in logs: `rho`, unless the measure bounds how much rare outcomes may count."""
+        return self.value(atoms, log_probs)
+
+    def zero_utility_value(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
+        """The v with `E utility(Z - v) = 0`, for `nested` and `value`: `rho`, unless the utility is clipped."""
         return self.value(atoms, log_probs)
 
     def influence(self, atoms: Atoms, log_probs: RowsOfAtoms) -> RowsOfAtoms:
