@@ -48,10 +48,13 @@ def influence(seen: Evidence, measure: RiskMeasure, config: TrainConfig) -> Floa
     """`<psi(. ; p_t), q_t - p_t>`: every state optimises the risk of the return from there on."""
     if config.discount_tau:
         return _influence_by_age(seen, measure)
-    # A few steps at a time: a whole rollout's temporaries would not fit the cache (three times slower).
-    steps = max(1, IN_CACHE // seen.target[0].numel())
-    parts = zip(*(part.split(steps) for part in (seen.log_probs, seen.target)), strict=True)
+    parts = zip(_in_parts(seen.log_probs), _in_parts(seen.target), strict=True)
     return torch.cat([returns.influence_advantage(measure.influence(seen.atoms, lp), q, lp.exp()) for lp, q in parts])
+
+
+def _in_parts(laws: Float[Tensor, "T E A N"]) -> tuple[Tensor, ...]:
+    """A few steps at a time: a whole rollout's temporaries would not fit the cache (three times slower)."""
+    return laws.split(max(1, IN_CACHE // laws[0].numel()))
 
 
 def _influence_by_age(seen: Evidence, measure: RiskMeasure) -> Float[Tensor, "T E A"]:
@@ -97,8 +100,10 @@ def value(seen: Evidence, measure: RiskMeasure, config: TrainConfig) -> Float[Te
 def _gae(
     seen: Evidence, measure: RiskMeasure, config: TrainConfig, utility: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "T E A"]:
-    here = measure.zero_utility_value(seen.atoms, seen.log_probs)
-    following = measure.zero_utility_value(seen.atoms, seen.next_probs.clamp_min(1e-38).log())
+    here, following = (
+        torch.cat([measure.zero_utility_value(seen.atoms, part) for part in _in_parts(log_probs)])
+        for log_probs in (seen.log_probs, seen.next_probs.clamp_min(1e-38).log())
+    )
     return returns.gae(
         seen.reward, here, following, seen.terminated, seen.ended, config.gamma, config.gae_lambda, utility
     )
