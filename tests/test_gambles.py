@@ -116,6 +116,23 @@ def test_nested_learns_the_better_choice(tau, best, lam, late):
     assert chosen("nested", Entropic(tau), lam, late) == best
 
 
+@pytest.mark.parametrize(("tau", "enough"), [(1, 5), (3, 10)])
+def test_value_sees_what_is_drawn_many_steps_later(tau, enough):
+    lam, gamble = 0.95, torch.tensor([0.5, 0.5]).log()
+    rho = float(Entropic(tau).value(torch.tensor([-2.0, 4.0]), gamble))
+    for idle in range(15):
+        reward = torch.zeros(idle + 1, 2)
+        reward[-1] = torch.tensor([-2.0, 4.0])
+        terminated = torch.zeros(idle + 1, 2, dtype=torch.bool)
+        terminated[-1] = True
+        value = torch.full_like(reward, rho)
+        value[0] = 0.5  # a baseline: what the sure choice is worth
+        following = torch.cat((value[1:], value[-1:]))
+        lead = returns.gae(reward, value, following, terminated, terminated, 1.0, lam)[0].mean()
+        assert float(lead) == pytest.approx((1 - lam**idle) * rho + lam**idle * 1 - 0.5, abs=1e-5)
+        assert (lead < 0) == (idle >= enough)
+
+
 @pytest.mark.parametrize("measure", [Entropic(1), Entropic(3), Entropic(20), CVaR(3 / 7), MeanVariance(4.5)], ids=str)
 def test_value_is_risk_neutral_about_what_is_drawn_at_once(measure):
     assert chosen("value", measure, lam=0.95, late=False) == GAMBLE
