@@ -162,7 +162,7 @@ def test_influence_of_gambling_at_even_odds_by_hand(tau, lean):
     assert float(sure) == pytest.approx(-lean, abs=1e-5)
 
 
-def zero_utility_value(atoms, logits, tau):
+def certainty_equivalent(atoms, logits, tau):
     """The entropic value of softmax(logits) in 50 digits."""
     with mpmath.workdps(50):
         weights = [mpmath.exp(float(logit)) for logit in logits]
@@ -177,7 +177,7 @@ def test_entropic_value_in_float32_against_50_digits(tau):
     for value, row in zip(values, logits, strict=True):
         # One rounding of a number as large as the support is wide: sums of atoms cannot be better than that.
         bound = torch.finfo(torch.float32).eps * 110
-        assert float(value) == pytest.approx(zero_utility_value(WIDE, row, tau), abs=bound, rel=0)
+        assert float(value) == pytest.approx(certainty_equivalent(WIDE, row, tau), abs=bound, rel=0)
 
 
 @pytest.mark.parametrize("tau", [0.01, 0.3, 10, 1e3, 1e5, 1e7, INF])
@@ -400,11 +400,12 @@ def test_a_softmax_floor_on_the_lowest_atoms_does_not_decide_the_clipped_influen
     assert_close(dirty, clean, atol=1e-2, rtol=1e-3)
 
 
-@pytest.mark.parametrize("clip", [3.0, None])
+@pytest.mark.parametrize("clip", [3.0, 1000.0, None])
 @pytest.mark.parametrize("tau", [0.01, 0.3, 3.0, 1e5, INF])
 def test_influence_is_finite_whatever_the_critic_deems_impossible(tau, clip):
     log_probs = (60 * random_logits(8, 51, dtype=torch.float32)).log_softmax(-1)
     assert Entropic(tau, clip).influence(WIDE, log_probs).isfinite().all()
+    assert Entropic(tau, clip).zero_utility_value(WIDE, log_probs).isfinite().all()
 
 
 def test_annealing_goes_from_the_mean_to_the_measure():

@@ -69,7 +69,8 @@ class Entropic(RiskMeasure):
         return delta if math.isinf(self.tau) else self._utility_and_slope(delta)[0]
 
     def _utility_and_slope(self, delta: Rows) -> tuple[Rows, Rows]:
-        clip = self.clip if self.clip is not None else math.log(torch.finfo(delta.dtype).max) / 2
+        bearable = math.log(torch.finfo(delta.dtype).max) / 2
+        clip = bearable if self.clip is None else min(self.clip, bearable)
         x = delta / self.tau
         curved = x.clamp(min=-clip)
         grown = torch.expm1(-curved)
