@@ -1,8 +1,5 @@
 """Risk measures against hand-computed numbers, 50-digit arithmetic, finite differences and their limits."""
 
-import dataclasses
-import math
-import re
 from pathlib import Path
 
 import mpmath
@@ -13,7 +10,6 @@ from torch.testing import assert_close
 from rqe_mappo.functional import categorical as cat
 from rqe_mappo.functional.risk import (
     CPW,
-    GRAMMAR,
     NEGLIGIBLE,
     OUTERMOST,
     SHIFTED_UPTO,
@@ -30,46 +26,20 @@ from rqe_mappo.functional.risk import (
     VaR,
     Wang,
     WorstCase,
-    parse_risk,
 )
-
-INF = math.inf
-WIDE = torch.linspace(-10, 100, 51)
-
-# The lottery {-2: 1/4, 1: 1/4, 4: 1/2}: mean 1.75, variance 6.1875.
-Z = torch.tensor([-2.0, 1.0, 4.0])
-LOTTERY = torch.tensor([0.25, 0.25, 0.5]).log()
-# The gamble {4, -2} at even odds, on a support of its own.
-GAMBLE = torch.tensor([0.5, 0.0, 0.5]).log()
-
-# One number, free of units.
-NUMBERED = [
-    CVaR(0.3),
-    MeanStd(0.7),
-    MeanStd(-0.4),
-    Wang(0.75),
-    Wang(-0.5),
-    CPW(),
-    DualPower(2.5),
-    DualPower(0.6),
-    Power(1.5),
-    Power(0.4),
-    Gini(0.5),
-    Gini(-1),
-    Expectile(0.1),
-    Expectile(0.8),
-]
-MEASURES = [Neutral(), *map(Entropic, (0.8, 3.0, INF)), Entropic(0.8, None), MeanVariance(2.0), *NUMBERED]
-UNCLIPPED = [Neutral(), *(Entropic(tau, None) for tau in (1.0, 6.0, 1e6)), MeanVariance(2.0), *NUMBERED]
-REPORTED = [VaR(0.3), WorstCase()]
-
-
-def random_logits(*shape, seed=0, dtype=torch.float64):
-    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def named(measure):
-    return "-".join(str(value) for value in (measure.name, *dataclasses.astuple(measure)))
+from tests.risk_examples import (
+    GAMBLE,
+    INF,
+    LOTTERY,
+    MEASURES,
+    NUMBERED,
+    REPORTED,
+    UNCLIPPED,
+    WIDE,
+    Z,
+    named,
+    random_logits,
+)
 
 
 @pytest.mark.parametrize(
@@ -242,57 +212,6 @@ def test_batch_equals_loop(measure):
         assert_close(function(atoms, log_probs), loop, atol=1e-12, rtol=1e-12)
 
 
-def test_reference_bounds_what_a_rare_loss_may_count():
-    atoms, log_probs = torch.tensor([-10.0, 0.0]), torch.tensor([0.1, 0.9]).log()
-    # the mean is -1, so with tau = 1 and clip 3 the loss counts as -4: -log(0.1 e^4 + 0.9)
-    assert float(Entropic(1.0, 3.0).reference(atoms, log_probs)) == pytest.approx(-1.85000, abs=1e-5)
-    # unbounded: -log(0.1 e^10 + 0.9)
-    for value in (Entropic(1.0, 3.0).value, Entropic(1.0, None).reference):
-        assert float(value(atoms, log_probs)) == pytest.approx(-7.69782, abs=1e-5)
-    assert float(CVaR(0.1).reference(atoms, log_probs)) == pytest.approx(-10.0)
-
-
-def test_zero_utility_value_by_hand():
-    atoms, log_probs = torch.tensor([-10.0, 0.0], dtype=torch.float64), torch.tensor([0.001, 0.999]).double().log()
-    # 0.999 (1 - e^v) = 0.001 (e^3 (7 + v) + e^3 - 1)
-    assert float(Entropic(1.0, 3.0).zero_utility_value(atoms, log_probs)) == pytest.approx(-0.170105, abs=1e-6)
-    # unbounded: -log(0.001 e^10 + 0.999)
-    assert float(Entropic(1.0, None).zero_utility_value(atoms, log_probs)) == pytest.approx(-3.13660, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    "measure", [Neutral(), Entropic(0.8), Entropic(40.0), Entropic(0.8, 5.0), Entropic(INF), Expectile(0.2)], ids=named
-)
-def test_zero_utility_value_is_where_the_mean_utility_is_zero(measure):
-    atoms, logits = torch.linspace(-30, 9, 79, dtype=torch.float64), random_logits(200, 79)
-    log_probs = (logits * torch.linspace(0.1, 10, 200)[:, None]).log_softmax(-1)
-    value = measure.zero_utility_value(atoms, log_probs)
-    mean_utility = (log_probs.exp() * measure.utility(atoms - value[:, None])).sum(-1)
-    assert_close(mean_utility, torch.zeros(200, dtype=torch.float64), atol=1e-4, rtol=0)
-
-
-def test_zero_utility_value_of_a_sure_return_is_that_return():
-    log_probs = torch.eye(51, dtype=torch.float64).clamp_min(1e-300).log()
-    assert_close(Entropic(2.0).zero_utility_value(WIDE.double(), log_probs), WIDE.double(), atol=1e-4, rtol=0)
-
-
-def test_zero_utility_value_falls_with_tau_where_the_bounded_value_returns_to_the_mean():
-    atoms, even = torch.linspace(-40, 0, 81), torch.zeros(81).log_softmax(-1)
-    taus = [300.0, 30.0, 10.0, 3.0, 1.0, 0.5]
-    falling = [float(Entropic(tau).zero_utility_value(atoms, even)) for tau in taus]
-    assert falling == sorted(falling, reverse=True) and falling[0] > -21 and falling[-1] < -37
-    assert Entropic(0.5).reference(atoms, even) > Entropic(10.0).reference(atoms, even) + 3
-
-
-@pytest.mark.parametrize(
-    "measure", [Neutral(), Entropic(0.8), Entropic(0.8, None), Entropic(INF), Expectile(0.2)], ids=named
-)
-def test_utility_of_a_batch_equals_the_loop(measure):
-    delta = random_logits(4, 3)
-    loop = torch.stack([torch.stack([measure.utility(each) for each in row]) for row in delta])
-    assert_close(measure.utility(delta), loop)
-
-
 @pytest.mark.parametrize("measure", MEASURES, ids=named)
 def test_adding_a_constant_moves_the_value_by_it_and_the_influence_not_at_all(measure):
     atoms, log_probs = torch.linspace(-4, 5, 13, dtype=torch.float64), random_logits(5, 13).log_softmax(-1)
@@ -349,65 +268,6 @@ def test_value_grows_with_tolerance(measures):
     assert (values.diff(dim=0) > 0).all()
 
 
-def test_clip_continues_the_exponential_by_its_tangent():
-    tau, clip = 2.0, 3.0
-    measure, join = Entropic(tau, clip), -tau * clip
-    delta = torch.tensor([join - 1e-9, join + 1e-9, -50.0, -60.0, -70.0, -1.0, 0.0, 4.0], dtype=torch.float64)
-    delta.requires_grad_()
-    utility = measure.utility(delta)
-    (slope,) = torch.autograd.grad(utility.sum(), delta)
-    utility = utility.detach()
-    assert_close(utility[0], utility[1], atol=1e-7, rtol=0)
-    assert slope[:5].tolist() == pytest.approx([math.exp(clip)] * 5)
-    assert float(utility[2]) == pytest.approx(tau * (1 - math.exp(3)) + math.exp(3) * (-50 - join))
-    assert float(utility[2] - utility[3]) == pytest.approx(10 * math.exp(clip))
-    assert utility[5:].tolist() == pytest.approx([2 * (1 - math.exp(0.5)), 0, 2 * (1 - math.exp(-2))])
-
-
-def test_clipped_utility_by_hand():
-    delta = torch.tensor([2.0, 0.0, -1.0, -3.0, -4.0, -10.0])
-    expected = [0.86466, 0, -1.71828, -19.08554, -39.17107, -159.6843]
-    assert Entropic(1).utility(delta).tolist() == pytest.approx(expected, rel=1e-5)
-
-
-def test_clip_does_not_touch_returns_that_are_near():
-    near = Z.double(), LOTTERY.double()  # the support is 2 tau wide
-    assert_close(Entropic(3).influence(*near), Entropic(3, None).influence(*near))
-
-
-def test_clip_leaves_the_value_exact():
-    log_probs = random_logits(8, 51, dtype=torch.float32).log_softmax(-1)
-    assert torch.equal(Entropic(1, 3).value(WIDE, log_probs), Entropic(1, None).value(WIDE, log_probs))
-
-
-def test_clipped_influence_is_increasing_and_straight_below():
-    atoms = torch.linspace(-100, 0, 101, dtype=torch.float64)
-    bell = (-0.5 * ((atoms + 20) / 5) ** 2).log_softmax(-1)  # rho near -22, the line from there - 15 down
-    slope = Entropic(5).influence(atoms, bell).diff()
-    assert (slope > 0).all()
-    assert_close(slope[:60], torch.full_like(slope[:60], math.exp(3)))
-    assert (slope.diff()[65:] < 0).all()
-
-
-def test_a_softmax_floor_on_the_lowest_atoms_does_not_decide_the_clipped_influence():
-    atoms = torch.linspace(-100, 0, 101, dtype=torch.float64)
-    law = cat.dirac(atoms, torch.tensor([-3.0, -6.0], dtype=torch.float64)).mean(0)
-    floored = (1 - 1e-6) * law + 1e-6 / 101
-    exact, floored_value = (Entropic(1).value(atoms, probs.log()) for probs in (law, floored))
-    assert float(exact) == pytest.approx(-6 + math.log(2 / (1 + math.exp(-3))))
-    assert float(floored_value) < -80  # a hundredth of a millionth on -100 and the honest value is there
-    clean, dirty = (Entropic(1).influence(atoms, probs.log())[-20:] for probs in (law, floored))
-    assert_close(dirty, clean, atol=1e-2, rtol=1e-3)
-
-
-@pytest.mark.parametrize("clip", [3.0, 1000.0, None])
-@pytest.mark.parametrize("tau", [0.01, 0.3, 3.0, 1e5, INF])
-def test_influence_is_finite_whatever_the_critic_deems_impossible(tau, clip):
-    log_probs = (60 * random_logits(8, 51, dtype=torch.float32)).log_softmax(-1)
-    assert Entropic(tau, clip).influence(WIDE, log_probs).isfinite().all()
-    assert Entropic(tau, clip).zero_utility_value(WIDE, log_probs).isfinite().all()
-
-
 def test_annealing_goes_from_the_mean_to_the_measure():
     assert Entropic(2.0).annealed(0) == Entropic(INF)
     assert Entropic(2.0).annealed(0.25) == Entropic(8.0)
@@ -436,52 +296,6 @@ def test_tau_is_quoted_in_units_of_return():
 @pytest.mark.parametrize("measure", [*MEASURES, *REPORTED], ids=named)
 def test_value_scales_with_return_and_tau_together(measure):
     assert_close(measure.scaled(10).value(10 * Z, LOTTERY), 10 * measure.value(Z, LOTTERY))
-
-
-def test_nested_refuses_measures_without_a_utility():
-    having = (Neutral, Entropic, Expectile)
-    for measure in [*MEASURES, *REPORTED]:
-        if not isinstance(measure, having):
-            with pytest.raises(ValueError, match=r"--advantage nested .* --risk neutral, entropic or expec") as caught:
-                measure.utility(torch.zeros(3))
-            assert measure.name in str(caught.value)
-
-
-def test_utility_is_the_identity_where_risk_is_neutral():
-    delta = torch.tensor([-1e6, -1.0, 0.0, 2.0])
-    for measure in (Neutral(), Entropic(INF), Expectile(0.5), Expectile(0.1).annealed(0)):
-        assert torch.equal(measure.utility(delta), delta)
-
-
-def test_utility_of_the_expectile_by_hand():
-    utility = Expectile(0.25).utility(torch.tensor([-2.0, 0.0, 4.0]))
-    assert utility.tolist() == pytest.approx([-3, 0, 2])
-    # its mean is zero where it is taken about the value: 0.5 for the lottery
-    assert float(Expectile(0.25).utility(Z - 0.5) @ LOTTERY.exp()) == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("measure", "line"),
-    [
-        (VaR(0.1), "its influence needs a density, which atoms lack; use --risk cvar:0.1 (or rqe-eval to report it)"),
-        (
-            WorstCase(),
-            "its influence is 0 or minus infinity; use --risk dual-power:10 or cvar:0.05 (or rqe-eval to report it)",
-        ),
-    ],
-    ids=["var", "worst-case"],
-)
-def test_measures_without_a_usable_influence_say_what_to_use(measure, line):
-    assert measure.evaluation_only == f"--risk {measure.name} cannot be trained on: {line}"
-    for refused in (lambda: measure.influence(Z, LOTTERY), lambda: measure.annealed(0.5)):
-        with pytest.raises(ValueError) as caught:
-            refused()
-        assert str(caught.value) == measure.evaluation_only
-
-
-@pytest.mark.parametrize("measure", MEASURES, ids=named)
-def test_all_others_can_be_trained_on(measure):
-    assert measure.evaluation_only is None
 
 
 def test_worst_case_overlooks_what_a_softmax_leaves_everywhere():
@@ -554,91 +368,6 @@ def test_gradient_of_a_sure_return_is_finite(measure):
     log_probs = torch.tensor([-200.0, 0.0, -200.0]).requires_grad_()
     measure.value(Z, log_probs).backward()
     assert log_probs.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("measure", [*NUMBERED, *REPORTED, Neutral(), CVaR(6 / 7), Wang(1e-9)], ids=named)
-def test_a_name_parses_back_to_the_measure(measure):
-    assert parse_risk(measure.name, math.nan) == measure
-
-
-@pytest.mark.parametrize(
-    "text", ["neutral", "entropic", "mean-variance", "worst-case", "cvar:0.1", "cvar:1", "wang:-0.5"]
-)
-def test_risk_is_named_as_it_is_parsed(text):
-    assert parse_risk(text, 2.0).name == text
-
-
-def test_the_grammar_is_what_can_be_parsed():
-    parts = GRAMMAR.split(" | ")
-    for part in parts:
-        text = part.replace("[", "").partition(":")[0] + ":0.5" * (":" in part)
-        assert parse_risk(text, 1.0).name == text
-    kinds = {re.match("[a-z-]+", part)[0] for part in parts}
-    assert kinds == {measure.name.partition(":")[0] for measure in [*MEASURES, *REPORTED]}
-    assert "\n" not in GRAMMAR
-
-
-def test_parsed_measures():
-    assert parse_risk("neutral", -1) == Neutral()  # tau does not count
-    assert parse_risk("entropic", 0.3) == Entropic(0.3, 3.0)
-    assert parse_risk("entropic", INF, clip=None) == Entropic(INF, None)
-    assert parse_risk("cvar:0.1", math.nan) == CVaR(0.1)
-    assert parse_risk("mean-variance", 2) == MeanVariance(2)
-    assert parse_risk("worst-case", 1) == WorstCase()
-    assert parse_risk("mean-std:-0.5", 1) == MeanStd(-0.5)
-    assert parse_risk("var:0.05", 1) == VaR(0.05)
-    assert parse_risk("wang:.75", 1) == Wang(0.75)
-    assert parse_risk("cpw", 1) == parse_risk("cpw:0.71", 1) == CPW(0.71)
-    assert parse_risk("dual-power:2", 1) == DualPower(2)
-    assert parse_risk("power:1.5", 1) == Power(1.5)
-    assert parse_risk("gini:1", 1) == Gini(1)
-    assert parse_risk("expectile:1e-3", 1) == Expectile(0.001)
-
-
-@pytest.mark.parametrize("text", ["foo", "", "Neutral", "entropic:2", "worst-case:", "gini0.5", ":0.1"])
-def test_unknown_risk_gives_one_line_with_the_mend(text):
-    with pytest.raises(ValueError) as caught:
-        parse_risk(text, 1.0)
-    assert str(caught.value) == f"--risk {text} is unknown: use {GRAMMAR}, for example --risk cvar:0.1"
-
-
-@pytest.mark.parametrize(
-    ("kind", "numbers", "mend"),
-    [
-        ("cvar", ["0", "1.5", "-1"], "cvar:LEVEL with 0 < LEVEL <= 1, as in --risk cvar:0.1; cvar:1 is risk-neutral"),
-        ("var", ["0", "1.5", "-1"], "var:LEVEL with 0 < LEVEL <= 1, as in --risk var:0.1"),
-        ("wang", [], "wang:ETA with -inf < ETA < inf, as in --risk wang:0.75; wang:0 is risk-neutral"),
-        ("cpw", ["0.27", "1.01"], "cpw[:ETA] with 0.28 <= ETA <= 1, as in --risk cpw:0.71; cpw:1 is risk-neutral"),
-        ("power", ["0", "-1"], "power:K with 0 < K < inf, as in --risk power:1.5; power:1 is risk-neutral"),
-        ("gini", ["-1.1", "2"], "gini:ETA with -1 <= ETA <= 1, as in --risk gini:0.5; gini:0 is risk-neutral"),
-        (
-            "expectile",
-            ["0", "1"],
-            "expectile:LEVEL with 0 < LEVEL < 1, as in --risk expectile:0.1; expectile:0.5 is risk-neutral",
-        ),
-    ],
-)
-def test_a_bad_number_gives_one_line_with_the_mend(kind, numbers, mend):
-    missing = [] if kind == "cpw" else [kind]
-    for text in [*missing, *(f"{kind}:{number}" for number in ["", "x", "nan", "inf", "-inf", *numbers])]:
-        with pytest.raises(ValueError) as caught:
-            parse_risk(text, 1.0)
-        assert str(caught.value) == f"--risk {text} must be {mend}"
-
-
-@pytest.mark.parametrize("risk", ["entropic", "mean-variance"])
-@pytest.mark.parametrize(("tau", "shown"), [(0, "0"), (-1, "-1"), (math.nan, "nan"), (-INF, "-inf")])
-def test_bad_tau_gives_one_line_with_the_mend(risk, tau, shown):
-    with pytest.raises(ValueError) as caught:
-        parse_risk(risk, tau)
-    assert str(caught.value) == f"--tau must be > 0 (got {shown}); use inf for risk-neutral"
-
-
-def test_bad_level_and_clip_are_refused():
-    with pytest.raises(ValueError, match=r"--risk cvar:0 must be cvar:LEVEL with 0 < LEVEL <= 1"):
-        CVaR(0)
-    with pytest.raises(ValueError, match="--risk-clip must be > 0"):
-        Entropic(1.0, clip=0)
 
 
 def test_the_measure_worked_out_in_the_docs_is_right():
