@@ -19,6 +19,9 @@ from pathlib import Path
 from benchmarks import tables
 from benchmarks.tables import RESULTS
 from rqe_mappo.statistics import seed_interval
+from rqe_mappo.sweeps import style
+from rqe_mappo.sweeps.front_plots import front_name, reward_against_risk
+from rqe_mappo.sweeps.tables import front_rows, pairs_of
 
 EPISODES = 1000
 TAUS = ("inf", "10", "2", "1", "0.5", "0.3")
@@ -160,11 +163,26 @@ def table(study: Study, rows: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def draw(name: str, rows: list[dict]) -> list[Path]:
+    """The fronts of the estimators, drawn as those of a sweep; at tau = inf they are one."""
+    results = []
+    for row in rows:
+        family = "neutral" if row["tau"] == "inf" else row["advantage"]
+        point = f"tau {row['tau']}"
+        results.append({**row, "label": f"{family} {point}", "family": family, "point": point})
+    written = []
+    for pair in pairs_of(results):
+        figure = reward_against_risk(results, front_rows(results), pair)
+        written += style.save(figure, RESULTS / "plots" / f"{name}_{front_name(pair)}")
+    return written
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
     parser.add_argument("--table", action="store_true", help="run nothing: print the results so far in Markdown")
+    parser.add_argument("--plot", action="store_true", help="run nothing: draw the fronts so far in results/plots")
     parser.add_argument("--only", default="", help="settings that have this value, such as influence")
     parser.add_argument("--root", type=Path, help="folder of the runs (default: runs/risk_STUDY)")
     args, extra = parser.parse_known_args()  # what is not ours is for rqe-train
@@ -191,6 +209,9 @@ def main() -> None:
 
     if args.table:
         print(table(study, rows))
+        return
+    if args.plot:
+        print(*draw(args.study, rows), sep="\n")
         return
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(run, [job for job in jobs if tuple(job.key.items()) not in done]))
