@@ -56,8 +56,16 @@ def game(scenario: str) -> FiniteGame:
 
 def worth(scenario: str, action: int, measure: RiskMeasure, gamma: float = 1.0) -> float:
     """The measure's value of always taking `action`."""
-    policy = np.eye(2)[np.full(game(scenario).n_states, action)]
-    return of_law(measure, *return_law(game(scenario), [policy], gamma=gamma))
+    return of_law(measure, *law(scenario, action, gamma=gamma))
+
+
+@cache
+def law(scenario: str, action: int, state: int | None = None, gamma: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Values and probabilities of the return of always taking `action`, from the start or from `state`."""
+    known = game(scenario)
+    policy = np.eye(2)[np.full(known.n_states, action)]
+    start = None if state is None else (np.arange(known.n_states) == state).astype(float)
+    return return_law(known, [policy], gamma=gamma, start=start)
 
 
 def of_law(measure: RiskMeasure, values: np.ndarray, probs: np.ndarray) -> float:
@@ -88,7 +96,6 @@ def side_of_value(scenario: str, measure: RiskMeasure, lam: float) -> int | None
     def g(state: int, action: int) -> float:
         if known.terminal[state]:
             return 0.0
-        policy = np.eye(2)[np.full(known.n_states, action)]
         total = 0.0
         for prob, reward, following in zip(
             known.prob[state, action], known.reward[0, state, action], known.next_state[state, action], strict=True
@@ -96,8 +103,7 @@ def side_of_value(scenario: str, measure: RiskMeasure, lam: float) -> int | None
             if prob > 0:
                 v = 0.0
                 if not known.terminal[following]:
-                    start = (np.arange(known.n_states) == following).astype(float)
-                    v = of_law(measure, *return_law(known, [policy], start=start))
+                    v = of_law(measure, *law(scenario, action, following))
                 total += prob * (reward + (1 - lam) * v + lam * g(following, action))
         return total
 

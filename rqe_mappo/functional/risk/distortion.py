@@ -204,4 +204,6 @@ def _log(share: Shares, rest: Shares) -> Shares:
 
 
 def _normal_quantile(below: Shares, above: Shares) -> Shares:
-    return torch.where(below < above, torch.special.ndtri(below), -torch.special.ndtri(above))
+    lower = below < above
+    quantile = torch.special.ndtri(torch.where(lower, below, above))
+    return torch.where(lower, quantile, -quantile)
