@@ -163,6 +163,24 @@ def table(study: Study, rows: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def differences(rows: list[dict]) -> str:
+    """`nested` and `value` less `influence` at the same tau, over the seeds that both have, as a table in Markdown."""
+    known = {key: column for key, column in COLUMNS.items() if key in rows[0]}
+    heads = ["tau", "less `influence`", "seeds", *(name for name, *_ in known.values())]
+    lines = [heads, ["---"] * len(heads)]
+    runs = {(row["tau"], row["advantage"], row["seed"]): row for row in rows}
+    for tau, name in ESTIMATORS:
+        seeds = [seed for at, other, seed in runs if (at, other) == (tau, name) and (tau, "influence", seed) in runs]
+        if name == "influence" or len(seeds) < 2:
+            continue
+        cells = [tau, f"`{name}`", str(len(seeds))]
+        for key, (_, digits, _) in known.items():
+            mean = seed_interval([runs[tau, name, seed][key] - runs[tau, "influence", seed][key] for seed in seeds])
+            cells.append(f"{mean.value:.{digits}f} [{mean.low:.{digits}f}, {mean.high:.{digits}f}]")
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def draw(name: str, rows: list[dict]) -> list[Path]:
     """The fronts of the estimators, drawn as those of a sweep; at tau = inf they are one."""
     results = []
@@ -209,6 +227,8 @@ def main() -> None:
 
     if args.table:
         print(table(study, rows))
+        if any(row.get("advantage") == "nested" for row in rows):
+            print(f"\n{differences(rows)}")
         return
     if args.plot:
         print(*draw(args.study, rows), sep="\n")
