@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import tables
-from rqe_mappo.statistics import seed_interval
+from rqe_mappo.statistics import Estimate, seed_interval
 
 SWEEPS = Path(__file__).parents[1] / "sweeps" / "results"
 SOURCES = {  # name in the table: its rows, the collision cost in training
@@ -41,25 +41,26 @@ def settings() -> list[dict]:
 
 
 def show(found: Sequence[dict]) -> None:
-    """The table in Markdown, and at each cost the best setting of all beside the best of the safe ones."""
+    """Every setting in Markdown; then, at each cost, the best of all, the best of the safe ones, and neutral ones."""
     head = ["trained at", "advantage", "tau", "seeds", "collisions", *(f"at {cost} s" for cost in COSTS)]
     print(f"| {' | '.join(head)} |\n| {' | '.join(['---'] * len(head))} |")
     for entry in found:
         cells = [str(entry[name]) for name in head[:4]]
-        cells.append(f"{entry['collisions per vehicle'].value:.3f}")
-        cells += [f"{entry[cost].value:.1f} [{entry[cost].low:.1f}, {entry[cost].high:.1f}]" for cost in COSTS]
+        cells += [f"{entry['collisions per vehicle'].value:.3f}", *(interval(entry[cost]) for cost in COSTS)]
         print(f"| {' | '.join(cells)} |")
+    print(f"\n| a crash costs | best mean return | below {SAFE:.0%} of collisions | price | neutral, trained at 30 s |")
+    print("| --- | --- | --- | --- | --- |")
+    neutral = next(entry for entry in found if entry["tau"] == "inf")
     for cost in COSTS:
         best = max(found, key=lambda entry: entry[cost].value)
         safe = max((e for e in found if e["collisions per vehicle"].value < SAFE), key=lambda entry: entry[cost].value)
-        price = best[cost].value - safe[cost].value
-        print(
-            f"at {cost} s: best {named(best)}; fewer than {SAFE:.0%} of collisions {named(safe)}; price {price:.1f} s"
-        )
+        cells = [f"{interval(e[cost])} ({e['advantage']}, {e['tau']}, {e['trained at']})" for e in (best, safe)]
+        cells += [f"{best[cost].value - safe[cost].value:.1f} s", interval(neutral[cost])]
+        print(f"| {cost} s | {' | '.join(cells)} |")
 
 
-def named(entry: dict) -> str:
-    return f"{entry['advantage']} tau {entry['tau']} ({entry['trained at']})"
+def interval(mean: Estimate) -> str:
+    return f"{mean.value:.1f} [{mean.low:.1f}, {mean.high:.1f}]"
 
 
 def main() -> None:
