@@ -48,7 +48,7 @@ def show(found: Sequence[dict]) -> None:
         cells = [str(entry[name]) for name in head[:4]]
         cells += [f"{entry['collisions per vehicle'].value:.3f}", *(interval(entry[cost]) for cost in COSTS)]
         print(f"| {' | '.join(cells)} |")
-    print(f"\n| a crash costs | best mean return | below {100 * SAFE:g} % of collisions | price | neutral, trained at 30 s |")
+    print(f"\n| a crash costs | best mean return | below {SAFE * 100:g} % of collisions | price | neutral, at 30 s |")
     print("| --- | --- | --- | --- | --- |")
     neutral = next(entry for entry in found if entry["tau"] == "inf")
     for cost in COSTS:
