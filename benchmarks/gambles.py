@@ -203,11 +203,12 @@ def learn(case: Case) -> dict:
     risk, tau = case.risk
     steps = game(case.scenario).horizon
     table = case.actor == "table"
-    slow = case.scenario == "m5"  # with lambda = 0 what happens at the end needs an update a step to reach the start
-    envs, updates = (64, 120) if slow else (256, 80 if table else 100)
-    pace = {"critic_first": 0.5, "critic_epochs": 8, "critic_learning_rate": 0.3 if table else 0.02}
-    if not slow:
-        pace = {"critic_first": 0.25, "critic_epochs": 4, "critic_learning_rate": 0.1 if table else 0.01}
+    envs, updates, alone, epochs = 256, 80 if table else 100, 0.25, 4
+    rate = 0.1 if table else 0.01
+    if case.scenario == "m5":  # long: where lambda is small, news of the end needs an update a step to reach the start
+        envs, updates, alone, epochs = 64, *((80, 0.25) if case.lam > 0.5 else (120, 0.5)), 8
+        rate = 0.3 if table else 0.02
+    pace = {"critic_first": alone, "critic_epochs": epochs, "critic_learning_rate": rate}
     network = {"actor_hidden": (16,), "critic_hidden": (32,)}
     config = replace(
         default_config("gamble", case.scenario), risk=risk, tau=tau, eps=0.0, advantage=case.advantage,
