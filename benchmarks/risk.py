@@ -231,6 +231,8 @@ def main() -> None:
             print(f"\n{differences(rows)}")
         return
     if args.plot:
+        if not all("advantage" in row for row in rows):
+            parser.error(f"--plot compares estimators, and {args.study} has one: use sumo or cartpole")
         print(*draw(args.study, rows), sep="\n")
         return
     with ThreadPoolExecutor(args.jobs) as pool:
