@@ -18,6 +18,8 @@ SOURCES = {  # name in the table: its rows, the collision cost in training
     "30 s, benchmarks.risk": (tables.RESULTS / "sumo_risk.csv", 30),
     "30 s, rqe-sweep": (SWEEPS / "sumo_cost30" / "results.csv", 30),
     "20 s, rqe-sweep": (SWEEPS / "sumo_cost20" / "results.csv", 20),
+    "50 s, rqe-sweep": (SWEEPS / "sumo_cost50" / "results.csv", 50),
+    "30 s, 8 million decisions": (SWEEPS / "sumo_8m" / "results.csv", 30),
 }
 COSTS = (10, 15, 20, 30, 50, 100)
 SAFE = 0.01  # collisions per vehicle
