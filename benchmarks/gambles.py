@@ -206,8 +206,8 @@ def learn(case: Case) -> dict:
     envs, updates, alone, epochs = 256, 80 if table else 100, 0.25, 4
     rate = 0.1 if table else 0.01
     if case.scenario == "m5":  # long: where lambda is small, news of the end needs an update a step to reach the start
-        envs, updates, alone, epochs = 64, *((80, 0.25) if case.lam > 0.5 else (120, 0.5)), 8
-        rate = 0.3 if table else 0.02
+        envs, epochs, rate = 64, 8, 0.3 if table else 0.02
+        updates, alone = (80, 0.25) if case.lam > 0.5 else (120, 0.5)
     pace = {"critic_first": alone, "critic_epochs": epochs, "critic_learning_rate": rate}
     network = {"actor_hidden": (16,), "critic_hidden": (32,)}
     config = replace(
