@@ -1,7 +1,7 @@
 """Three updates of every algorithm, scalar by scalar: what a refactoring that claims to change nothing must not move.
 
-`python -m tests.recorded_losses record` writes tests/data/recorded_losses.json; `... compare` trains again and says
-what differs from it, bit for bit. On one machine nothing may; `test_recorded_losses` allows what differs between machines.
+`python -m tests.recorded_losses record` writes tests/data/recorded_losses.json, `... compare` says what differs from it,
+bit for bit. On one machine nothing may differ; `test_recorded_losses` allows for what machines do differently.
 """
 
 import json
