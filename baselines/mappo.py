@@ -23,12 +23,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rqe_mappo.algorithms.rqe_mappo import Batch, Learner, RunningMean, spread
 from rqe_mappo.config import ConfigError, Options, TrainConfig, each_agent, spelled
+from rqe_mappo.data.collector import Rollout
 from rqe_mappo.functional import returns
 from rqe_mappo.functional.risk import RiskMeasure
-from rqe_mappo.learner import Batch, Learner, RunningMean, spread
 from rqe_mappo.nets import Shapes
-from rqe_mappo.rollout import Rollout
 
 
 @dataclass(frozen=True)

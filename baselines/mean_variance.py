@@ -29,11 +29,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rqe_mappo.algorithms.rqe_mappo import Batch
 from rqe_mappo.baselines.mappo import Foretold, MappoLearner, ScalarOptions
 from rqe_mappo.config import ConfigError, TrainConfig
+from rqe_mappo.data.collector import Rollout
 from rqe_mappo.functional.risk import RiskMeasure
-from rqe_mappo.learner import Batch
-from rqe_mappo.rollout import Rollout
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 from rqe_mappo.baselines.mappo import MappoLearner, MappoOptions
 from rqe_mappo.config import ConfigError, TrainConfig
+from rqe_mappo.data.collector import Rollout
 from rqe_mappo.functional.risk import RiskMeasure
-from rqe_mappo.rollout import Rollout
 
 
 @dataclass(frozen=True)

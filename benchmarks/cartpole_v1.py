@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from benchmarks import tables
-from rqe_mappo import vector
 from rqe_mappo.config import default_config
-from rqe_mappo.evaluate import play
+from rqe_mappo.data import vector
+from rqe_mappo.evaluation.episodes import play
 from rqe_mappo.nets import sample
-from rqe_mappo.train import build
+from rqe_mappo.training.loop import build
 
 RESULT = tables.RESULTS / "cartpole_v1.csv"
 THRESHOLD, WINDOW, SEEDS = 475, 50, (1, 2, 3, 4, 5)

@@ -20,11 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from rqe_mappo import vector
 from rqe_mappo.config import default_config
-from rqe_mappo.envs.batched import Step
-from rqe_mappo.train import Interrupted, train
-from rqe_mappo.vector import WorkerEnvs
+from rqe_mappo.data import vector
+from rqe_mappo.data.vector import WorkerEnvs
+from rqe_mappo.envs.contract import Step
+from rqe_mappo.training.loop import Interrupted, train
 
 RESULT = Path(__file__).parent / "results" / "faults.csv"
 TIMEOUT_S = 3.0

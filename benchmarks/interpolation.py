@@ -15,8 +15,8 @@ import torch
 
 from benchmarks import tables
 from benchmarks.tables import RESULTS
-from rqe_mappo.interpolation import Kind, Mixture, interpolate
-from rqe_mappo.policy import Policy
+from rqe_mappo.deploy.interpolation import Kind, Mixture, interpolate
+from rqe_mappo.deploy.policy import Policy
 
 
 def turned(mixture: Mixture) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

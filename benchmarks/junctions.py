@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from benchmarks import tables
 from rqe_mappo.config import default_config
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_intersection.network import sumo_home
-from rqe_mappo.evaluate import chooser, drive, reference
-from rqe_mappo.policy import Policy
-from rqe_mappo.report import rows
-from rqe_mappo.train import train
+from rqe_mappo.evaluation.episodes import chooser, drive, reference
+from rqe_mappo.evaluation.report import rows
+from rqe_mappo.training.loop import train
 
 RESULT = tables.RESULTS / "junctions.csv"
 JUNCTIONS = (("bs3d/bs.net.xml", "34814866"), ("DRT/osm.net.xml", "1560223962"))

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from benchmarks import tables
 from benchmarks.tables import RESULTS
-from rqe_mappo import vector
+from rqe_mappo.algorithms.rqe_mappo import Batch
 from rqe_mappo.config import TrainConfig, default_config
+from rqe_mappo.data import vector
 from rqe_mappo.functional import categorical, policy_gradient
-from rqe_mappo.learner import Batch
-from rqe_mappo.train import Run, build
+from rqe_mappo.training.loop import Run, build
 
 TAUS = (0.3, 0.5, 1.0, 2.0, float("inf"))
 SEEDS = (1, 2, 3, 4)

@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks import tables
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import default_config, from_json
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_signals import BatchedSignals, controllers
-from rqe_mappo.evaluate import Chooser, chooser, play
-from rqe_mappo.policy import Policy
+from rqe_mappo.evaluation.episodes import Chooser, chooser, play
 from rqe_mappo.statistics import Estimate, interval, seed_interval
 
 RESULT = tables.RESULTS / "signals.csv"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from rqe_mappo import vector
 from rqe_mappo.config import TrainConfig
+from rqe_mappo.data import vector
 from rqe_mappo.nets import Actor
-from rqe_mappo.train import Run, build
+from rqe_mappo.training.loop import Run, build
 
 
 def trained(config: TrainConfig, prepare: Callable[[Actor], None] = lambda actor: None) -> Run:

@@ -27,10 +27,10 @@ import torch
 from scipy.stats import ttest_ind
 
 from benchmarks import tables
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.by_name import BatchedByName, ByNameConfig
-from rqe_mappo.evaluate import play
+from rqe_mappo.evaluation.episodes import play
 from rqe_mappo.nets import Actor, Shapes, sample
-from rqe_mappo.policy import Policy
 from rqe_mappo.statistics import Estimate, compare, interval, seed_interval
 
 RESULT, SUMMARY = tables.RESULTS / "simple_spread.csv", tables.RESULTS / "simple_spread_summary.csv"

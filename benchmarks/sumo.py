@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import tables
-from rqe_mappo.envs.batched import BatchedEnv
+from rqe_mappo.data.vector import WorkerEnvs
+from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, IntersectionEnv
-from rqe_mappo.vector import WorkerEnvs
 
 RESULT = tables.RESULTS / "sumo.csv"
 COPIES = (1, 8, 32, 64)

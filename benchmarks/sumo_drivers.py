@@ -7,8 +7,8 @@ import argparse
 
 from benchmarks import tables
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, drivers
-from rqe_mappo.evaluate import play
-from rqe_mappo.report import rows
+from rqe_mappo.evaluation.episodes import play
+from rqe_mappo.evaluation.report import rows
 
 RESULT = tables.RESULTS / "sumo_drivers.csv"
 COPIES, EACH, SEED = 50, 20, 12345  # the 1000 episodes that rqe-eval plays

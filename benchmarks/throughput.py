@@ -21,9 +21,9 @@ RESULT = tables.RESULTS / "throughput.csv"
 
 def ours_training(env: str, scenario: str, updates: int, device: str = "cpu", **changes) -> float:
     """Decisions per CPU second (wall second on a GPU) of our training loop: collecting, targets and updates."""
-    from rqe_mappo import vector
     from rqe_mappo.config import default_config
-    from rqe_mappo.train import build
+    from rqe_mappo.data import vector
+    from rqe_mappo.training.loop import build
 
     config = replace(default_config(env, scenario), device=device, return_scale=10.0, **changes)
     environment = vector.make(config, config.num_envs)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box
 
-from rqe_mappo.envs.batched import BatchedEnv, Observed, Step
+from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
 
 
 class History:

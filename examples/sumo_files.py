@@ -27,13 +27,13 @@ import tyro
 
 from rqe_mappo import config as configs
 from rqe_mappo.command_line import main, parse
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_intersection.config import IntersectionConfig
 from rqe_mappo.envs.sumo_intersection.dynamics import CLEAR_M, Intersections, roads_of
 from rqe_mappo.envs.sumo_intersection.geometry import Geometry
 from rqe_mappo.envs.sumo_intersection.network import build
 from rqe_mappo.envs.sumo_intersection.roads import plain_xml
 from rqe_mappo.envs.sumo_intersection.safety import BODY_M
-from rqe_mappo.policy import Policy
 
 TYPE = {
     "accel": "getAccel", "decel": "getDecel", "emergencyDecel": "getEmergencyDecel", "maxSpeed": "getMaxSpeed",

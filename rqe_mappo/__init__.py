@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from rqe_mappo import _moved
+
 __version__ = "0.1.0"
 
 # In a raw checkout `envs/`, `baselines/` and `sweeps/` stand beside this package; once installed they lie inside it
@@ -9,3 +11,5 @@ __version__ = "0.1.0"
 _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "setup.py").is_file() and not (Path(__file__).parent / "envs").exists():
     __path__.append(str(_checkout))
+
+_moved.install()

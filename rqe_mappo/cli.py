@@ -18,15 +18,15 @@ from rqe_mappo.functional.risk import parse_risk
 if TYPE_CHECKING:
     import numpy as np
 
-    from rqe_mappo.evaluate import Calibration
-    from rqe_mappo.policy import Policy
+    from rqe_mappo.deploy.policy import Policy
+    from rqe_mappo.evaluation.episodes import Calibration
 
 
 def train(args: Sequence[str] | None = None) -> None:
     """rqe-train: train agents, save checkpoints, evaluate the last one."""
 
     def command(args: list[str]) -> None:
-        from rqe_mappo.train import train as run_training
+        from rqe_mappo.training.loop import train as run_training
 
         config, resume = train_config(args)
         folder = run_training(config, resume)
@@ -91,12 +91,13 @@ def evaluate(args: Sequence[str] | None = None) -> None:
 
 def report(asked: EvalConfig) -> None:
     """Print what was measured; of a policy also write eval.json and calibration.png beside its checkpoints."""
-    from rqe_mappo import film, vector
-    from rqe_mappo import report as reports
-    from rqe_mappo.evaluate import chooser, drive, play, reference
-    from rqe_mappo.evaluate import evaluate as run_evaluation
-    from rqe_mappo.policy import Policy
-    from rqe_mappo.train import pick_device
+    from rqe_mappo.data import vector
+    from rqe_mappo.deploy.policy import Policy
+    from rqe_mappo.evaluation import film
+    from rqe_mappo.evaluation import report as reports
+    from rqe_mappo.evaluation.episodes import chooser, drive, play, reference
+    from rqe_mappo.evaluation.episodes import evaluate as run_evaluation
+    from rqe_mappo.training.loop import pick_device
 
     pick_device(asked.device)
     if asked.render is not None:
@@ -139,9 +140,9 @@ def write_report(
     restarts: int,
 ) -> None:
     """Print the tables of a policy's evaluation, and keep them in its run folder."""
-    from rqe_mappo import report as reports
     from rqe_mappo.checkpoint import write_atomically
-    from rqe_mappo.plots import calibration_plot
+    from rqe_mappo.evaluation import report as reports
+    from rqe_mappo.evaluation.plots import calibration_plot
 
     tau, unit = getattr(policy.measure, "tau", math.inf), policy.return_scale or 1.0
     rows = reports.rows(records, asked.seed, [parse_risk(name, tau).scaled(unit) for name in asked.risk])

@@ -15,8 +15,8 @@ class Environment:
     scenarios: dict of named settings (frozen dataclasses), one of them "default".
     recipe: `recipe(scenario, knobs)` gives the `TrainConfig` with the learner's defaults for this environment.
     drivers: `drivers(name, seed)` gives a policy that nobody trained, `policy(env)`; empty if there are none.
-    camera: `camera(env)` draws an environment with one copy, see `rqe_mappo.film`; empty if it cannot be drawn.
-    scene: `scene(env)` shows an environment with one copy to the live page, see `rqe_mappo.play.stage`; empty if none.
+    camera: `camera(env)` draws an environment with one copy (`rqe_mappo.evaluation.film`); empty if it cannot be drawn.
+    scene: `scene(env)` shows an environment with one copy to the live page, see `rqe_mappo.live.stage`; empty if none.
     own_process: whether a process can hold one copy only, so that every copy gets a worker process of its own.
     """
 
@@ -45,14 +45,14 @@ ENVIRONMENTS = {
     "cartpole": Environment(
         factory="rqe_mappo.envs.risky_cartpole:BatchedRiskyCartPole",
         scenarios="rqe_mappo.envs.risky_cartpole:SCENARIOS",
-        recipe="rqe_mappo.recipes:cartpole",
+        recipe="rqe_mappo.algorithms.recipes:cartpole",
         drivers="rqe_mappo.envs.risky_cartpole.drivers:by_name",
         scene="rqe_mappo.envs.risky_cartpole.scene:LiveScene",
     ),
     "sumo": Environment(
         factory="rqe_mappo.envs.sumo_intersection:BatchedIntersection",
         scenarios="rqe_mappo.envs.sumo_intersection:SCENARIOS",
-        recipe="rqe_mappo.recipes:sumo",
+        recipe="rqe_mappo.algorithms.recipes:sumo",
         drivers="rqe_mappo.envs.sumo_intersection.drivers:by_name",
         camera="rqe_mappo.envs.sumo_intersection.render:Camera",
         scene="rqe_mappo.envs.sumo_intersection.scene:LiveScene",
@@ -60,32 +60,32 @@ ENVIRONMENTS = {
     "sumo-signals": Environment(
         factory="rqe_mappo.envs.sumo_signals:BatchedSignals",
         scenarios="rqe_mappo.envs.sumo_signals:SCENARIOS",
-        recipe="rqe_mappo.recipes:sumo_signals",
+        recipe="rqe_mappo.algorithms.recipes:sumo_signals",
         drivers="rqe_mappo.envs.sumo_signals.controllers:by_name",
         own_process=True,
     ),
     "gamble": Environment(
         factory="rqe_mappo.envs.gambles:BatchedGamble",
         scenarios="rqe_mappo.envs.gambles:SCENARIOS",
-        recipe="rqe_mappo.recipes:gamble",
+        recipe="rqe_mappo.algorithms.recipes:gamble",
     ),
     "matrix": Environment(
         factory="rqe_mappo.envs.matrix_games:BatchedMatrix",
         scenarios="rqe_mappo.envs.matrix_games:SCENARIOS",
-        recipe="rqe_mappo.recipes:matrix",
+        recipe="rqe_mappo.algorithms.recipes:matrix",
     ),
     "cliff": Environment(
         factory="rqe_mappo.envs.cliff_walk:BatchedCliff",
         scenarios="rqe_mappo.envs.cliff_walk:SCENARIOS",
-        recipe="rqe_mappo.recipes:cliff",
+        recipe="rqe_mappo.algorithms.recipes:cliff",
     ),
 }
 
 ALGORITHMS = {
-    "rqe-mappo": Algorithm("rqe_mappo.learner:Learner", "rqe_mappo.config:Options"),
+    "rqe-mappo": Algorithm("rqe_mappo.algorithms.rqe_mappo:Learner", "rqe_mappo.config:Options"),
     "mappo": Algorithm("rqe_mappo.baselines.mappo:MappoLearner", "rqe_mappo.baselines.mappo:MappoOptions"),
     "ippo": Algorithm("rqe_mappo.baselines.mappo:MappoLearner", "rqe_mappo.baselines.ippo:IppoOptions"),
-    "c51-cvar": Algorithm("rqe_mappo.learner:Learner", "rqe_mappo.baselines.c51_cvar:C51CvarOptions"),
+    "c51-cvar": Algorithm("rqe_mappo.algorithms.rqe_mappo:Learner", "rqe_mappo.baselines.c51_cvar:C51CvarOptions"),
     "mean-variance": Algorithm(
         "rqe_mappo.baselines.mean_variance:MeanVarianceLearner",
         "rqe_mappo.baselines.mean_variance:MeanVarianceOptions",
@@ -99,7 +99,7 @@ ALGORITHMS = {
 BY_NAME = Environment(
     factory="rqe_mappo.envs.by_name:BatchedByName",
     scenarios="rqe_mappo.envs.by_name:SCENARIOS",
-    recipe="rqe_mappo.recipes:by_name",
+    recipe="rqe_mappo.algorithms.recipes:by_name",
 )
 
 

@@ -18,11 +18,11 @@ import tyro
 from tqdm import tqdm
 
 from rqe_mappo import config as configs
-from rqe_mappo import report
 from rqe_mappo.config import ConfigError
-from rqe_mappo.evaluate import chooser, drive
-from rqe_mappo.interpolation import Kind, interpolate
-from rqe_mappo.policy import Policy
+from rqe_mappo.deploy.interpolation import Kind, interpolate
+from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.evaluation import report
+from rqe_mappo.evaluation.episodes import chooser, drive
 from rqe_mappo.sweeps import front_plots, style, tables
 from rqe_mappo.sweeps.metrics import HEADLINES
 

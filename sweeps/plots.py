@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rqe_mappo.config import ConfigError
-from rqe_mappo.report import FEWEST_FOR_TAIL
+from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
 from rqe_mappo.statistics import cvar, over_runs, seed_interval
 from rqe_mappo.sweeps import style
 from rqe_mappo.sweeps.front_plots import counted, front_name, limits_of, reward_against_risk, span

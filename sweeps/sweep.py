@@ -19,12 +19,12 @@ from tqdm import tqdm
 from rqe_mappo import command_line
 from rqe_mappo import config as configs
 from rqe_mappo.config import ConfigError, TrainConfig, spelled
-from rqe_mappo.report import FEWEST_FOR_TAIL
+from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
 from rqe_mappo.sweeps import grid, manifest
 from rqe_mappo.sweeps.backends import Backend, Local, Ray, Slurm
 from rqe_mappo.sweeps.job import Job, Outcome, finished, steps_done
 from rqe_mappo.sweeps.manifest import Manifest
-from rqe_mappo.train import versions
+from rqe_mappo.training.loop import versions
 
 EPISODES = 1000  # the worst 5 % are then fifty
 MAY_DIFFER = command_line.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}

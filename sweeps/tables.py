@@ -23,7 +23,7 @@ import numpy as np
 from rqe_mappo import config as configs
 from rqe_mappo.checkpoint import write_atomically
 from rqe_mappo.config import spelled
-from rqe_mappo.report import FEWEST_FOR_TAIL
+from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
 from rqe_mappo.statistics import Estimate, compare, iqm, seed_interval, stratified
 from rqe_mappo.sweeps import fronts
 from rqe_mappo.sweeps.job import train_seconds

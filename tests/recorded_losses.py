@@ -1,7 +1,7 @@
 """Three updates of every algorithm, scalar by scalar: what a refactoring that claims to change nothing must not move.
 
-`python -m tests.recorded_losses record` writes tests/data/recorded_losses.json, `... compare` says what differs from it,
-bit for bit. On one machine nothing may differ; `test_recorded_losses` allows for what machines do differently.
+`python -m tests.recorded_losses record` writes tests/data/recorded_losses.json, `... compare` says what differs from
+it, bit for bit. On one machine nothing may differ; `test_recorded_losses` allows for what machines do differently.
 """
 
 import json
@@ -50,7 +50,8 @@ CASES = (
 
 def scalars(flags: str) -> list[dict[str, float]]:
     """The rows that a run of `flags` logs, one an update, without those that time it."""
-    from rqe_mappo import cli, logs
+    from rqe_mappo import cli
+    from rqe_mappo.training import logs
 
     torch.set_num_threads(1)
     rows: list[dict[str, float]] = []

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from rqe_mappo import command_line, registry, vector
+from rqe_mappo import command_line, registry
 from rqe_mappo.config import ConfigError, default_config, from_json, to_json
+from rqe_mappo.data import vector
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.history import History
 from rqe_mappo.functional import returns
-from rqe_mappo.policy import Policy
-from rqe_mappo.train import build, train
+from rqe_mappo.training.loop import build, train
 from tests import toy
 
 

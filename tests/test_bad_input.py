@@ -12,12 +12,12 @@ import torch
 from rqe_mappo import checkpoint, cli
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import default_config
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_intersection import network
 from rqe_mappo.envs.sumo_intersection.dynamics import roads_of
 from rqe_mappo.envs.sumo_intersection.roads import plain_xml
 from rqe_mappo.envs.sumo_intersection.simulation import Simulation, SimulationCrashed
-from rqe_mappo.policy import Policy
-from rqe_mappo.train import train
+from rqe_mappo.training.loop import train
 
 SMALL = {"total_timesteps": 256, "num_envs": 4, "num_steps": 16, "eval_episodes": 0, "n_atoms": 11}
 

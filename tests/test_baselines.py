@@ -11,16 +11,19 @@ import torch
 
 from benchmarks import gambles
 from benchmarks.silent import trained
-from rqe_mappo import advantages, checkpoint, cli, film, registry, vector
-from rqe_mappo.advantages import Evidence
+from rqe_mappo import checkpoint, cli, registry
+from rqe_mappo.algorithms import advantages
+from rqe_mappo.algorithms.advantages import Evidence
 from rqe_mappo.baselines.mappo import Foretold, huber, local, unmasked, value_loss
 from rqe_mappo.config import ConfigError, default_config, from_json, to_json
+from rqe_mappo.data import vector
+from rqe_mappo.data.collector import PastOfRollout
+from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.evaluation import film
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.functional.risk import MeanVariance, Neutral
 from rqe_mappo.nets import ValueNorm
-from rqe_mappo.policy import Policy
-from rqe_mappo.rollout import PastOfRollout
-from rqe_mappo.train import build, train
+from rqe_mappo.training.loop import build, train
 from tests import toy
 from tests.test_bad_input import complaint
 from tests.test_training import assert_equal, curve, interrupt_after, weights

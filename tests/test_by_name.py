@@ -9,9 +9,9 @@ from benchmarks import simple_spread
 from rqe_mappo import cli
 from rqe_mappo.command_line import train_config
 from rqe_mappo.config import default_config
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.by_name import BatchedByName, ByNameConfig
-from rqe_mappo.policy import Policy
-from rqe_mappo.train import train
+from rqe_mappo.training.loop import train
 
 TOY = ByNameConfig("pettingzoo:tests.parallel_toy")
 

@@ -11,13 +11,13 @@ import torch
 
 from rqe_mappo import cli, registry, statistics
 from rqe_mappo.config import default_config
-from rqe_mappo.envs.batched import Observed, Step
-from rqe_mappo.evaluate import Calibration, calibration, completed, evaluate, play
+from rqe_mappo.deploy.policy import Policy, ReturnDistribution
+from rqe_mappo.envs.contract import Observed, Step
+from rqe_mappo.evaluation.episodes import Calibration, calibration, completed, evaluate, play
+from rqe_mappo.evaluation.plots import calibration_plot
 from rqe_mappo.functional import categorical
 from rqe_mappo.functional.risk import CVaR, Entropic, MeanVariance, Neutral
-from rqe_mappo.plots import calibration_plot
-from rqe_mappo.policy import Policy, ReturnDistribution
-from rqe_mappo.train import train
+from rqe_mappo.training.loop import train
 from tests import toy
 
 ATOMS = torch.linspace(-20, 20, 41)
@@ -29,7 +29,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
     """Two hundred place the interval's ends well enough for a test."""
-    monkeypatch.setattr("rqe_mappo.evaluate.RESAMPLES", 200)
+    monkeypatch.setattr("rqe_mappo.evaluation.episodes.RESAMPLES", 200)
 
 
 class Oracle:

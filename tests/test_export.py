@@ -14,11 +14,12 @@ import onnxruntime
 import pytest
 import torch
 
-from rqe_mappo import checkpoint, config, export
+from rqe_mappo import checkpoint, config
+from rqe_mappo.deploy import export
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, IntersectionEnv
 from rqe_mappo.functional.policy_gradient import NO_ACTION
 from rqe_mappo.nets import Actor, Critic, Shapes
-from rqe_mappo.policy import Policy
 from tests.test_bad_input import complaint
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

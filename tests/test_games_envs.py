@@ -14,12 +14,12 @@ from scipy.special import ndtr, ndtri
 
 from rqe_mappo import registry
 from rqe_mappo.config import default_config
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs import cliff_walk, gambles, matrix_games
 from rqe_mappo.envs.cliff_walk.model import WORLDS, Grid
 from rqe_mappo.envs.gambles import RISKY, SAFE, BatchedGamble, GambleConfig, GambleEnv, PathConfig, gamble_game
 from rqe_mappo.envs.tabular import return_law
-from rqe_mappo.policy import Policy
-from rqe_mappo.train import train
+from rqe_mappo.training.loop import train
 
 Law = tuple[np.ndarray, np.ndarray]
 BATCHES = [

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from rqe_mappo import hub
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import from_json
-from rqe_mappo.policy import Policy
+from rqe_mappo.deploy import hub
+from rqe_mappo.deploy.policy import Policy
 from tests.test_export import ACTORS, invented
 
 EVALUATION = {

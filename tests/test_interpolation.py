@@ -11,11 +11,11 @@ from scipy import stats
 
 from rqe_mappo import cli, registry
 from rqe_mappo.config import default_config
-from rqe_mappo.evaluate import chooser, drive
+from rqe_mappo.deploy.interpolation import Mixture, interpolate
+from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.evaluation.episodes import chooser, drive
 from rqe_mappo.functional.policy_gradient import NO_ACTION
-from rqe_mappo.interpolation import Mixture, interpolate
 from rqe_mappo.nets import Actor, Critic, Shapes
-from rqe_mappo.policy import Policy
 from rqe_mappo.sweeps import front_plots, mixing, tables
 from tests import toy
 

@@ -14,7 +14,7 @@ from rqe_mappo.envs.sumo_intersection.dynamics import roads_of
 from rqe_mappo.envs.sumo_intersection.geometry import read, seen_from
 from rqe_mappo.envs.sumo_intersection.network import build, netconvert, sumo_home
 from rqe_mappo.envs.sumo_intersection.roads import plain_xml
-from rqe_mappo.evaluate import play
+from rqe_mappo.evaluation.episodes import play
 
 DEFAULT = SCENARIOS["default"]
 

@@ -80,11 +80,11 @@ def test_raw_checkout_finds_its_sibling_folders(tmp_path):
     # without the finder that an editable install leaves in sys.meta_path
     code = (
         "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; "
-        f"sys.path.insert(0, {str(checkout)!r}); import rqe_mappo.envs.batched as b; print(b.__file__)"
+        f"sys.path.insert(0, {str(checkout)!r}); import rqe_mappo.envs.contract as b; print(b.__file__)"
     )
     done = python("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(checkout / "envs" / "batched.py")
+    assert done.stdout.strip() == str(checkout / "envs" / "contract.py")
 
 
 def test_imports_point_one_way(installed, tmp_path):
@@ -96,7 +96,7 @@ def test_imports_point_one_way(installed, tmp_path):
 
 
 def test_deploying_a_policy_loads_no_simulator_and_no_logger():
-    code = f"import sys, rqe_mappo.policy; print([name for name in {HEAVY} if name in sys.modules])"
+    code = f"import sys, rqe_mappo.deploy.policy; print([name for name in {HEAVY} if name in sys.modules])"
     done = python("-c", code)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 

@@ -29,12 +29,12 @@ from websockets.sync.client import connect
 
 from rqe_mappo import cli as training
 from rqe_mappo import registry
-from rqe_mappo.play import cli, messages
-from rqe_mappo.play.server import Hub, application
-from rqe_mappo.play.session import Session
-from rqe_mappo.play.tally import Tally, wilson
-from rqe_mappo.policy import Policy
-from rqe_mappo.vector import WorkerDied
+from rqe_mappo.data.vector import WorkerDied
+from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.live import cli, messages
+from rqe_mappo.live.server import Hub, application
+from rqe_mappo.live.session import Session
+from rqe_mappo.live.tally import Tally, wilson
 from tests.test_workers import gone
 
 PATIENCE_S = 30.0
@@ -384,7 +384,7 @@ def test_an_environment_without_a_scene_is_refused(carts, monkeypatch):
 
 
 def test_ctrl_c_ends_everything_without_a_traceback(carts):
-    command = [sys.executable, "-m", "rqe_mappo.play.cli", *map(str, carts), "--port", "0", "--host", "0.0.0.0"]
+    command = [sys.executable, "-m", "rqe_mappo.live.cli", *map(str, carts), "--port", "0", "--host", "0.0.0.0"]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     line = program.stdout.readline()
     assert line.startswith("watch at http://0.0.0.0:")

@@ -10,9 +10,9 @@ import torch
 
 from rqe_mappo import checkpoint, registry
 from rqe_mappo.config import ConfigError, default_config, from_json, to_json
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.functional.risk import Entropic, Neutral
-from rqe_mappo.policy import Policy
-from rqe_mappo.train import train
+from rqe_mappo.training.loop import train
 from tests import toy
 
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from rqe_mappo.algorithms.rqe_mappo import FINER
 from rqe_mappo.functional import categorical as cat
 from rqe_mappo.functional.returns import gae, identity, influence_advantage, lambda_targets
 from rqe_mappo.functional.risk import Entropic, Neutral
-from rqe_mappo.learner import FINER
 
 NEVER = torch.tensor([False, False, False])
 AT_ONE = torch.tensor([False, True, False])

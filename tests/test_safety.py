@@ -57,7 +57,7 @@ def test_a_new_episode_forgets():
 def test_on_sumo_crashes_come_with_speeds_and_close_calls():
     pytest.importorskip("libsumo")
     from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, drivers
-    from rqe_mappo.evaluate import play
+    from rqe_mappo.evaluation.episodes import play
 
     env = BatchedIntersection(replace(SCENARIOS["default"], n_background=0), 16)
     reckless, _ = play(env, lambda env, seen: drivers.always_go(env), 10, seed=1)
@@ -75,7 +75,7 @@ def test_on_sumo_crashes_come_with_speeds_and_close_calls():
 def test_sumos_own_driver_crashes_less_than_reckless_ones():
     pytest.importorskip("libsumo")
     from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, drivers
-    from rqe_mappo.evaluate import play
+    from rqe_mappo.evaluation.episodes import play
 
     env = BatchedIntersection(SCENARIOS["default"], 16)
     records, _ = play(env, lambda env, seen: drivers.sumo(env), 10, seed=1)

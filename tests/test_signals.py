@@ -10,18 +10,20 @@ import pytest
 import torch
 from pettingzoo.test import parallel_api_test
 
-from rqe_mappo import cli, report, vector
+from rqe_mappo import cli
 from rqe_mappo.config import default_config
-from rqe_mappo.envs.batched import PaddedDiscrete, action_counts
+from rqe_mappo.data import vector
+from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.envs.contract import PaddedDiscrete, action_counts
 from rqe_mappo.envs.history import History
 from rqe_mappo.envs.sumo_intersection import BatchedIntersection, IntersectionConfig
 from rqe_mappo.envs.sumo_signals import NETS, SCENARIOS, BatchedSignals, SignalsConfig, controllers, parallel_env, trips
 from rqe_mappo.envs.sumo_signals.nets import bundled, green_s
-from rqe_mappo.evaluate import evaluate, play
+from rqe_mappo.evaluation import report
+from rqe_mappo.evaluation.episodes import evaluate, play
 from rqe_mappo.functional import policy_gradient
 from rqe_mappo.nets import Actor, Shapes, sample
-from rqe_mappo.policy import Policy
-from rqe_mappo.train import train
+from rqe_mappo.training.loop import train
 from tests.toy import Toy, ToyConfig
 
 SHORT = SignalsConfig(num_seconds=200)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mpmath import mp
 from scipy.stats import trim_mean
 
-from rqe_mappo import report
+from rqe_mappo.evaluation import report
 from rqe_mappo.functional.risk import CVaR, Entropic, VaR, WorstCase
 from rqe_mappo.statistics import (
     Estimate,

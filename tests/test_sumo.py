@@ -11,17 +11,18 @@ pytest.importorskip("libsumo")
 
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
-from rqe_mappo import checkpoint, vector
+from rqe_mappo import checkpoint
 from rqe_mappo.config import default_config
+from rqe_mappo.data import vector
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, IntersectionConfig, drivers, parallel_env
 from rqe_mappo.envs.sumo_intersection import observation as observations
-from rqe_mappo.envs.sumo_intersection.batched import return_bounds, reward_step
+from rqe_mappo.envs.sumo_intersection.batched_intersection import return_bounds, reward_step
 from rqe_mappo.envs.sumo_intersection.geometry import conflict_zones
 from rqe_mappo.envs.sumo_intersection.reward import braked_hard, rewards
 from rqe_mappo.envs.sumo_intersection.simulation import SimulationCrashed
-from rqe_mappo.evaluate import play
-from rqe_mappo.policy import Policy
-from rqe_mappo.train import train
+from rqe_mappo.evaluation.episodes import play
+from rqe_mappo.training.loop import train
 
 DEFAULT = SCENARIOS["default"]
 

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from rqe_mappo import checkpoint, registry, vector
+from rqe_mappo import checkpoint, registry
+from rqe_mappo.algorithms.rqe_mappo import Learner, RiskSchedule, choose_support
 from rqe_mappo.config import default_config
-from rqe_mappo.evaluate import chooser, copies_for, play
-from rqe_mappo.learner import Learner, RiskSchedule, choose_support
-from rqe_mappo.policy import Policy
-from rqe_mappo.rollout import Collector
-from rqe_mappo.train import Interrupted, StopRequest, build, train
+from rqe_mappo.data import vector
+from rqe_mappo.data.collector import Collector
+from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.evaluation.episodes import chooser, copies_for, play
+from rqe_mappo.training.loop import Interrupted, StopRequest, build, train
 from tests import toy
 
 

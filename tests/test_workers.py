@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from rqe_mappo import checkpoint, registry, vector
+from rqe_mappo import checkpoint, registry
+from rqe_mappo.algorithms.rqe_mappo import RiskSchedule
 from rqe_mappo.config import ConfigError, default_config
+from rqe_mappo.data import vector
+from rqe_mappo.data.vector import WorkerDied, WorkerEnvs
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.history import History
-from rqe_mappo.evaluate import evaluate, play
+from rqe_mappo.evaluation.episodes import evaluate, play
 from rqe_mappo.functional import categorical
-from rqe_mappo.learner import RiskSchedule
-from rqe_mappo.policy import Policy
-from rqe_mappo.train import build, train
-from rqe_mappo.vector import WorkerDied, WorkerEnvs
+from rqe_mappo.training.loop import build, train
 from tests import toy
 
 LIMIT_S = 1.0
@@ -164,7 +165,7 @@ def test_worker_that_cannot_be_built_fails_at_once():
 UNGUARDED = """
 import torch
 from pathlib import Path
-from rqe_mappo import vector
+from rqe_mappo.data import vector
 from rqe_mappo.config import default_config
 env = vector.make(default_config("cartpole"), 2, num_workers=1)
 process = Path(f"/proc/{env.workers[0].process.pid}")
@@ -198,7 +199,7 @@ OWNER = """
 import time
 from functools import partial
 import numpy as np
-from rqe_mappo.vector import WorkerEnvs
+from rqe_mappo.data.vector import WorkerEnvs
 from tests import toy
 env = WorkerEnvs(partial(toy.Toy, toy.ToyConfig(), 1), 2, limit_s=2.0)
 env.reset(0)

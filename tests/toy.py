@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.batched import Observed, Step
+from rqe_mappo.envs.contract import Observed, Step
 from rqe_mappo.registry import Environment
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rqe_mappo.envs.cliff_walk.batched import BatchedCliff
+from rqe_mappo.envs.cliff_walk.batched_cliff import BatchedCliff
 from rqe_mappo.envs.cliff_walk.config import SCENARIOS, CliffConfig
 from rqe_mappo.envs.cliff_walk.env import CliffEnv
 from rqe_mappo.envs.cliff_walk.model import cliff_game

@@ -2,7 +2,7 @@
 
 import gymnasium
 
-from rqe_mappo.envs.gambles.batched import BatchedGamble
+from rqe_mappo.envs.gambles.batched_gamble import BatchedGamble
 from rqe_mappo.envs.gambles.config import SCENARIOS, GambleConfig, PathConfig
 from rqe_mappo.envs.gambles.env import GambleEnv
 from rqe_mappo.envs.gambles.model import RISKY, SAFE, gamble_game

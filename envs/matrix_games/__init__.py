@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rqe_mappo.envs.matrix_games.batched import BatchedMatrix
+from rqe_mappo.envs.matrix_games.batched_matrix import BatchedMatrix
 from rqe_mappo.envs.matrix_games.config import SCENARIOS, MatrixConfig
 from rqe_mappo.envs.matrix_games.env import MatrixEnv
 from rqe_mappo.envs.matrix_games.model import matrix_game

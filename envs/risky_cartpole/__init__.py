@@ -2,7 +2,7 @@
 
 import gymnasium
 
-from rqe_mappo.envs.risky_cartpole.batched import BatchedRiskyCartPole
+from rqe_mappo.envs.risky_cartpole.batched_cartpole import BatchedRiskyCartPole
 from rqe_mappo.envs.risky_cartpole.config import SCENARIOS, RiskyCartPoleConfig
 from rqe_mappo.envs.risky_cartpole.env import RiskyCartPoleEnv, RiskyCartPoleVectorEnv
 

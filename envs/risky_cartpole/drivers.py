@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.linalg import solve_discrete_are
 
-from rqe_mappo.envs.risky_cartpole.batched import BatchedRiskyCartPole
+from rqe_mappo.envs.risky_cartpole.batched_cartpole import BatchedRiskyCartPole
 from rqe_mappo.envs.risky_cartpole.dynamics import GRAVITY, HALF_POLE_M, POLE_KG, STEP_S, TOTAL_KG
 
 POSITION_ERROR_M = 0.6  # a larger error would ask for a tilt that the pole does not survive

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from rqe_mappo.envs.risky_cartpole.batched import BatchedRiskyCartPole
+from rqe_mappo.envs.risky_cartpole.batched_cartpole import BatchedRiskyCartPole
 from rqe_mappo.envs.risky_cartpole.dynamics import HALF_POLE_M, PUSH_N, STEP_S, THETA_LIMIT_RAD, X_LIMIT_M
 
 COLOUR = "#0072B2"
 
 
 class LiveScene:
-    """An environment with one copy as plain numbers for `rqe_mappo.play`."""
+    """An environment with one copy as plain numbers for `rqe_mappo.live`."""
 
     def __init__(self, env: BatchedRiskyCartPole):
         if env.num_envs != 1:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pettingzoo import ParallelEnv
 
-from rqe_mappo.envs.sumo_intersection.batched import BatchedIntersection
+from rqe_mappo.envs.sumo_intersection.batched_intersection import BatchedIntersection
 from rqe_mappo.envs.sumo_intersection.config import SCENARIOS, IntersectionConfig
 from rqe_mappo.envs.sumo_intersection.env import IntersectionEnv
 from rqe_mappo.envs.sumo_intersection.process import IntersectionProcess

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from rqe_mappo.envs.sumo_intersection.batched import BatchedIntersection
+from rqe_mappo.envs.sumo_intersection.batched_intersection import BatchedIntersection
 from rqe_mappo.envs.sumo_intersection.dynamics import SUMO_DRIVES
 
 HARD, BRAKE, KEEP, GO = range(4)

@@ -7,7 +7,7 @@ from gymnasium.spaces import Box, Discrete
 from pettingzoo import ParallelEnv
 
 from rqe_mappo.envs.sumo_intersection import observation
-from rqe_mappo.envs.sumo_intersection.batched import BatchedIntersection
+from rqe_mappo.envs.sumo_intersection.batched_intersection import BatchedIntersection
 from rqe_mappo.envs.sumo_intersection.config import IntersectionConfig
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from rqe_mappo.envs.sumo_intersection.batched import BatchedIntersection
+from rqe_mappo.envs.sumo_intersection.batched_intersection import BatchedIntersection
 from rqe_mappo.envs.sumo_intersection.scene import AGENTS, LANE_M, LENGTH_M, VIEW_M, WIDTH_M, Watcher, stop_lines
 
 FINER = 2  # drawn so much larger, then reduced: smooth edges

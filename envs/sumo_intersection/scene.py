@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rqe_mappo.envs.sumo_intersection.batched import BatchedIntersection
+from rqe_mappo.envs.sumo_intersection.batched_intersection import BatchedIntersection
 from rqe_mappo.envs.sumo_intersection.dynamics import ACTIONS_MPS2
 from rqe_mappo.envs.sumo_intersection.geometry import Geometry, lengths
 
@@ -71,7 +71,7 @@ class Watcher:
 
 
 class LiveScene(Watcher):
-    """The scene as plain numbers for `rqe_mappo.play`: metres about the centre, degrees clockwise from north."""
+    """The scene as plain numbers for `rqe_mappo.live`: metres about the centre, degrees clockwise from north."""
 
     def static(self) -> dict[str, Any]:
         """What never moves: roads as polylines, stop lines by their ends, sizes, colours, actions and times."""

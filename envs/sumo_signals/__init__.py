@@ -5,7 +5,7 @@ from typing import Any
 
 from pettingzoo import ParallelEnv
 
-from rqe_mappo.envs.sumo_signals.batched import BatchedSignals
+from rqe_mappo.envs.sumo_signals.batched_signals import BatchedSignals
 from rqe_mappo.envs.sumo_signals.config import SCENARIOS, SignalsConfig
 from rqe_mappo.envs.sumo_signals.env import SignalsEnv
 from rqe_mappo.envs.sumo_signals.nets import NETS

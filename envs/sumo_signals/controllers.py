@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rqe_mappo.envs.sumo_signals.batched import BatchedSignals
+from rqe_mappo.envs.sumo_signals.batched_signals import BatchedSignals
 
 Controller = Callable[[BatchedSignals], np.ndarray]
 

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from pettingzoo import ParallelEnv
 
-from rqe_mappo.envs.sumo_signals.batched import BatchedSignals
+from rqe_mappo.envs.sumo_signals.batched_signals import BatchedSignals
 from rqe_mappo.envs.sumo_signals.config import SignalsConfig
 
 

@@ -1,0 +1,105 @@
+"""Finite games for the learner: E copies of one `FiniteGame`."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from rqe_mappo.envs.contract import Observed, Step
+from rqe_mappo.envs.tabular import exact
+from rqe_mappo.envs.tabular.dynamics import Moved, TabularDynamics
+from rqe_mappo.envs.tabular.model import FiniteGame
+
+
+class BatchedTabular:
+    """A `BatchedEnv` whose agents are the players of `game`, who all act until the game is over.
+
+    Terminated on arrival in a terminal state, otherwise truncated at the horizon. `cost` is 0.
+
+    observe_time: append the time left, 1 to 0, to observation and state, so that the horizon may be learned as an end.
+        Where the horizon is never met (`exact.horizon_binds`), `time_in_observation` holds without it.
+
+    A sub-class may keep account of its episodes: an array `[E, A]` in `self.totals`, zero when an episode begins,
+    updated in `watch`, becomes a record of that name.
+
+    Raises ValueError if the players have different numbers of actions.
+    """
+
+    def __init__(self, game: FiniteGame, num_envs: int, observe_time: bool = False):
+        if len(set(game.n_actions)) > 1:
+            raise ValueError(f"agents that learn together must have equally many actions each (got {game.n_actions})")
+        self.game, self.num_envs, self.horizon = game, num_envs, game.horizon
+        self.dynamics = TabularDynamics(game, num_envs, observe_time)
+        self.possible_agents = game.players
+        self.observation_space, self.state_space = (self.dynamics.space(table) for table in (game.obs, game.state))
+        self.action_space = Discrete(game.n_actions[0])
+        bounds = exact.return_bounds(game)
+        self.return_bounds = float(bounds[:, 0].min()), float(bounds[:, 1].max())
+        self.reward_bounds, self.reward_step = exact.reward_bounds(game), exact.reward_step(game)
+        self.time_in_observation = observe_time or not exact.horizon_binds(game)
+        self.shape = (num_envs, len(game.players))
+        self.active = np.ones(self.shape, bool)
+        self.totals = {"return": np.zeros(self.shape), "cost": np.zeros(self.shape)}
+
+    def watch(self, moved: Moved) -> np.ndarray:
+        """Update the sub-class's totals after a step; gives the step's cost, `[E, A]`."""
+        return np.zeros(self.shape)
+
+    def reset(self, seed: int) -> Observed:
+        """Start every copy anew; the same seed and E give the same trajectories."""
+        self.rng = np.random.default_rng(seed)
+        self._begin(slice(None))
+        return self._observed()
+
+    def _begin(self, which: np.ndarray | slice) -> None:
+        self.dynamics.reset(self.rng, which)
+        for total in self.totals.values():
+            total[which] = 0
+
+    def _observed(self) -> Observed:
+        return Observed(self.dynamics.seen(self.game.obs), self.dynamics.seen(self.game.state), self.active)
+
+    def step(self, actions: np.ndarray) -> Step:
+        """`actions`: int64 `[E, A]`; ValueError for one that does not exist."""
+        moved = self.dynamics.step(actions, self.rng)
+        cost = self.watch(moved)
+        self.totals["return"] += moved.reward
+        self.totals["cost"] += cost
+        final_state = self.dynamics.seen(self.game.state)[moved.truncated].reshape(-1, *self.state_space.shape)
+        ended = np.flatnonzero(moved.terminated | moved.truncated)
+        length = np.broadcast_to(self.dynamics.t[ended, None], (len(ended), self.shape[1])).copy()
+        episodes = {"copy": ended, "length": length, **{name: total[ended] for name, total in self.totals.items()}}
+        self._begin(ended)
+        seen = self._observed()
+        return Step(
+            obs=seen.obs,
+            state=seen.state,
+            active=seen.active,
+            reward=moved.reward.astype(np.float32),
+            cost=cost.astype(np.float32),
+            terminated=np.repeat(moved.terminated[:, None], self.shape[1], axis=1),
+            truncated=np.repeat(moved.truncated[:, None], self.shape[1], axis=1),
+            final_state=final_state,
+            episodes=episodes,
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that is needed to go on exactly."""
+        return {
+            "rng": self.rng.bit_generator.state,
+            "state": self.dynamics.state.copy(),
+            "t": self.dynamics.t.copy(),
+            "totals": {name: total.copy() for name, total in self.totals.items()},
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> Observed:
+        """Go on from `snapshot`."""
+        self.rng = np.random.default_rng()
+        self.rng.bit_generator.state = snapshot["rng"]
+        self.dynamics.state[:], self.dynamics.t[:] = snapshot["state"], snapshot["t"]
+        for name, total in self.totals.items():
+            total[:] = snapshot["totals"][name]
+        return self._observed()
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,1 @@
+"""From environments to trajectories: copies stepped together, worker processes, the collector."""

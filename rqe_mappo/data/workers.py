@@ -1,0 +1,251 @@
+"""One worker process: what it does, and how its owner starts, asks and ends it. It loads no PyTorch."""
+
+import atexit
+import contextlib
+import ctypes
+import multiprocessing as mp
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import time
+import types
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any
+
+import numpy as np
+
+from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
+
+DESCRIPTION = tuple(name for name in BatchedEnv.__annotations__)
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+PR_SET_PDEATHSIG = 1
+
+
+class Failed(Exception):
+    """A worker ended, gave up or does not answer; the message says which, for its owner to put into a sentence."""
+
+
+class Board:
+    """The arrays that a worker and its owner share, `actions` written by the owner and all others by the worker.
+
+    The names are those of `Step`; of `final_state` `[E * A, S]` only the first rows are in use.
+    """
+
+    def __init__(self, described: dict[str, Any], name: str | None = None):
+        e, a = described["num_envs"], len(described["possible_agents"])
+        obs, state = described["observation_space"].shape, described["state_space"].shape
+        fields = {
+            "actions": ((e, a), np.int64),
+            "obs": ((e, a, *obs), np.float32),
+            "state": ((e, a, *state), np.float32),
+            "final_state": ((e * a, *state), np.float32),
+            **{name: ((e, a), np.float32) for name in ("reward", "cost")},
+            **{name: ((e, a), np.bool_) for name in ("active", "terminated", "truncated")},
+        }
+        sizes = [int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in fields.values()]  # largest first
+        self.memory = SharedMemory(name, create=name is None, size=sum(sizes))
+        starts = np.cumsum([0, *sizes]).tolist()
+        self.arrays = {
+            field: np.ndarray(shape, kind, self.memory.buf, start)
+            for (field, (shape, kind)), start in zip(fields.items(), starts, strict=False)
+        }
+
+    def write(self, shown: Observed) -> int:
+        """Put an observation or a step on the board; gives the number of final states."""
+        for field, array in self.arrays.items():
+            if field not in ("actions", "final_state") and hasattr(shown, field):
+                array[:] = getattr(shown, field)
+        count = len(shown.final_state) if isinstance(shown, Step) else 0
+        if count:
+            self.arrays["final_state"][:count] = shown.final_state
+        return count
+
+    def observed(self) -> Observed:
+        """Views of the observation on the board."""
+        return Observed(*(self.arrays[field] for field in Observed.__slots__))
+
+    def step(self, count: int, episodes: dict[str, np.ndarray], sim_crashed: np.ndarray | None) -> Step:
+        """Views of the step on the board, with `count` final states, and what came beside it."""
+        fields = (*Observed.__slots__, "reward", "cost", "terminated", "truncated")
+        shown = {field: self.arrays[field] for field in fields}
+        return Step(**shown, final_state=self.arrays["final_state"][:count], episodes=episodes, sim_crashed=sim_crashed)
+
+    def close(self) -> None:
+        """Give the memory back; no view may be left."""
+        self.arrays.clear()
+        self.memory.close()
+
+
+def _serve(pipe: Connection, build: Any, owner: int) -> None:
+    """Body of a worker: build the environments, then answer calls until told to close."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the owner decides and closes us
+        signal.signal(number, signal.SIG_IGN)
+    _die_with(owner)
+    env, board = None, None
+    try:
+        env = build()
+        described = {name: getattr(env, name) for name in DESCRIPTION}
+        pipe.send(("done", described))
+        board = Board(described, pipe.recv())
+        pipe.send(("done", None))
+        while True:
+            name, args = pipe.recv()
+            if name == "close":
+                break
+            if name == "step":
+                step = env.step(board.arrays["actions"].copy())
+                answer: Any = board.write(step), step.episodes, step.sim_crashed
+            else:
+                answer = getattr(env, name)(*args)
+                if isinstance(answer, Observed):
+                    answer = board.write(answer)
+            pipe.send(("done", answer))
+    except (EOFError, ConnectionError):
+        pass  # the owner is gone
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            pipe.send(("failed", f"{type(error).__name__}: {error}"))
+    finally:
+        if env is not None:
+            env.close()
+        if board is not None:
+            board.close()
+
+
+def _die_with(owner: int) -> None:
+    """Let the system kill this process when its owner ends: a stopped process cannot see that the pipe is closed.
+
+    To Linux the owner is the thread that started this process: who starts workers in a thread has to let it live.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != owner:  # it ended before we asked
+            os._exit(1)
+
+
+@contextlib.contextmanager
+def _lean_start(build: Any) -> Iterator[None]:
+    """Processes started here get one numeric thread, and do not run the program's main module again.
+
+    multiprocessing would have them import it, which for rqe-train means PyTorch: 190 MB and a second for each worker.
+    """
+    added = [name for name in ONE_THREAD if name not in os.environ]
+    main = sys.modules["__main__"]
+    os.environ.update(dict.fromkeys(added, "1"))
+    if b"__main__" not in pickle.dumps(build):
+        sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        for name in added:
+            del os.environ[name]
+
+
+def _bounded(pipe: Connection, limit_s: float) -> None:
+    """Let reads and writes fail after `limit_s`, should the other side stop in the midst of a message."""
+    if sys.platform != "win32":
+        timeval = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
+        with socket.socket(fileno=os.dup(pipe.fileno())) as end:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                end.setsockopt(socket.SOL_SOCKET, option, timeval)
+
+
+class Worker:
+    """A worker process as its owner sees it: once it has failed it is dead, and says the same cause ever after.
+
+    `described` holds the environment's attributes and `board` the shared arrays, both from `open` on.
+    """
+
+    def __init__(self, build: Any, limit_s: float):
+        self.limit_s, self.cause, self.board, self.asked = limit_s, None, None, time.monotonic()
+        context = mp.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        _bounded(self.pipe, limit_s)
+        self.process = context.Process(target=_serve, args=(theirs, build, os.getpid()), daemon=True)
+        with _lean_start(build):
+            self.process.start()
+        theirs.close()
+        atexit.register(self.kill)
+
+    def open(self, until: float) -> "Worker":
+        """Wait until its environments are built, by `until` of the monotonic clock, and share memory with it."""
+        self.described = self.answer(until)
+        self.board = Board(self.described)
+        try:
+            self._send(self.board.memory.name)
+            self.answer(until)
+        finally:
+            self.board.memory.unlink()  # both have it open: whoever is killed from now on, nothing stays behind
+        return self
+
+    def ask(self, name: str, *args: Any) -> None:
+        """Call a method of its environments; `answer` gives the result."""
+        self._send((name, args))
+
+    def _send(self, message: Any) -> None:
+        if self.cause is not None:
+            raise Failed(self.cause)
+        self.asked = time.monotonic()
+        try:
+            self.pipe.send(message)
+        except BlockingIOError:
+            self._fail(self._silence())
+        except OSError:
+            self._fail(self._end_of_process())
+
+    def answer(self, until: float) -> Any:
+        """The answer to what was asked, by `until` of the monotonic clock."""
+        if self.cause is not None:
+            raise Failed(self.cause)
+        try:
+            # a second look: we may have been suspended ourselves, along with it, and time went on
+            if not (self.pipe.poll(max(0.0, until - time.monotonic())) or self.pipe.poll(self.limit_s / 10)):
+                self._fail(self._silence())
+            word, content = self.pipe.recv()
+        except BlockingIOError:
+            self._fail(self._silence())
+        except (EOFError, OSError):
+            self._fail(self._end_of_process())
+        if word == "failed":
+            self._fail(f"failed: {content}")
+        return content
+
+    def _silence(self) -> str:
+        return f"gave no answer for {time.monotonic() - self.asked:.0f} s"
+
+    def _end_of_process(self) -> str:
+        self.process.join(1)
+        code = self.process.exitcode
+        if code is None:
+            return "closed its connection"
+        if code == -signal.SIGKILL:
+            return "was killed by SIGKILL (by somebody, or by the system for lack of memory)"
+        return f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+    def _fail(self, cause: str) -> None:
+        self.cause = cause
+        self.kill()
+        raise Failed(cause)
+
+    def close(self, until: float) -> None:
+        """End it, by force if it has not ended itself by `until` of the monotonic clock."""
+        if self.process.is_alive():
+            self.process.join(max(0.0, until - time.monotonic()))
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once, also if it is stopped, and free what it held; a second call does nothing."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+        if self.board is not None:
+            self.board.close()
+            self.board = None
+        self.cause = self.cause or "is closed"
+        atexit.unregister(self.kill)

@@ -1,0 +1,1 @@
+"""Trained policies for those who use them: load, mix, export, share."""

@@ -1,0 +1,185 @@
+"""Policies in folders for strangers, and on the Hugging Face Hub: what the methods of `Policy` with these names do.
+
+A folder holds `model.safetensors`, the weights of actors and critic; `config.json`, everything else; and `README.md`, a
+model card of known facts. Reading them executes nothing.
+"""
+
+import json
+import re
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rqe_mappo.checkpoint import CheckpointError, write_atomically
+
+FORMAT = "rqe_mappo pretrained policy 1"
+WEIGHTS, CONFIG, CARD = FILES = ("model.safetensors", "config.json", "README.md")
+PARTS = ("actor", "critic")
+REPOSITORY = r"[\w.-]+/[\w.-]+"
+
+
+class HubMissing(ImportError):
+    """The extra packages are not installed."""
+
+    def __init__(self, name: str):
+        super().__init__(f"{name} is not installed: pip install 'rqe-mappo[hub]'")
+
+
+def save_pretrained(content: dict[str, Any], folder: Path, evaluation: Path | None = None) -> None:
+    """Write the contents of a policy file into `folder`; see `Policy.save_pretrained`."""
+    tensors = _safetensors()
+    measured = None if evaluation is None else _evaluation(evaluation, content["timesteps"])
+    if (folder / CONFIG).exists() and _described(folder).get("format") != FORMAT:  # a run's settings, perhaps
+        raise ValueError(f"{folder} holds a {CONFIG} of something else: give the policy a folder of its own")
+    weights = {
+        f"{part}.{name}": value.detach().cpu().contiguous() for part in PARTS for name, value in content[part].items()
+    }
+    known = _known(content)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / WEIGHTS, tensors.save(weights))
+    write_atomically(folder / CONFIG, json.dumps(known, indent=2, allow_nan=False).encode())
+    write_atomically(folder / CARD, model_card(known, measured).encode())
+
+
+def load_pretrained(source: str | Path, revision: str | None = None) -> dict[str, Any]:
+    """The contents of a policy file, from a folder or a repository of the Hub; see `Policy.from_pretrained`."""
+    tensors = _safetensors()
+    folder = Path(source) if Path(source).is_dir() else _downloaded(str(source), revision)
+    known = _described(folder)
+    if known.get("format") != FORMAT:
+        raise CheckpointError(f"{source} was not written by save_pretrained: its {CONFIG} is no '{FORMAT}'")
+    try:
+        weights = tensors.load((folder / WEIGHTS).read_bytes())
+        known["risk"]["tau"] = [float(tau) for tau in known["risk"]["tau"]]
+        known["config"] = json.dumps(known["config"], indent=2)
+    except Exception as error:  # safetensors' own class derives from no other
+        raise CheckpointError(f"{source} holds no whole policy ({error}): save it again") from None
+    for part in PARTS:
+        known[part] = {name.removeprefix(f"{part}."): v for name, v in weights.items() if name.startswith(f"{part}.")}
+    return known
+
+
+def push_to_hub(
+    content: dict[str, Any], repo: str, evaluation: Path | None = None, private: bool = True, token: str | None = None
+) -> str:
+    """Upload what `save_pretrained` writes; see `Policy.push_to_hub`."""
+    _check_repository(repo)
+    api = _hub().HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(content, Path(folder), evaluation)
+        api.create_repo(repo_id=repo, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo, folder_path=folder, allow_patterns=list(FILES),
+            commit_message=f"Policy after {content['timesteps']} decisions",
+        )  # fmt: skip
+    return f"https://huggingface.co/{repo}"
+
+
+def model_card(known: dict[str, Any], measured: dict[str, Any] | None = None) -> str:
+    """README.md of a policy: what its settings say, and what rqe-eval measured, if given. Nothing else is claimed.
+
+    known: contents of config.json; measured: those of eval.json.
+    """
+    config, shapes = known["config"], known["shapes"]
+    rows = {
+        "environment": f"{config['env']}, scenario {config['scenario']}",
+        "algorithm": config.get("algo", "rqe-mappo"),
+        "risk measure": config["risk"],
+        "tau, in units of the return's std": _listed(config["tau"]),
+        "that std": _number(known["return_scale"]),
+        "eps": f"{_listed(config['eps'])}, weight of the {config.get('regulariser', 'entropy')}",
+        "trained for": f"{known['timesteps']} decisions of single agents, seed {config['seed']}",
+        "agents": ", ".join(known["agents"]),
+        "observation, actions": f"{shapes['obs_dim']} features, {shapes['n_actions']} actions",
+        "actor": "one for all agents" if shapes["shared_actor"] else "one for each agent",
+        "its hidden layers": _listed(shapes["actor_hidden"]) or "none",
+        "written by": known["package"],
+    }  # fmt: skip
+    lines = [
+        "---", "library_name: rqe-mappo", "pipeline_tag: reinforcement-learning", "tags:", "- reinforcement-learning",
+        "- multi-agent", "---", "", f"# A policy for {config['env']}", "",
+        "Trained with rqe-mappo. Its settings:", "", "| | |", "|---|---|",
+        *(f"| {name} | {value} |" for name, value in rows.items()), "",
+        "```python", "from rqe_mappo.deploy.policy import Policy", "",
+        'policy = Policy.from_pretrained("...")  # this repository or a folder with its files', "```", "",
+    ]  # fmt: skip
+    if measured is None:
+        return "\n".join([*lines, "No evaluation was given when this card was written.", ""])
+    kind = "most probable actions" if measured["deterministic"] else "drawn actions"
+    lines += [
+        f"Measured by rqe-eval over {measured['episodes']} episodes, seed {measured['seed']}, {kind}:", "",
+        "| metric | level | value | 95 % interval |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for row in measured["metrics"]:
+        value, low, high = (_number(row.get(name)) for name in ("value", "low", "high"))
+        lines.append(f"| {row['metric']} | {row['level']} | {value} | {low} to {high} |")
+    return "\n".join([*lines, ""])
+
+
+def _known(content: dict[str, Any]) -> dict[str, Any]:
+    """All of a policy file but its weights, as JSON has it."""
+    rest = {name: value for name, value in content.items() if name not in PARTS}
+    settings = json.loads(content["config"]) | {"out": None}  # a place on the disk of who trained it
+    risk = content["risk"] | {"tau": [str(tau) for tau in content["risk"]["tau"]]}  # JSON has no infinity
+    return {**rest, "format": FORMAT, "package": f"rqe-mappo {version('rqe-mappo')}", "risk": risk, "config": settings}
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """Contents of config.json; CheckpointError if there is none, or it is damaged."""
+    try:
+        known = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG} cannot be read ({error}): give what save_pretrained wrote") from None
+    return known if isinstance(known, dict) else {}
+
+
+def _evaluation(path: Path, timesteps: int) -> dict[str, Any]:
+    """Contents of an eval.json that belongs to the checkpoint of `timesteps`."""
+    try:
+        measured = json.loads(path.read_text(encoding="utf-8"))
+        found = measured["timesteps"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no eval.json of rqe-eval ({type(error).__name__}: {error})") from None
+    if found != timesteps:
+        raise ValueError(f"{path} is of a policy after {found} decisions, this one has had {timesteps}: run rqe-eval")
+    return measured
+
+
+def _downloaded(repo: str, revision: str | None) -> Path:
+    _check_repository(repo)
+    hub = _hub()
+    try:
+        return Path(hub.snapshot_download(repo_id=repo, revision=revision, allow_patterns=list(FILES)))
+    except OSError as error:  # whatever the Hub or the network refuses
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"{repo} could not be had from the Hugging Face Hub: {reason}") from None
+
+
+def _check_repository(repo: str) -> None:
+    if not re.fullmatch(REPOSITORY, repo):
+        raise CheckpointError(f"{repo} is neither a folder nor a repository of the Hub: give owner/name")
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise HubMissing("huggingface_hub") from None
+    return huggingface_hub
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise HubMissing("safetensors") from None
+    return safetensors.torch

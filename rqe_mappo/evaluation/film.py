@@ -1,0 +1,142 @@
+"""Episodes as a film: a GIF, or an MP4, of an environment that can be drawn."""
+
+import os
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rqe_mappo import registry
+from rqe_mappo.config import TrainConfig
+from rqe_mappo.data import vector
+from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.envs.contract import Observed
+from rqe_mappo.envs.history import History
+from rqe_mappo.evaluation.episodes import Chooser
+
+FRAMES_PER_S = 10  # in real time: a frame for each of SUMO's steps of 0.1 s
+PAUSE = FRAMES_PER_S  # frames for which an episode's end stays
+COLOURS = 64  # of a GIF: the scene has few
+Expected = tuple[np.ndarray | None, ...]  # V_tau of each agent, and its law: atoms, probabilities
+SUFFIXES = (".gif", ".mp4")
+
+
+@dataclass(frozen=True)
+class Take:
+    """What to film: `episodes` from `seed` on; laws: with the critic's distributions in a strip beside."""
+
+    episodes: int = 1
+    seed: int = 0
+    laws: bool = False
+
+
+def check(path: Path) -> None:
+    """ValueError where no film can be written at `path`, before anything is played."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"--render {path} must end in .gif or .mp4")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"--render {path} cannot be written: there is no folder {path.parent}")
+    if path.suffix == ".mp4":
+        _ffmpeg()
+
+
+def in_window(config: TrainConfig) -> TrainConfig:
+    """The settings with SUMO in a window; ValueError for an environment without SUMO, or where there is no screen."""
+    if not hasattr(config.knobs, "sumo_backend"):
+        raise ValueError(f"--gui: --env {config.env} has no window: use --env sumo")
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        raise ValueError("--gui needs a screen (DISPLAY is not set): use --render out.gif")
+    return replace(config, knobs=replace(config.knobs, sumo_backend="gui"))
+
+
+def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path, take: Take) -> int:
+    """Play `choose` in the environment of `config` and write `path`; gives the number of frames.
+
+    critic: colours the agents by their risk, where there is one.
+    Raises ValueError where the environment cannot be drawn.
+    """
+    check(path)
+    entry = registry.environment(config.env)
+    if not entry.camera:
+        raise ValueError(f"--render: there are no pictures of --env {config.env}")
+    if critic is None and take.laws:
+        raise ValueError("--laws shows what a critic expects, and a reference driver has none: leave it out")
+    if critic is not None and critic.shapes.critic_values and take.laws:
+        raise ValueError("--laws shows distributions, and this run's critic foretells the mean return: leave it out")
+    if critic is not None:
+        critic.seed(take.seed)
+    env = vector.make(config, 1)
+    frames: list[Image.Image] = []
+    try:
+        camera = registry.load(entry.camera)(env.env if isinstance(env, History) else env)
+        seen = env.reset(take.seed)
+        for episode in range(take.episodes):
+            title = f"episode {episode + 1}   " if take.episodes > 1 else ""
+            shots = Shots(camera, title)
+            camera.watch(shots.shoot)
+            over = False
+            while not over:
+                shots.expected = () if critic is None else _expected(critic, seen, take.laws)
+                seen = env.step(choose(env, seen))
+                over = len(seen.episodes["copy"]) > 0
+            camera.forget()
+            frames += shots.frames + shots.frames[-1:] * PAUSE
+    finally:
+        env.close()
+    write(frames, path)
+    return len(frames)
+
+
+@dataclass
+class Shots:
+    """The frames of one episode; `expected` is what the critic expects of it at the last decision."""
+
+    camera: Any
+    title: str
+    expected: Expected = ()
+    frames: list[Image.Image] = field(default_factory=list)
+
+    def shoot(self) -> None:
+        time_s = (len(self.frames) + 1) / FRAMES_PER_S
+        self.frames.append(self.camera.frame(f"{self.title}{time_s:.1f} s", *self.expected))
+
+
+def _expected(policy: Policy, seen: Observed, laws: bool) -> Expected:
+    """V_tau of each agent, nan for those that left, and with `laws` the atoms and laws of their returns."""
+    agents = np.arange(seen.active.shape[1])
+    view = seen.obs[0] if policy.shapes.critic_sees_obs else seen.state[0]
+    value = np.where(seen.active[0], policy.value(view, agents).cpu().numpy(), np.nan)
+    if not laws:
+        return (value,)
+    law = policy.distribution(seen.state[0], agents)
+    return value, law.atoms.cpu().numpy(), law.probs.cpu().numpy()
+
+
+def write(frames: list[Image.Image], path: Path) -> None:
+    """A GIF or an MP4 of `frames`, by the suffix of `path`; nothing is left behind where that fails."""
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        if path.suffix == ".gif":
+            few = [frame.quantize(COLOURS, dither=Image.Dither.NONE) for frame in frames]
+            few[0].save(part, save_all=True, append_images=few[1:], duration=1000 // FRAMES_PER_S, loop=0)
+        else:
+            writer = _ffmpeg().write_frames(str(part), frames[0].size, fps=FRAMES_PER_S, macro_block_size=2)
+            writer.send(None)
+            for frame in frames:
+                writer.send(np.ascontiguousarray(frame))
+            writer.close()
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _ffmpeg() -> ModuleType:
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise ValueError("--render to .mp4 needs ffmpeg: pip install 'rqe-mappo[video]', or use .gif") from None
+    return imageio_ffmpeg

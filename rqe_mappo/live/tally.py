@@ -1,0 +1,97 @@
+"""What the episodes since the slider last moved say, with intervals and how many they are."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
+from rqe_mappo.statistics import Estimate, cvar, interval
+
+RESAMPLES = 200  # of an interval that is drawn anew every second; its ends vary by some 10 %
+Z95 = 1.96
+
+
+def wilson(share: float, n: int) -> Estimate:
+    """A share of `n` independent samples with its 95 % interval (Wilson, 'Probable Inference', 1927)."""
+    centre, spread = share + Z95**2 / (2 * n), Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n))
+    low, high = ((centre + sign * spread) / (1 + Z95**2 / n) for sign in (-1, 1))
+    return Estimate(share, max(0.0, low), min(1.0, high), n)
+
+
+class Tally:
+    """Records of episodes as an environment gives them (`Step.episodes`), and the running figures that they make."""
+
+    def __init__(self, unit: str):
+        self.unit = unit
+        self.parts: list[dict[str, np.ndarray]] = []
+
+    def add(self, records: dict[str, np.ndarray]) -> None:
+        """Count the episodes of one step."""
+        self.parts.append({key: value for key, value in records.items() if key != "copy"})
+
+    def clear(self) -> None:
+        """Count from here."""
+        self.parts.clear()
+
+    def content(self) -> dict[str, Any]:
+        """The number of episodes, and a row for each figure: name, unit, value, low, high, n (episodes), note."""
+        if not self.parts:
+            return {"episodes": 0, "rows": []}
+        if len(self.parts) > 1:
+            self.parts = [{key: np.concatenate([part[key] for part in self.parts]) for key in self.parts[0]}]
+        records = self.parts[0]
+        took_part = records["length"] > 0
+        rows = [
+            self._share(name, records[key] > 0, took_part)
+            for key, name in (("collision", "collisions per vehicle"), ("fell", "falls per episode"))
+            if key in records
+        ]
+        if "travel_time_s" in records:
+            crossed = took_part & ~(records["collision"] > 0) & ~(records["timed_out"] > 0)
+            rows.append(self._figure("travel time", "s", np.mean, records["travel_time_s"], crossed, "of who crosses"))
+        rows.append(self._figure("mean return", self.unit, np.mean, records["return"], took_part, "per agent"))
+        rows.append(self._tail(records["return"], took_part))
+        return {"episodes": len(took_part), "rows": rows}
+
+    def _share(self, name: str, flags: np.ndarray, took_part: np.ndarray) -> dict[str, Any]:
+        """Agents of an episode share its fate, so that only episodes count as samples: cautious, never too narrow."""
+        n = int(took_part.any(1).sum())
+        found = wilson(float(flags[took_part].mean()), n)
+        return _row(name, "%", Estimate(*(100 * x for x in (found.value, found.low, found.high)), n), "")
+
+    def _figure(
+        self, name: str, unit: str, statistic: Any, samples: np.ndarray, counted: np.ndarray, note: str
+    ) -> dict[str, Any]:
+        if not counted.any():
+            return _row(name, unit, Estimate(math.nan, math.nan, math.nan, 0), note)
+        return _row(name, unit, interval(statistic, samples.astype(float), counted, resamples=RESAMPLES), note)
+
+    def _tail(self, returns: np.ndarray, took_part: np.ndarray) -> dict[str, Any]:
+        name, n = "mean of the worst 5 %", int(took_part.any(1).sum())
+        if n < FEWEST_FOR_TAIL:
+            return _row(
+                name, self.unit, Estimate(math.nan, math.nan, math.nan, n), f"from {FEWEST_FOR_TAIL} episodes on"
+            )
+        return self._figure(name, self.unit, cvar, returns, took_part, "of returns, CVaR5")
+
+
+def _row(name: str, unit: str, estimate: Estimate, note: str) -> dict[str, Any]:
+    """A row for JSON, nan as None."""
+    numbers = {key: getattr(estimate, key) for key in ("value", "low", "high")}
+    plain = {key: None if math.isnan(number) else round(number, 3) for key, number in numbers.items()}
+    return {"name": name, "unit": unit, **plain, "n": estimate.n, "note": note}
+
+
+def outcome(records: dict[str, np.ndarray], agents: tuple[str, ...]) -> str:
+    """How the episode that `records` begins with ended, in a few words."""
+    took_part = records["length"][0] > 0
+    for key, word in (("collision", "collision"), ("timed_out", "out of time")):
+        if key in records and (records[key][0] > 0).any():
+            names = [name for name, flag in zip(agents, records[key][0] > 0, strict=True) if flag]
+            return f"{word}: {', '.join(names)}"
+    if "fell" in records:
+        return "the pole fell, or the cart left the track" if records["fell"][0].any() else "to the end without a fall"
+    if "travel_time_s" in records:
+        return f"all through after {records['travel_time_s'][0][took_part].max():.1f} s"
+    return "episode over"
