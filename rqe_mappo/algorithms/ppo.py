@@ -1,0 +1,176 @@
+"""The actors' side of PPO, with a fixed entropy weight, and what PPO's critics learn from."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rqe_mappo.algorithms.actor_critic import ActorCriticConfig, Moment, Optimiser
+from rqe_mappo.algorithms.averages import MeanWeights, RunningMean
+from rqe_mappo.algorithms.groups import AgentGroups
+from rqe_mappo.config import TrainConfig, require, require_at_least_one, require_positive, require_range
+from rqe_mappo.data.trajectory import Trajectory, flat
+from rqe_mappo.functional import policy_gradient
+from rqe_mappo.nets import PolicyActor
+from rqe_mappo.nets.distributions import ActionDistribution
+
+SCALARS = ("losses/policy_loss", "policy/entropy", "policy/approx_kl", "policy/clip_fraction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(ActorCriticConfig):
+    """What proximal policy optimisation adds."""
+
+    gae_lambda: float = 0.95
+    """Lambda of the return targets and advantages."""
+    num_minibatches: int = 4
+    """Minibatches per epoch."""
+    clip_coef: float = 0.2
+    """PPO's clip range."""
+    norm_adv: bool = True
+    """Divide advantages by their running std; the eps that then acts is logged as policy/effective_eps."""
+    average: float = 0.0
+    """Share of the actors' learning, at its end, whose mean weights become the final policy; needs --settle."""
+
+    def check(self, run: TrainConfig) -> None:
+        super().check(run)
+        require_range(self, gae_lambda=(0, 1), average=(0, 0.5))
+        require_positive(self, "clip_coef")
+        require_at_least_one(self, "num_minibatches")
+        require(self, self.settle > 0 or not self.average, "average", "be 0 without --settle, in which it takes effect")
+
+
+@dataclass
+class Batch:
+    """What is learned from the R rows of a trajectory in which an agent acted.
+
+    rows: their places in `[T, E, A]`, flattened.
+    target: what the critic shall predict.
+    """
+
+    chunk: Trajectory
+    rows: Int[Tensor, " R"]
+    agent: Int[Tensor, " R"]
+    advantage: Float[Tensor, " R"]
+    target: Float[Tensor, "R K"]
+
+    @classmethod
+    def of(cls, chunk: Trajectory, advantage: Float[Tensor, "T E A"], target: Float[Tensor, "T E A K"]) -> "Batch":
+        """The rows in which an agent acted."""
+        rows = chunk.active.flatten().nonzero().squeeze(-1)
+        agent = rows % chunk.active.shape[2]
+        return cls(chunk, rows, agent, advantage.flatten()[rows], flat(target)[rows])
+
+    def minibatches(self, count: int, generator: torch.Generator) -> list[Int[Tensor, " M"]]:
+        """The batch shuffled, in `count` parts or as many as it has rows, of which none is empty."""
+        order = torch.randperm(len(self.rows), generator=generator).to(self.rows.device)
+        return list(order.tensor_split(min(count, len(order))))
+
+
+class PolicyUpdate:
+    """Actors and their optimiser: PPO's clipped surrogate with an entropy bonus of fixed weight.
+
+    eps: that weight, of each agent.
+    variance: the running variance of the advantages of each group of agents.
+    """
+
+    def __init__(
+        self, config: PPOConfig, actor: PolicyActor, groups: AgentGroups, device: torch.device, memory: float
+    ):
+        """memory: of the running variance of advantages, per rollout; 0: each rollout's own."""
+        self.config, self.actor, self.members = config, actor, groups.members
+        self.device = device
+        self.eps = torch.tensor([groups.pairs[group][1] for group in groups.of], device=device)
+        self.optimiser = Optimiser(actor, config.learning_rate, config.max_grad_norm)
+        self.variance = [RunningMean(memory) for _ in groups.pairs]
+        self.mean_weights = MeanWeights()
+
+    def scale(self, batch: Batch) -> dict[str, float]:
+        """Centre and scale the advantages of `batch`, if so configured; what that did, for the log."""
+        scales = self._normalise(batch) if self.config.norm_adv else [1.0] * len(self.members)
+        effective = [float(self.eps[agents[0]]) * scale for agents, scale in zip(self.members, scales, strict=True)]
+        return {"advantage/scale": sum(scales) / len(scales), "policy/effective_eps": min(effective)}
+
+    def _normalise(self, batch: Batch) -> list[float]:
+        """Centre and scale the advantages, those of each group by themselves; gives the scales.
+
+        Running scales: a rollout's own std is ten times larger with a rare crash in it than without, so that dividing
+        by it would teach little from the crash and much from every rollout that lacks one.
+        """
+        if len(self.members) == 1:
+            scale = self.variance[0].add(batch.advantage.std().item() ** 2) ** 0.5
+            batch.advantage = policy_gradient.normalise(batch.advantage, scale)
+            return [scale]
+        scales = []
+        for agents, variance in zip(self.members, self.variance, strict=True):
+            rows = torch.isin(batch.agent, torch.tensor(agents, device=self.device))
+            if rows.sum() > 1:
+                scales.append(variance.add(batch.advantage[rows].std().item() ** 2) ** 0.5)
+                batch.advantage[rows] = policy_gradient.normalise(batch.advantage[rows], scales[-1])
+            else:
+                scales.append(1.0)
+        return scales
+
+    def step(self, batch: Batch, rows: Int[Tensor, " M"]) -> dict[str, Tensor]:
+        """Improve the actors on some rows of the batch."""
+        chunk, where, agent = batch.chunk, batch.rows[rows], batch.agent[rows]
+        avail = None if chunk.avail is None else flat(chunk.avail)[where]
+        policy, _ = self.actor(flat(chunk.obs)[where], agent, avail=avail)
+        drawn, before = (flat(chunk.extras[name])[where] for name in ("drawn", "log_prob"))
+        log_ratio = policy.log_prob(drawn) - before
+        loss = policy_gradient.clipped_surrogate(log_ratio, batch.advantage[rows], self.config.clip_coef).mean()
+        entropy = policy.entropy()
+        self.optimiser.descend(loss - self._bonus(policy, entropy, agent))
+        with torch.no_grad():
+            clipped = ((log_ratio.exp() - 1).abs() > self.config.clip_coef).float().mean()
+            return {
+                "losses/policy_loss": loss.detach(),
+                "policy/entropy": entropy.mean().detach(),
+                "policy/approx_kl": policy_gradient.approx_kl(log_ratio).mean(),
+                "policy/clip_fraction": clipped,
+            }
+
+    def _bonus(
+        self, policy: ActionDistribution, entropy: Float[Tensor, " M"], agent: Int[Tensor, " M"]
+    ) -> Float[Tensor, ""]:
+        """The regulariser's mean over rows, weighed by eps."""
+        one_eps = len(self.members) == 1
+        eps = self.eps[0] if one_eps else self.eps[agent]
+        if self.config.regulariser == "log-barrier":
+            return (eps * policy.log_barrier()).mean()
+        return eps * entropy.mean() if one_eps else (eps * entropy).mean()
+
+    def average(self, now: Moment) -> None:
+        """Look at the actors' weights after an update near the end of their learning, if so configured."""
+        if now.acting and self.config.average and now.share >= 1 - self.config.average:
+            self.mean_weights.add(self.actor)
+
+    def rest(self) -> None:
+        """Give the actors, whose learning is over, the mean of their late weights, if there is one."""
+        if self.mean_weights.count:
+            self.mean_weights.give(self.actor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's state, the advantages' scale, and the mean of weights; the weights are saved apart."""
+        return {
+            "actor_optimizer": self.optimiser.adam.state_dict(),
+            "advantage_variance": [dict(vars(variance)) for variance in self.variance],
+            "mean_weights": dict(vars(self.mean_weights)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for variance, saved in zip(self.variance, state["advantage_variance"], strict=True):
+            vars(variance).update(saved)
+        known = state["mean_weights"]
+        self.mean_weights.total = {name: weights.to(self.device) for name, weights in known["total"].items()}
+        self.mean_weights.count = known["count"]
+        self.optimiser.adam.load_state_dict(state["actor_optimizer"])
+
+
+def advantage_scalars(advantage: Float[Tensor, " R"]) -> dict[str, float]:
+    """Scalars to log of the advantages as they come."""
+    std = advantage.std()
+    kurtosis = (((advantage - advantage.mean()) / (std + 1e-8)) ** 4).mean()
+    return {"advantage/std": std.item(), "advantage/kurtosis": kurtosis.item()}

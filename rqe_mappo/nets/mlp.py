@@ -1,0 +1,100 @@
+"""Multilayer perceptrons, feed-forward or with a GRU before the last layer, and one of them for each agent."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+def mlp(sizes: Sequence[int], activation: type[nn.Module], last_gain: float) -> nn.Sequential:
+    """Linear layers of the given sizes, orthogonal weights, zero biases; `last_gain` scales the output layer."""
+    layers: list[nn.Module] = []
+    for index, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        last = index == len(sizes) - 2
+        linear = nn.Linear(n_in, n_out)
+        nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5)
+        nn.init.zeros_(linear.bias)
+        layers += [linear] if last else [linear, activation()]
+    return nn.Sequential(*layers)
+
+
+class RecurrentNet(nn.Module):
+    """Hidden layers, a GRU of `memory` units, and a linear output."""
+
+    def __init__(self, sizes: Sequence[int], memory: int, activation: type[nn.Module], last_gain: float):
+        super().__init__()
+        *inner, n_out = sizes
+        self.encoder = nn.Sequential(*mlp(inner, activation, 2**0.5), activation()) if len(inner) > 1 else nn.Identity()
+        self.cell = nn.GRUCell(inner[-1], memory)
+        for name, weights in self.cell.named_parameters():
+            nn.init.orthogonal_(weights) if "weight" in name else nn.init.zeros_(weights)
+        self.output = mlp((memory, n_out), activation, last_gain)
+
+    def forward(
+        self, inputs: Float[Tensor, "*rows I"], memory: Float[Tensor, "*rows H"]
+    ) -> tuple[Float[Tensor, "*rows O"], Float[Tensor, "*rows H"]]:
+        """One step: outputs and the memory afterwards."""
+        memory = self.cell(self.encoder(inputs).flatten(0, -2), memory.flatten(0, -2)).view_as(memory)
+        return self.output(memory), memory
+
+
+class AgentNets(nn.ModuleList):
+    """One network for all agents, or one each, called for rows of agents."""
+
+    def __init__(self, nets: Sequence[nn.Module], memory_size: int, outputs: int):
+        super().__init__(nets)
+        self.memory_size, self.outputs = memory_size, outputs
+
+    @classmethod
+    def build(
+        cls, sizes: Sequence[int], count: int, activation: type[nn.Module], last_gain: float, memory_size: int = 0
+    ) -> "AgentNets":
+        """`count` networks alike, with a GRU of `memory_size` units if that is not 0."""
+        if memory_size:
+            nets = [RecurrentNet(sizes, memory_size, activation, last_gain) for _ in range(count)]
+        else:
+            nets = [mlp(sizes, activation, last_gain) for _ in range(count)]
+        return cls(nets, memory_size, sizes[-1])
+
+    def forward(self, inputs: Float[Tensor, "*rows I"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows O"]:
+        """Outputs of feed-forward networks, each for the rows of its agent."""
+        if len(self) == 1:
+            return self[0](inputs)
+        outputs = inputs.new_empty(*inputs.shape[:-1], self.outputs)
+        for index, net in enumerate(self):
+            rows = agent == index
+            outputs[rows] = net(inputs[rows])
+        return outputs
+
+    def step(
+        self, inputs: Float[Tensor, "*rows I"], agent: Int[Tensor, "*rows"], memory: Float[Tensor, "*rows H"]
+    ) -> tuple[Float[Tensor, "*rows O"], Float[Tensor, "*rows H"]]:
+        """Outputs and the memory afterwards; without memory as `forward`."""
+        if not self.memory_size:
+            return self(inputs, agent), memory
+        if len(self) == 1:
+            return self[0](inputs, memory)
+        outputs, after = inputs.new_empty(*inputs.shape[:-1], self.outputs), torch.empty_like(memory)
+        for index, net in enumerate(self):
+            rows = agent == index
+            outputs[rows], after[rows] = net(inputs[rows], memory[rows])
+        return outputs, after
+
+    def unroll(
+        self,
+        inputs: Float[Tensor, "T S I"],
+        agent: Int[Tensor, " S"],
+        memory: Float[Tensor, "S H"],
+        begins: Bool[Tensor, "T S"],
+        active: Bool[Tensor, "T S"],
+    ) -> Float[Tensor, "T S O"]:
+        """Outputs along S sequences; memory is zero where an episode `begins`, and stays where nobody is `active`."""
+        outputs = []
+        for t in range(len(inputs)):
+            memory = memory * ~begins[t, :, None]
+            output, after = self.step(inputs[t], agent, memory)
+            memory = torch.where(active[t, :, None], after, memory)
+            outputs.append(output)
+        return torch.stack(outputs)

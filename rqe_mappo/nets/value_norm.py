@@ -1,0 +1,44 @@
+"""Value normalisation, as MAPPO has it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ValueNorm(nn.Module):
+    """Running mean and std of what a critic predicts; 0 and 1 until the first `update`.
+
+    Moments are exponential averages over rollouts, corrected for their start; with so long a memory nearly plain ones.
+    Yu et al., 'The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games' (2022), and its code.
+    """
+
+    MEMORY = 0.99999
+    LEAST_VARIANCE = 1e-2
+
+    def __init__(self, values: int):
+        super().__init__()
+        for name, shape in (("first", (values,)), ("second", (values,)), ("weight", ())):
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))  # second - first^2 cancels digits
+
+    def update(self, returns: Float[Tensor, "rows values"]) -> None:
+        """Take in the returns of one rollout."""
+        returns = returns.double()
+        for total, moment in ((self.first, returns.mean(0)), (self.second, (returns**2).mean(0))):
+            total.mul_(self.MEMORY).add_((1 - self.MEMORY) * moment)
+        self.weight.mul_(self.MEMORY).add_(1 - self.MEMORY)
+
+    def _mean_and_std(self) -> tuple[Float[Tensor, " values"], Float[Tensor, " values"]]:
+        if self.weight == 0:
+            return torch.zeros_like(self.first).float(), torch.ones_like(self.first).float()
+        mean, square = self.first / self.weight, self.second / self.weight
+        return mean.float(), (square - mean**2).clamp(min=self.LEAST_VARIANCE).sqrt().float()
+
+    def normalise(self, returns: Float[Tensor, "*rows values"]) -> Float[Tensor, "*rows values"]:
+        """Returns less their mean, over their std."""
+        mean, std = self._mean_and_std()
+        return (returns - mean) / std
+
+    def restore(self, normalised: Float[Tensor, "*rows values"]) -> Float[Tensor, "*rows values"]:
+        """The reverse of `normalise`."""
+        mean, std = self._mean_and_std()
+        return normalised * std + mean
