@@ -97,7 +97,7 @@ ALGORITHMS = {
 
 
 BY_NAME = Environment(
-    factory="rqe_mappo.envs.by_name:BatchedByName",
+    factory="rqe_mappo.envs.by_name:make",
     scenarios="rqe_mappo.envs.by_name:SCENARIOS",
     recipe="rqe_mappo.algorithms.recipes:by_name",
 )
