@@ -28,7 +28,7 @@ from scipy.stats import ttest_ind
 
 from benchmarks import tables
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.by_name import BatchedByName, ByNameConfig
+from rqe_mappo.envs.by_name import ByNameConfig, make
 from rqe_mappo.evaluation.episodes import play
 from rqe_mappo.nets import Actor, Shapes, sample
 from rqe_mappo.statistics import Estimate, compare, interval, seed_interval
@@ -156,7 +156,7 @@ def untrained(settings: Settings) -> Actor:
 
 def evaluated(actor: Actor) -> Estimate:
     """The undiscounted return of an agent, averaged over agents and episodes, with drawn actions."""
-    env, agents = BatchedByName(ENV, COPIES), torch.arange(AGENTS)
+    env, agents = make(ENV, COPIES), torch.arange(AGENTS)
     generator = torch.Generator().manual_seed(EVALUATION_SEED)
 
     @torch.no_grad()

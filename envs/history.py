@@ -1,14 +1,16 @@
 """What an episode has brought so far, for objectives that look at it from its start."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from gymnasium.spaces import Box
 
 from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
 
+Seen = TypeVar("Seen", bound=Observed)
 
-class History:
+
+class History(BatchedEnv):
     """A `BatchedEnv` that remembers, for each copy, what was gained since its episode began.
 
     past: float32 `[E, A]`, the return so far, `sum_{k < t} gamma^k r_k`.
@@ -47,7 +49,9 @@ class History:
         self.discount = self.discount * np.where(lost, np.float32(1), np.float32(self.gamma))
         if self.shown:
             copy, agent = np.nonzero(step.truncated)
-            step.final_state = self._extended(step.final_state, self.past[copy, agent], self.discount[copy])
+            past, discount = self.past[copy, agent], self.discount[copy]
+            step.final_obs = self._extended(step.final_obs, past, discount)
+            step.final_state = self._extended(step.final_state, past, discount)
         ended = np.concatenate((step.episodes["copy"], np.flatnonzero(lost)))
         if len(ended):
             self.past, self.discount = self.past.copy(), self.discount.copy()
@@ -58,7 +62,7 @@ class History:
             self.start[ended] = shown.state[ended]
         return shown
 
-    def _show(self, observed: Observed) -> Any:
+    def _show(self, observed: Seen) -> Seen:
         if self.shown:
             discount = np.broadcast_to(self.discount[:, None], self.past.shape)
             for name in ("obs", "state"):

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -89,8 +89,8 @@ ALGORITHMS: dict[str, Part] = {
 """Classes that keep the contract of `rqe_mappo.algorithms.contract`."""
 
 BY_NAME = Environment(
-    factory="rqe_mappo.envs.by_name:BatchedByName",
-    scenarios="rqe_mappo.envs.by_name:scenarios",
+    factory="rqe_mappo.envs.by_name:make",
+    scenarios="rqe_mappo.envs.by_name:SCENARIOS",
     recipe="rqe_mappo.algorithms.recipes:by_name",
 )
 """Environments of other packages: gymnasium:ID, pettingzoo:MODULE, MODULE:FACTORY."""
@@ -110,7 +110,7 @@ def scenarios(name: str) -> Mapping[str, Any]:
     """The named settings of an environment."""
     entry = environment(name)
     found = load(entry.scenarios)
-    return found(name) if entry is BY_NAME else found
+    return {key: replace(config, name=name) for key, config in found.items()} if entry is BY_NAME else found
 
 
 def algorithm(name: str) -> "AlgorithmClass":

@@ -10,14 +10,14 @@ from rqe_mappo import cli
 from rqe_mappo.command_line import train_config
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.by_name import BatchedByName, ByNameConfig
+from rqe_mappo.envs.by_name import ByNameConfig, make
 from rqe_mappo.training.loop import train
 
 TOY = ByNameConfig("pettingzoo:tests.parallel_toy")
 
 
 def test_agents_that_differ_are_padded_and_leave_one_by_one():
-    env = BatchedByName(TOY, 2)
+    env = make(TOY, 2)
     assert env.observation_space.shape == (4,)
     assert env.state_space.shape == (8,)
     assert env.action_space.counts == (2, 3)
@@ -45,7 +45,7 @@ def test_agents_that_differ_are_padded_and_leave_one_by_one():
 
 
 def test_the_critic_sees_its_own_agent_first():
-    env = BatchedByName(TOY, 1)
+    env = make(TOY, 1)
     seen = env.reset(3)
     own, other = seen.obs[0]
     assert np.array_equal(seen.state[0, 0], np.concatenate((own, other)))
@@ -53,7 +53,7 @@ def test_the_critic_sees_its_own_agent_first():
 
 
 def test_same_seed_same_start_and_copies_differ():
-    env = BatchedByName(TOY, 2)
+    env = make(TOY, 2)
     first = env.reset(5).obs.copy()
     assert np.array_equal(first, env.reset(5).obs)
     assert not np.array_equal(first[0], first[1])
@@ -61,7 +61,7 @@ def test_same_seed_same_start_and_copies_differ():
 
 
 def test_episodes_are_cut_at_max_steps():
-    env = BatchedByName(replace(TOY, max_steps=1), 1)
+    env = make(replace(TOY, max_steps=1), 1)
     env.reset(0)
     step = env.step(np.array([[0, 0]]))
     assert step.truncated.all() and not step.terminated.any()
@@ -70,9 +70,9 @@ def test_episodes_are_cut_at_max_steps():
 
 
 def test_reward_bounds_are_measured_with_a_margin_or_given():
-    assert BatchedByName(TOY, 1).reward_bounds == (-1.0, 3.0)  # rewards 0 to 2, half their range more
-    assert BatchedByName(replace(TOY, reward_low=0.0, reward_high=2.0), 1).reward_bounds == (0.0, 2.0)
-    assert BatchedByName(ByNameConfig("gymnasium:CartPole-v1"), 1).reward_bounds == (0.0, 1.0)
+    assert make(TOY, 1).reward_bounds == (-1.0, 3.0)  # rewards 0 to 2, half their range more
+    assert make(replace(TOY, reward_low=0.0, reward_high=2.0), 1).reward_bounds == (0.0, 2.0)
+    assert make(ByNameConfig("gymnasium:CartPole-v1"), 1).reward_bounds == (0.0, 1.0)
 
 
 def test_a_gymnasium_environment_trains_and_a_policy_loads(tmp_path, capsys):
@@ -88,7 +88,7 @@ def test_a_pettingzoo_environment_trains(tmp_path):
     config = default_config("pettingzoo:tests.parallel_toy")
     small = {"total_timesteps": 4000, "eval_episodes": 0, "out": str(tmp_path / "run"), "tau": float("inf")}
     policy = Policy.load(train(replace(config, **small, learning_rate=5e-3)))
-    env = BatchedByName(TOY, 4)
+    env = make(TOY, 4)
     seen = env.reset(0)
     shares = policy.probabilities(seen.obs, np.broadcast_to([0, 1], seen.active.shape))
     assert (shares[:, 0, 2] == 0).all()  # `quick` has no third action
@@ -168,7 +168,7 @@ def fails():
 def test_an_environment_that_cannot_be_opened_says_why(opener, said, monkeypatch):
     monkeypatch.setattr("tests.parallel_toy.parallel_env", opener)
     with pytest.raises(ValueError, match=said):
-        BatchedByName(TOY, 1)
+        make(TOY, 1)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_an_environment_that_cannot_be_opened_says_why(opener, said, monkeypatch
         ("gymnasium:NoSuchEnv-v0", "NoSuchEnv"),
         ("pettingzoo:no_such_module", "cannot be imported"),
         ("pettingzoo:json", "has no parallel_env"),
-        ("gymnasium:Pendulum-v1", "discrete actions"),
+        ("gymnasium:Pendulum-v1", "must be Discrete"),
         ("gymnasium:", "is unknown"),
         ("pettingzoo:.parallel_toy", "is unknown"),
     ],

@@ -183,7 +183,7 @@ class Script:
         seen, cut, over = self._observed(np.array(acting, bool)), np.array(cut, bool), np.arange(2 * (self.t > 1))
         return Step(
             seen.obs, seen.state, seen.active, np.array(reward, np.float32), np.zeros((2, 2), np.float32),
-            np.array(ended, bool), cut, np.full((cut.sum(), 1), 70.0 + self.t, np.float32), {"copy": over},
+            np.array(ended, bool), cut, *[np.full((cut.sum(), 1), 70.0 + self.t, np.float32)] * 2, {"copy": over},
         )  # fmt: skip
 
 

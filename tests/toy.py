@@ -47,6 +47,7 @@ class Toy:
     reward_bounds = (0.0, 0.5)
     reward_step = 0.5
     time_in_observation = False
+    common_reward = False
 
     def __init__(self, config: ToyConfig, num_envs: int):
         self.config, self.num_envs = config, num_envs
@@ -78,7 +79,7 @@ class Toy:
         terminated = acted & (self.rng.random(acted.shape) < self.config.leave_probability)
         truncated = acted & ~terminated & (self.t == self.horizon)[:, None]
         self.active &= ~(terminated | truncated)
-        final_state = self._view()[truncated]
+        final = self._view()[truncated]
         ended = np.flatnonzero(~self.active.any(1))
         episodes = {
             "copy": ended,
@@ -90,7 +91,7 @@ class Toy:
         seen = self._observed()
         return Step(
             seen.obs, seen.state, seen.active, reward.astype(np.float32), np.zeros_like(reward, np.float32),
-            terminated, truncated, final_state, episodes,
+            terminated, truncated, final, final, episodes,
         )  # fmt: skip
 
     def snapshot(self) -> dict:
@@ -142,7 +143,7 @@ class Losing(Toy):
         seen = self._observed()
         step.obs, step.state, step.active = seen.obs, seen.state, seen.active
         step.reward[-1], step.terminated[-1], step.truncated[-1] = 0.0, False, active
-        step.final_state = np.concatenate((others, view[active]))
+        step.final_obs = step.final_state = np.concatenate((others, view[active]))
         step.episodes = {key: rows[kept] for key, rows in step.episodes.items()}
         step.sim_crashed = np.arange(self.num_envs) == self.num_envs - 1
         return step

@@ -19,6 +19,7 @@ class BatchedRiskyCartPole:
 
     possible_agents = ("cart",)
     action_space = Discrete(2)
+    common_reward = True
 
     def __init__(self, config: RiskyCartPoleConfig, num_envs: int):
         self.dynamics = CartPoleDynamics(config, num_envs)
@@ -54,7 +55,7 @@ class BatchedRiskyCartPole:
         self.returns += reward
         self.x_sum_m += dynamics.x
         seen = dynamics.observe()
-        final_state = seen[truncated]
+        final = seen[truncated]
         ended = np.flatnonzero(terminated | truncated)
         episodes = self._episodes(ended, terminated)
         if ended.size:
@@ -69,7 +70,8 @@ class BatchedRiskyCartPole:
             cost=terminated.astype(np.float32)[:, None],
             terminated=terminated[:, None],
             truncated=truncated[:, None],
-            final_state=final_state,
+            final_obs=final,
+            final_state=final,
             episodes=episodes,
         )
 

@@ -57,6 +57,7 @@ class BatchedIntersection:
 
     action_space = Discrete(len(ACTIONS_MPS2))
     time_in_observation = True
+    common_reward = False
 
     def __init__(self, config: IntersectionConfig, num_envs: int):
         self.config, self.num_envs, self.horizon = config, num_envs, config.horizon
@@ -146,7 +147,8 @@ class BatchedIntersection:
             seen.obs, seen.state, seen.active,
             reward=outcome.reward.astype(np.float32), cost=outcome.crashed.astype(np.float32),
             terminated=outcome.terminated, truncated=np.zeros_like(outcome.terminated),
-            final_state=np.zeros((0, self.state_space.shape[0]), np.float32), episodes=episodes,
+            final_obs=np.zeros((0, *self.observation_space.shape), np.float32),
+            final_state=np.zeros((0, *self.state_space.shape), np.float32), episodes=episodes,
         )  # fmt: skip
 
     def snapshot(self) -> dict[str, Any] | None:

@@ -37,6 +37,7 @@ class BatchedSignals:
     """
 
     time_in_observation = True
+    common_reward = False
     reward_step = None
 
     def __init__(self, config: SignalsConfig, num_envs: int = 1):
@@ -135,7 +136,7 @@ class BatchedSignals:
             "cost": np.full((ended, n), float(self.collided)),
             "length": np.full((ended, n), self.decisions),
         }
-        final = seen.state[0][: ended * n]
+        final_obs, final_state = (rows[0][: ended * n] for rows in (seen.obs, seen.state))
         if over:
             found = self.finish()
             seen = self.begin()
@@ -150,7 +151,8 @@ class BatchedSignals:
             cost=np.full((1, n), collided, np.float32),
             terminated=np.zeros((1, n), bool),
             truncated=np.full((1, n), over),
-            final_state=final,
+            final_obs=final_obs,
+            final_state=final_state,
             episodes=episodes,
         )
 

@@ -36,6 +36,7 @@ class BatchedTabular:
         bounds = exact.return_bounds(game)
         self.return_bounds = float(bounds[:, 0].min()), float(bounds[:, 1].max())
         self.reward_bounds, self.reward_step = exact.reward_bounds(game), exact.reward_step(game)
+        self.common_reward = exact.common_reward(game)
         self.time_in_observation = observe_time or not exact.horizon_binds(game)
         self.shape = (num_envs, len(game.players))
         self.active = np.ones(self.shape, bool)
@@ -65,7 +66,9 @@ class BatchedTabular:
         cost = self.watch(moved)
         self.totals["return"] += moved.reward
         self.totals["cost"] += cost
-        final_state = self.dynamics.seen(self.game.state)[moved.truncated].reshape(-1, *self.state_space.shape)
+        cut = moved.truncated
+        final_obs = self.dynamics.seen(self.game.obs)[cut].reshape(-1, *self.observation_space.shape)
+        final_state = self.dynamics.seen(self.game.state)[cut].reshape(-1, *self.state_space.shape)
         ended = np.flatnonzero(moved.terminated | moved.truncated)
         length = np.broadcast_to(self.dynamics.t[ended, None], (len(ended), self.shape[1])).copy()
         episodes = {"copy": ended, "length": length, **{name: total[ended] for name, total in self.totals.items()}}
@@ -79,6 +82,7 @@ class BatchedTabular:
             cost=cost.astype(np.float32),
             terminated=np.repeat(moved.terminated[:, None], self.shape[1], axis=1),
             truncated=np.repeat(moved.truncated[:, None], self.shape[1], axis=1),
+            final_obs=final_obs,
             final_state=final_state,
             episodes=episodes,
         )

@@ -123,6 +123,13 @@ def reward_step(game: FiniteGame) -> float | None:
     return step / 100 if step else None
 
 
+def common_reward(game: FiniteGame) -> bool:
+    """Whether every possible outcome pays the same to all players."""
+    possible = (game.prob > 0) & ~game.terminal[:, None, None]
+    reward = game.reward[:, possible]
+    return bool((reward == reward[:1]).all())
+
+
 def horizon_binds(game: FiniteGame) -> bool:
     """Whether some play is still on after `horizon` decisions; if not, the horizon is never met."""
     origin, target, *_ = _moves(game)

@@ -10,7 +10,7 @@ import numpy as np
 
 from rqe_mappo import registry
 from rqe_mappo.config import ConfigError, TrainConfig
-from rqe_mappo.data.workers import Failed, Worker
+from rqe_mappo.data.workers import EARNED, FINAL, SEEN, Failed, Worker
 from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
 from rqe_mappo.envs.history import History
 
@@ -27,8 +27,8 @@ class WorkerDied(RuntimeError):
 def make(config: TrainConfig, num_envs: int, num_workers: int = 0, in_process: bool = False) -> BatchedEnv:
     """`num_envs` copies of a run's environment, in this process or in `num_workers` spawned ones.
 
-    An environment of which a process can hold one copy only has a worker for each, unless `in_process`. Objectives that
-    look at an episode from its start are given its `History`.
+    An environment of which a process can hold one copy only has a worker for each, unless `in_process`. The
+    algorithm sees it as it wants to (`AlgorithmConfig.wrap`).
     """
     entry = registry.environment(config.env)
     factory = registry.load(entry.factory)
@@ -40,13 +40,11 @@ def make(config: TrainConfig, num_envs: int, num_workers: int = 0, in_process: b
             )
         num_workers = num_envs
     if num_workers == 0:
-        env = factory(config.knobs, num_envs)
+        env = factory(config.env_config, num_envs)
     else:
-        build = functools.partial(factory, config.knobs, num_envs // num_workers)
+        build = functools.partial(factory, config.env_config, num_envs // num_workers)
         env = WorkerEnvs(build, num_workers, config.seed, config.worker_timeout)
-    static = config.advantage == "static"
-    past = static or config.discount_tau or config.options.keeps_past
-    return History(env, config.gamma, shown=static) if past else env
+    return config.algorithm.wrap(env, config.gamma)
 
 
 def workers_of(env: BatchedEnv) -> "WorkerEnvs | None":
@@ -127,9 +125,12 @@ class WorkerEnvs:
 
     def _show(self, shown: list[Observed]) -> Observed:
         """Join what the workers show."""
-        joined = Observed(*(np.concatenate([getattr(part, name) for part in shown]) for name in Observed.__slots__))
-        self.last = joined
-        return joined
+        masks = [part.avail for part in shown if part.avail is not None]
+        self.last = Observed(
+            *(np.concatenate([getattr(part, name) for part in shown]) for name in SEEN),
+            avail=np.concatenate(masks) if masks else None,
+        )
+        return self.last
 
     def _begin(self, name: str, arguments: list[tuple]) -> Observed:
         for index, cause in self._ask(name, arguments)[1].items():
@@ -153,7 +154,6 @@ class WorkerEnvs:
             worker.board.step(*answers[index]) if index in answers else self._not_played(index)
             for index, worker in enumerate(self.workers)
         ]
-        names = ("reward", "cost", "terminated", "truncated", "final_state")
         played = np.zeros(self.copies_each, bool)
         lost = [played if part.sim_crashed is None else part.sim_crashed for part in parts]
         shown = self._show(parts)
@@ -161,21 +161,22 @@ class WorkerEnvs:
             shown.obs,
             shown.state,
             shown.active,
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in (*EARNED, *FINAL)},
             episodes=self._episodes({index: answers[index][1] for index in sorted(answers)}),
             sim_crashed=None if all(mask is played for mask in lost) else np.concatenate(lost),
+            avail=shown.avail,
         )
 
     def _not_played(self, index: int) -> Step:
         """The step of a worker that was started anew: whoever was active is cut off where it was seen last."""
         mine = slice(index * self.copies_each, (index + 1) * self.copies_each)
-        cut, state = self.last.active[mine], self.last.state[mine]
+        cut, obs, state = (getattr(self.last, name)[mine] for name in ("active", "obs", "state"))
         shown = self.workers[index].board.observed()
         nothing = np.zeros(cut.shape, np.float32)
         return Step(
             shown.obs, shown.state, shown.active,
-            reward=nothing, cost=nothing, terminated=np.zeros_like(cut), truncated=cut, final_state=state[cut],
-            sim_crashed=np.ones(len(cut), bool),
+            reward=nothing, cost=nothing, terminated=np.zeros_like(cut), truncated=cut,
+            final_obs=obs[cut], final_state=state[cut], sim_crashed=np.ones(len(cut), bool), avail=shown.avail,
         )  # fmt: skip
 
     def _episodes(self, records: dict[int, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

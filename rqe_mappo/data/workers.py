@@ -18,10 +18,12 @@ from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
-from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
+from rqe_mappo.envs.contract import BatchedEnv, Observed, Step, action_dtype
 
-DESCRIPTION = tuple(name for name in BatchedEnv.__annotations__)
+SEEN, EARNED = ("obs", "state", "active"), ("reward", "cost", "terminated", "truncated")
+FINAL = ("final_obs", "final_state")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PR_SET_PDEATHSIG = 1
 
@@ -33,47 +35,59 @@ class Failed(Exception):
 class Board:
     """The arrays that a worker and its owner share, `actions` written by the owner and all others by the worker.
 
-    The names are those of `Step`; of `final_state` `[E * A, S]` only the first rows are in use.
+    The names are those of `Step`; shapes and dtypes follow from the environment's spaces. Of `final_obs` and
+    `final_state` `[E * A, ...]` only the first rows are in use, and `avail` only where `has_avail`.
     """
 
     def __init__(self, described: dict[str, Any], name: str | None = None):
         e, a = described["num_envs"], len(described["possible_agents"])
         obs, state = described["observation_space"].shape, described["state_space"].shape
+        action = described["action_space"]
         fields = {
-            "actions": ((e, a), np.int64),
+            "actions": ((e, a, *action.shape), action_dtype(action)),
             "obs": ((e, a, *obs), np.float32),
             "state": ((e, a, *state), np.float32),
+            "final_obs": ((e * a, *obs), np.float32),
             "final_state": ((e * a, *state), np.float32),
             **{name: ((e, a), np.float32) for name in ("reward", "cost")},
             **{name: ((e, a), np.bool_) for name in ("active", "terminated", "truncated")},
+            "avail": ((e, a, int(action.n) if isinstance(action, Discrete) else 0), np.bool_),
+            "has_avail": ((), np.bool_),
         }
         sizes = [int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in fields.values()]  # largest first
         self.memory = SharedMemory(name, create=name is None, size=sum(sizes))
         starts = np.cumsum([0, *sizes]).tolist()
-        self.arrays = {
+        self.arrays: dict[str, np.ndarray] = {
             field: np.ndarray(shape, kind, self.memory.buf, start)
             for (field, (shape, kind)), start in zip(fields.items(), starts, strict=False)
         }
 
     def write(self, shown: Observed) -> int:
-        """Put an observation or a step on the board; gives the number of final states."""
-        for field, array in self.arrays.items():
-            if field not in ("actions", "final_state") and hasattr(shown, field):
-                array[:] = getattr(shown, field)
-        count = len(shown.final_state) if isinstance(shown, Step) else 0
-        if count:
-            self.arrays["final_state"][:count] = shown.final_state
+        """Put an observation or a step on the board; gives the number of final rows."""
+        arrays, count = self.arrays, 0
+        for name in (*SEEN, *EARNED) if isinstance(shown, Step) else SEEN:
+            arrays[name][:] = getattr(shown, name)
+        arrays["has_avail"][...] = shown.avail is not None
+        if shown.avail is not None:
+            arrays["avail"][:] = shown.avail
+        if isinstance(shown, Step):
+            count = len(shown.final_state)
+            for name in FINAL:
+                arrays[name][:count] = getattr(shown, name)
         return count
 
     def observed(self) -> Observed:
         """Views of the observation on the board."""
-        return Observed(*(self.arrays[field] for field in Observed.__slots__))
+        return Observed(*(self.arrays[name] for name in SEEN), avail=self._avail())
 
     def step(self, count: int, episodes: dict[str, np.ndarray], sim_crashed: np.ndarray | None) -> Step:
-        """Views of the step on the board, with `count` final states, and what came beside it."""
-        fields = (*Observed.__slots__, "reward", "cost", "terminated", "truncated")
-        shown = {field: self.arrays[field] for field in fields}
-        return Step(**shown, final_state=self.arrays["final_state"][:count], episodes=episodes, sim_crashed=sim_crashed)
+        """Views of the step on the board, with `count` final rows, and what came beside it."""
+        shown = {name: self.arrays[name] for name in (*SEEN, *EARNED)}
+        finals = {name: self.arrays[name][:count] for name in FINAL}
+        return Step(**shown, **finals, episodes=episodes, sim_crashed=sim_crashed, avail=self._avail())
+
+    def _avail(self) -> np.ndarray | None:
+        return self.arrays["avail"] if self.arrays["has_avail"] else None
 
     def close(self) -> None:
         """Give the memory back; no view may be left."""
@@ -89,7 +103,7 @@ def _serve(pipe: Connection, build: Any, owner: int) -> None:
     env, board = None, None
     try:
         env = build()
-        described = {name: getattr(env, name) for name in DESCRIPTION}
+        described = {name: getattr(env, name) for name in BatchedEnv.__annotations__}
         pipe.send(("done", described))
         board = Board(described, pipe.recv())
         pipe.send(("done", None))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Discrete
 
 from rqe_mappo import checkpoint, registry
 from rqe_mappo import config as configs
@@ -211,6 +212,8 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
         if config.time_limit == "terminal" and not env.time_in_observation:
             raise ConfigError("--time-limit terminal needs an environment that shows the time left: use bootstrap")
         config.attitudes(len(env.possible_agents))
+        if not isinstance(env.action_space, Discrete) or env.action_space.start != 0:
+            raise ConfigError(f"--env {config.env}: actions must be Discrete, from 0 on (got {env.action_space})")
         if config.advantage == "rqe":
             joint_actions(env)
         folder = resume or new_folder(config)
