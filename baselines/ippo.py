@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rqe_mappo.algorithms.value_critic import ValueCriticConfig
-from rqe_mappo.baselines.mappo import NEUTRAL, Mappo
+from rqe_mappo.baselines.mappo import Mappo
 
 
 @dataclass(frozen=True, kw_only=True)

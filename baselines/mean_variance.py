@@ -21,8 +21,8 @@ Kept from MAPPO: everything else (`baselines.mappo`). Dropped: perturbed policie
 step sizes being those of the recipe.
 """
 
-from dataclasses import dataclass
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -171,9 +171,7 @@ class MeanVarianceMappo:
         each = [1 / (2 * getattr(measures[group], "tau", math.inf)) for group in self.groups.of]
         return torch.tensor(each, device=self.device)
 
-    def _describe(
-        self, value: Float[Tensor, "R 2"], batch: Batch, aversion: Float[Tensor, " A"]
-    ) -> dict[str, float]:
+    def _describe(self, value: Float[Tensor, "R 2"], batch: Batch, aversion: Float[Tensor, " A"]) -> dict[str, float]:
         """Scalars to log of the critic, before the update and in units of the return."""
         variance = self._variance(value)
         subtracted = (aversion[batch.agent] * variance).mean().item()

@@ -6,14 +6,22 @@ and `latest`, replaced last, names the newest complete pair. A kill at any momen
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-POLICY_FORMAT = "rqe_mappo policy 1"
-TRAINING_FORMAT = "rqe_mappo training state 1"
+from rqe_mappo import upgrade
+
+POLICY_FORMAT = "rqe_mappo policy 2"
+TRAINING_FORMAT = "rqe_mappo training state 2"
+OLDER: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    POLICY_FORMAT: ("rqe_mappo policy 1", upgrade.policy),
+    TRAINING_FORMAT: ("rqe_mappo training state 1", upgrade.training),
+}
+"""The format before each, and what makes one of the other."""
 
 
 class CheckpointError(ValueError):
@@ -47,10 +55,24 @@ def _load(path: Path, wanted: str, device: str = "cpu") -> dict[str, Any]:
     except Exception as error:  # torch raises a different class for each kind of damage
         cause = "is damaged, or no checkpoint of rqe-train (nothing in it was executed)"
         raise CheckpointError(f"{path} {cause}: use another checkpoint of the run") from error
+    older, upgraded = OLDER[wanted]
+    if isinstance(content, dict) and content.get("format") == older:
+        return _upgraded(path, content, upgraded)
     if not isinstance(content, dict) or content.get("format") != wanted:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} is not a '{wanted}' file (found {found!r}): use a checkpoint made by rqe-train")
     return content
+
+
+def _upgraded(
+    path: Path, content: dict[str, Any], upgraded: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    try:
+        return upgraded(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} does not hold a whole checkpoint ({type(error).__name__}: {error}): use another checkpoint"
+        ) from None
 
 
 def load_policy_file(path: str | Path, device: str = "cpu") -> dict[str, Any]:

@@ -95,9 +95,9 @@ def report(asked: EvalConfig) -> None:
     from rqe_mappo.deploy.policy import Policy
     from rqe_mappo.evaluation import film
     from rqe_mappo.evaluation import report as reports
-    from rqe_mappo.evaluation.episodes import chooser, drive, play, reference
+    from rqe_mappo.evaluation.episodes import chooser, drive, run_episodes, scripted
     from rqe_mappo.evaluation.episodes import evaluate as run_evaluation
-    from rqe_mappo.training.loop import pick_device
+    from rqe_mappo.training.run import pick_device
 
     pick_device(asked.device)
     if asked.render is not None:
@@ -109,13 +109,13 @@ def report(asked: EvalConfig) -> None:
         policy = Policy.load(path, asked.device)
         config = configs.from_json(policy.config_json)
     if asked.driver:
-        policy, choose = None, reference(config, asked.driver, asked.seed)
+        policy, choose = None, scripted(config, asked.driver, asked.seed)
     else:
         choose = chooser(policy, asked.deterministic)
     if asked.gui:
         env = vector.make(film.in_window(config), 1)
         try:
-            play(env, choose, asked.render_episodes, asked.seed)
+            run_episodes(env, choose, asked.render_episodes, asked.seed)
         finally:
             env.close()
         return
@@ -140,26 +140,26 @@ def write_report(
     restarts: int,
 ) -> None:
     """Print the tables of a policy's evaluation, and keep them in its run folder."""
+    from rqe_mappo.algorithms.groups import agent_groups
     from rqe_mappo.checkpoint import write_atomically
     from rqe_mappo.evaluation import report as reports
     from rqe_mappo.evaluation.plots import calibration_plot
 
     tau, unit = getattr(policy.measure, "tau", math.inf), policy.return_scale or 1.0
     rows = reports.rows(records, asked.seed, [parse_risk(name, tau).scaled(unit) for name in asked.risk])
-    attitudes, index = config.attitudes(len(policy.agents))
-    if len(attitudes) > 1:
-        groups = {
-            f"tau {tau:g} eps {eps:g}": [agent for agent, found in enumerate(index) if found == attitude]
-            for attitude, (tau, eps) in enumerate(attitudes)
-        }
+    algorithm = config.algorithm
+    known_groups = agent_groups(getattr(algorithm, "tau", math.inf), getattr(algorithm, "eps", 0.0), len(policy.agents))
+    if len(known_groups.pairs) > 1:
+        named = zip(known_groups.pairs, known_groups.members, strict=True)
+        groups = {f"tau {tau:g} eps {eps:g}": members for (tau, eps), members in named}
         rows += reports.by_attitude(records, groups, asked.seed)
     print(reports.table(rows))
     content = {
         "episodes": len(records["return"]), "seed": asked.seed, "deterministic": asked.deterministic,
         "timesteps": policy.timesteps, "metrics": reports.as_dict(rows), "worker_restarts": restarts,
     }  # fmt: skip
-    if policy.shapes.critic_values:
-        print("\nno calibration: the critic of this run foretells the mean return, no distribution")
+    if policy.returns is not None and not policy.predicts_distribution:
+        print("\nno calibration: the critic of this run predicts the mean return, no distribution")
     if known is not None:
         print(f"\n{known}")
         content["critic"] = known.as_dict()

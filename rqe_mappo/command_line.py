@@ -1,4 +1,4 @@
-"""What console scripts do alike: parse flags, say in one line what the user can mend, read settings of rqe-train."""
+"""What console scripts do alike: parse flags, report errors in one line, read settings of rqe-train."""
 
 import argparse
 import contextlib
@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from rqe_mappo import config as configs
+from rqe_mappo import registry
 from rqe_mappo.config import ConfigError, TrainConfig
 
 Parsed = TypeVar("Parsed")
@@ -23,7 +24,7 @@ CHANGEABLE_ON_RESUME = {
 
 
 def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | None) -> None:
-    """Run `command`; what the user can mend ends in one line and exit code 2, an interrupt in 130."""
+    """Run `command`; what the user can fix ends in one line and exit code 2, an interrupt in 130."""
     try:
         command(list(sys.argv[1:] if args is None else args))
     except KeyboardInterrupt as stop:
@@ -68,12 +69,12 @@ def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:
         first.add_argument(f"--{name}")
     first.add_argument("--resume", type=Path)
     try:
-        chosen, rest = first.parse_known_args(args)
+        chosen, rest = first.parse_known_args(_spelled_out(args))
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from None
     if chosen.resume is None:
         default = configs.default_config(chosen.env or "sumo", chosen.scenario or "default", chosen.algo or "rqe-mappo")
-        return parse(configs.kind_of(default), "rqe-train", rest, default), None
+        return _parsed(rest, default), None
     settings = chosen.resume / "config.json"
     if not settings.is_file():
         raise ConfigError(f"--resume {chosen.resume} is no run folder: it holds no config.json")
@@ -81,9 +82,46 @@ def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:
     for name in ("env", "scenario", "algo"):
         if getattr(chosen, name) not in (None, getattr(default, name)):
             raise ConfigError(f"--{name} cannot change on --resume: start a new run instead")
-    config = parse(configs.kind_of(default), "rqe-train", rest, default)
-    changed = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) != getattr(default, f.name)}
-    if changed - CHANGEABLE_ON_RESUME:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(changed - CHANGEABLE_ON_RESUME))
+    config = _parsed(rest, default)
+    before = default.flat()
+    changed = {name for name, value in config.flat().items() if value != before[name]}
+    if kept := sorted(changed - CHANGEABLE_ON_RESUME):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in kept)
         raise ConfigError(f"{flags} cannot change on --resume: start a new run instead")
     return config, chosen.resume
+
+
+def _spelled_out(args: list[str]) -> list[str]:
+    """`--advantage rqe` is another spelling of `--algo exact-rqe`."""
+    joined = [part for word in args for part in (word.split("=", 1) if word.startswith("--advantage=") else [word])]
+    for index, word in enumerate(joined[:-1]):
+        if word == "--advantage" and joined[index + 1] == "rqe":
+            rest = joined[:index] + joined[index + 2 :]
+            return rest if "exact-rqe" in rest else [*_without_algo(rest), "--algo", "exact-rqe"]
+    return joined
+
+
+def _without_algo(args: list[str]) -> list[str]:
+    """The flags without `--algo rqe-mappo`, of which exact-rqe was a form."""
+    for index, word in enumerate(args[:-1]):
+        if word == "--algo" and args[index + 1] == "rqe-mappo":
+            return args[:index] + args[index + 2 :]
+    return args
+
+
+def _parsed(args: list[str], default: TrainConfig) -> TrainConfig:
+    """The flags on top of `default`; a flag of another algorithm is refused by that name."""
+    known = {f"--{name.replace('_', '-')}" for name in default.flat()}
+    for word in args:
+        flag = word.split("=")[0].replace("--no-", "--", 1).replace("_", "-")
+        if flag.startswith("--") and flag not in known:
+            owners = [name for name in registry.ALGORITHMS if flag in _flags_of(name)]
+            if owners:
+                raise ConfigError(
+                    f"--algo {default.algo} has no {flag}: leave it out, or use --algo {' or '.join(owners)}"
+                )
+    return parse(configs.type_of(default), "rqe-train", args, default)
+
+
+def _flags_of(algorithm: str) -> set[str]:
+    return {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(registry.algorithm(algorithm).Config)}

@@ -99,6 +99,10 @@ class AlgorithmConfig:
     def check_environment(self, env: BatchedEnv) -> None:
         """Raise ConfigError where the algorithm cannot learn in `env`."""
 
+    def notes(self) -> list[str]:
+        """What a user should know about these settings before a run."""
+        return []
+
     def wrap(self, env: BatchedEnv, gamma: float) -> BatchedEnv:
         """The environment as the algorithm needs to see it, in training and in evaluation alike."""
         return env
@@ -155,7 +159,7 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
     def __post_init__(self):
         wanted = registry.algorithm(self.algo).Config
         if type(self.algorithm) is not wanted:
-            raise ConfigError(f"--algo {self.algo} has settings of its own kind: use default_config(env, scenario, algo)")
+            raise ConfigError(f"--algo {self.algo} has other settings: use default_config(env, scenario, algo)")
         require_range(
             self, gamma=(0, 1), seed=(0, 2**31 - 1), num_workers=(0, math.inf), eval_episodes=(0, math.inf)
         )  # fmt: skip
@@ -187,12 +191,18 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
             owner = next((part for part, settings in nested.items() if name in _names(settings)), None)
             if owner is None:
                 flag = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{flag} is no setting of --algo {self.algo} with --env {self.env}: see rqe-train --help")
+                raise ConfigError(f"{flag} is no setting of --algo {self.algo} with --env {self.env}")
             parts[owner][name] = value
         for part, values in parts.items():
             if values:
                 own[part] = dataclasses.replace(own.get(part, nested[part]), **values)
         return dataclasses.replace(self, **own)
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by their own names: the run's, the algorithm's, the environment's."""
+        parts = (self, self.algorithm, self.env_config)
+        known = {name: getattr(part, name) for part in parts for name in _names(part)}
+        return {name: value for name, value in known.items() if name not in ("algorithm", "env_config")}
 
     @property
     def run_name(self) -> str:

@@ -119,7 +119,9 @@ def algorithm(name: str) -> "AlgorithmClass":
         return load(_entry(ALGORITHMS, "algo", name))
     found = load_own("algo", name)
     if not (isinstance(getattr(found, "Config", None), type) and callable(getattr(found, "learn", None))):
-        raise ValueError(f"--algo {name} is no algorithm: it needs a class Config and a method learn (docs/adding-an-algorithm.md)")
+        raise ValueError(
+            f"--algo {name} is no algorithm: it needs a class Config and a method learn (docs/adding-an-algorithm.md)"
+        )
     return found
 
 

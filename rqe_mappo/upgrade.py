@@ -1,7 +1,6 @@
 """What version 0.1 wrote, in today's form: settings, policy files, training states. All that is known of it is here."""
 
 import json
-import math
 from typing import Any
 
 RUN_SETTINGS = {
@@ -74,7 +73,10 @@ def policy(content: dict[str, Any]) -> dict[str, Any]:
         "networks": {"actor": actor, "critic": critic},
         "returns": None if critic["kind"] == "joint critic" else "critic",
         "risk": None if neutral else {**content["risk"], "return_scale": content["return_scale"]},
-        "modules": {name: content[name] for name in ("actor", "critic")},
+        "modules": {
+            "actor": content["actor"],
+            "critic": {name.replace("net.", "nets.0.", 1): weights for name, weights in content["critic"].items()},
+        },
     }
 
 
@@ -89,7 +91,7 @@ def training(content: dict[str, Any]) -> dict[str, Any]:
             "critic_optimizer": learner["critic_optimizer"],
             "advantage_variance": variances,
             "mean_weights": weights,
-            "risk": {name: math.nan if value is None else value for name, value in ()} | schedule,
+            "risk": schedule,
         },
         "collector": {},
         "worker_restarts": content.get("worker_restarts", []),

@@ -151,7 +151,7 @@ def plan(asked: MixConfig) -> list[Play]:
         one, other = Policy.load(safe), Policy.load(neutral)
         interpolate(one, other)
         mine, theirs = (configs.from_json(policy.config_json) for policy in (one, other))
-        if mine.knobs != theirs.knobs:
+        if mine.env_config != theirs.env_config:
             raise ConfigError(
                 f"--mix {safe} {neutral}: they were trained in different settings of {mine.env}, and would have to be "
                 "measured in one of them: give two runs of the same setting"

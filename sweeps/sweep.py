@@ -142,7 +142,7 @@ def _settings(asked: argparse.Namespace, place: list[str], common: list[str]) ->
     if asked.kind == "tau":
         return grid.tau([value for value in asked.taus.split(",") if value], recipe.algo)
     if asked.kind == "ablation":
-        values = {name: getattr(asked, name) or spelled(getattr(recipe, name)) for name in ("tau", "eps")}
+        values = {name: getattr(asked, name) or spelled(getattr(recipe.algorithm, name)) for name in ("tau", "eps")}
         return grid.ablation(**{name: grid.number(name, value) for name, value in values.items()})
     return grid.grid(asked.grid, recipe.algo)
 
@@ -153,11 +153,11 @@ def check_folders(asked: Plan) -> None:
         path = Path(job.folder) / "config.json"
         if not (Path(job.folder) / "latest").is_file() or not path.is_file():
             continue
-        found, wanted = configs.from_json(path.read_text()), asked.configs[job.name]
-        for field in dataclasses.fields(wanted):
-            if field.name not in MAY_DIFFER and getattr(found, field.name) != getattr(wanted, field.name):
+        found = configs.from_json(path.read_text()).flat()
+        for name, value in asked.configs[job.name].flat().items():
+            if name not in MAY_DIFFER and found.get(name) != value:
                 raise ConfigError(
-                    f"{job.folder} was run with another --{field.name.replace('_', '-')}: "
+                    f"{job.folder} was run with another --{name.replace('_', '-')}: "
                     "give the same flags again, or choose another --out"
                 )
 

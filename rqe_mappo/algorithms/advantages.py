@@ -102,9 +102,7 @@ def value(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E A
     return _gae(inputs, measure, utility=returns.identity)
 
 
-def _gae(
-    inputs: AdvantageInputs, measure: RiskMeasure, utility: Callable[[Tensor], Tensor]
-) -> Float[Tensor, "T E A"]:
+def _gae(inputs: AdvantageInputs, measure: RiskMeasure, utility: Callable[[Tensor], Tensor]) -> Float[Tensor, "T E A"]:
     here, following = (
         torch.cat([measure.zero_utility_value(inputs.atoms, part) for part in _in_parts(log_probs)])
         for log_probs in (inputs.log_probs, inputs.next_probs.clamp_min(1e-38).log())

@@ -76,9 +76,7 @@ class PolicyUpdate:
     variance: the running variance of the advantages of each group of agents.
     """
 
-    def __init__(
-        self, config: PPOConfig, actor: PolicyActor, groups: AgentGroups, device: torch.device, memory: float
-    ):
+    def __init__(self, config: PPOConfig, actor: PolicyActor, groups: AgentGroups, device: torch.device, memory: float):
         """memory: of the running variance of advantages, per rollout; 0: each rollout's own."""
         self.config, self.actor, self.members = config, actor, groups.members
         self.device = device

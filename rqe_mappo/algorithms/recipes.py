@@ -6,7 +6,6 @@ Names are those of runs and of algorithms; an algorithm takes those that it has.
 from typing import Any
 
 
-
 def sumo(scenario: str) -> dict[str, Any]:
     """Vehicles at an unsignalised intersection."""
     return dict(

@@ -86,16 +86,14 @@ class RiskSchedule:
         fraction = min(1.0, (share - self.started) / span) if span > 0 else 1.0
         return [full.scaled(self.return_scale).annealed(fraction) for full in self.full]
 
-    def scalars(
-        self, measures: Sequence[RiskMeasure], groups: Sequence[int], eps: Sequence[float]
-    ) -> dict[str, float]:
+    def scalars(self, measures: Sequence[RiskMeasure], groups: Sequence[int], eps: Sequence[float]) -> dict[str, float]:
         """What the schedule is doing, for the log; of several groups the most averse.
 
         groups, eps: each agent's group, and the eps that acts for it under advantage scaling.
 
-        risk/tractability_margin: the smallest `16 eps_i eps_j / (tau_i tau_j)` over pairs of agents. A diagnostic: above
-        1, and for covered pairs of risk and regulariser alone, the equilibrium is unique (docs/equilibrium.md); entropic
-        risk with an entropy bonus is no such pair.
+        risk/tractability_margin: the smallest `16 eps_i eps_j / (tau_i tau_j)` over pairs of agents. A diagnostic:
+        above 1, and for covered pairs of risk and regulariser alone, the equilibrium is unique (docs/equilibrium.md);
+        entropic risk with an entropy bonus is no such pair.
         """
         inverse = [1 / getattr(measure, "tau", math.inf) for measure in measures]
         unit = math.nan if self.return_scale is None else self.return_scale

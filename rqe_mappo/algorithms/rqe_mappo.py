@@ -3,8 +3,8 @@
 A categorical critic (C51; Bellemare et al., 'A Distributional Perspective on Reinforcement Learning', 2017) learns the
 distribution of each agent's return from the global state, by lambda-mixtures of n-step target distributions. A risk
 measure turns what it predicts into V_tau, and what a step changed of it into an advantage (`algorithms.advantages`,
-docs/risk.md). Actors climb that advantage by PPO's clipped surrogate, with an entropy bonus of fixed weight eps: bounded
-rationality, after risk-averse quantal response equilibria.
+docs/risk.md). Actors climb that advantage by PPO's clipped surrogate, with an entropy bonus of fixed weight eps:
+bounded rationality, after risk-averse quantal response equilibria.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from tyro.conf import arg
 
 from rqe_mappo.algorithms.actor_critic import Optimiser, moment, passes, step_sizes
 from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, influence_by_age
@@ -29,7 +30,6 @@ from rqe_mappo.envs.history import History
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.functional.risk import GRAMMAR, RiskMeasure, parse_risk
 from rqe_mappo.nets import DistributionCritic, DistributionCriticSpec, PolicyActor
-from tyro.conf import arg
 
 FINER = 4  # grid of discounted targets while the actors rest; with it throughout, averse CartPole runs fell more
 ADVANTAGE_MEMORY = 0.97  # of the running variance of advantages, per rollout: about the last thirty
@@ -81,6 +81,12 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
         """The risk measures of the run, in time."""
         description = {"name": self.risk, "tau": list(each_agent(self.tau)), "clip": self.risk_clip}
         return RiskSchedule(self, [self._measure(tau) for tau, _ in groups.pairs], description)
+
+    def notes(self) -> list[str]:
+        smallest = min(each_agent(self.tau))
+        if self.risk != "entropic" or self.risk_clip * smallest >= 0.85:
+            return []
+        return [f"below 1 / --risk-clip a smaller --tau may be less averse, not more (got {smallest:g})"]
 
     def check_environment(self, env: BatchedEnv) -> None:
         agent_groups(self.tau, self.eps, len(env.possible_agents))
@@ -139,9 +145,7 @@ class RqeMappo:
         self.risk.observe(records, moment(self.config, progress).share)
 
     @torch.no_grad()
-    def targets(
-        self, chunk: Trajectory, measures: list[RiskMeasure], finer: int = 1
-    ) -> tuple[Batch, dict[str, float]]:
+    def targets(self, chunk: Trajectory, measures: list[RiskMeasure], finer: int = 1) -> tuple[Batch, dict[str, float]]:
         """Target distributions and advantages, once per trajectory, with the critic as it is before the update.
 
         measures: of each group of agents, in units of reward.

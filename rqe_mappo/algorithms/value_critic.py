@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rqe_mappo.algorithms.actor_critic import Optimiser
 from rqe_mappo.algorithms.ppo import Batch, PPOConfig
-from rqe_mappo.config import TrainConfig, require, require_range
+from rqe_mappo.config import TrainConfig, require
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import returns
@@ -129,6 +129,6 @@ def value_scalars(value: Float[Tensor, " R"], target: Float[Tensor, " R"]) -> di
 
 
 def unmasked(chunk: Trajectory) -> Trajectory:
-    """The trajectory in which empty places act too: their rows, all zeros, are steps to an end that is worth nothing."""
+    """The trajectory in which empty places act too: their rows, all zeros, are steps to an end worth nothing."""
     empty = ~chunk.active & (chunk.state[:-1] == 0).all(-1)
     return replace(chunk, active=chunk.active | empty, terminated=chunk.terminated | empty)

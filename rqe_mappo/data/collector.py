@@ -22,9 +22,7 @@ class Collector:
     runs on different devices see the same ones.
     """
 
-    def __init__(
-        self, env: BatchedEnv, actor: Actor, num_steps: int, device: torch.device, generator: torch.Generator
-    ):
+    def __init__(self, env: BatchedEnv, actor: Actor, num_steps: int, device: torch.device, generator: torch.Generator):
         self.env, self.actor, self.device, self.generator = env, actor, device, generator
         t, e, a = num_steps, env.num_envs, len(env.possible_agents)
         self.num_steps, self.rows = num_steps, (e, a)

@@ -28,7 +28,7 @@ from rqe_mappo.checkpoint import write_atomically
 from rqe_mappo.command_line import main, parse
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.functional.policy_gradient import NO_ACTION
-from rqe_mappo.nets import Actor
+from rqe_mappo.nets import PolicyActor
 
 TOLERANCE = 1e-5
 OPSET, IR_VERSION = 17, 8  # of 2022: nothing newer is needed, and older runtimes read them too
@@ -96,14 +96,16 @@ def facts(policy: Policy) -> dict[str, str]:
     is known: actions_mps2 (accelerations) of `sumo`, actions (words) of `cartpole`.
     """
     config = json.loads(policy.config_json)
+    algorithm = config["algorithm"]
     known = {
         "agents": list(policy.agents), "environment": config["env"], "scenario": config["scenario"],
-        "settings": config["knobs"], "algorithm": config.get("algo", "rqe-mappo"), "risk": config["risk"],
-        "tau": config["tau"], "eps": config["eps"], "return_scale": policy.return_scale,
+        "settings": config["env_config"], "algorithm": config["algo"], "algorithm_settings": config["algorithm"],
+        "risk": policy.measure.name, "tau": algorithm.get("tau", "inf"), "eps": algorithm.get("eps", 0.0),
+        "return_scale": policy.return_scale,
         "timesteps": policy.timesteps, "package": f"rqe-mappo {version('rqe-mappo')}",
     }  # fmt: skip
-    if policy.shapes.action_counts:
-        known["action_counts"] = policy.shapes.action_counts
+    if policy.spec.actions.counts:
+        known["action_counts"] = policy.spec.actions.counts
     if config["env"] == "sumo":
         from rqe_mappo.envs.sumo_intersection.dynamics import ACTIONS_MPS2
 
@@ -116,7 +118,7 @@ def facts(policy: Policy) -> dict[str, str]:
 def to_onnx(policy: Policy) -> bytes:
     """The policy as an ONNX file. Raises ImportError with the mend if `onnx` is not installed."""
     onnx = _installed("onnx")
-    actor, shapes = policy.actor, policy.shapes
+    actor, spec = policy.actor, policy.spec
     nodes, constants = [], []
 
     def node(op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
@@ -128,9 +130,9 @@ def to_onnx(policy: Policy) -> bytes:
         return name
 
     seen = "obs"
-    if actor.told is not None:
-        attitude = node("Gather", [constant(actor.told, "attitudes"), "agent"], "attitude")
-        seen = node("Concat", ["obs", attitude], "seen", axis=-1)
+    if actor.groups is not None:
+        group = node("Gather", [constant(actor.groups, "groups"), "agent"], "group")
+        seen = node("Concat", ["obs", group], "seen", axis=-1)
     every = []
     for index, net in enumerate(actor.nets):
         value = seen
@@ -149,9 +151,9 @@ def to_onnx(policy: Policy) -> bytes:
         table = node("Concat", rows, "every", axis=1)
         which = node("Unsqueeze", ["agent", after_batch], "which")
         chosen = node("GatherND", [table, which], "chosen", batch_dims=1)
-    if actor.lacking is not None:
-        lacking = node("Gather", [constant(actor.lacking, "lacking"), "agent"], "without")
-        chosen = node("Where", [lacking, constant(torch.tensor(NO_ACTION), "no_action"), chosen], "allowed")
+    if actor.own is not None:
+        own = node("Gather", [constant(actor.own, "own_actions"), "agent"], "own")
+        chosen = node("Where", [own, chosen, constant(torch.tensor(NO_ACTION), "no_action")], "allowed")
     node("Identity", [chosen], "logits")
     node("Softmax", [chosen], "probabilities", axis=-1)
 
@@ -161,8 +163,8 @@ def to_onnx(policy: Policy) -> bytes:
     numbers, integers = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
     graph = onnx.helper.make_graph(
         nodes, "policy",
-        [described("obs", numbers, "batch", shapes.obs_dim), described("agent", integers, "batch")],
-        [described(name, numbers, "batch", shapes.n_actions) for name in ("logits", "probabilities")],
+        [described("obs", numbers, "batch", spec.obs_dim), described("agent", integers, "batch")],
+        [described(name, numbers, "batch", spec.actions.outputs) for name in ("logits", "probabilities")],
         constants,
     )  # fmt: skip
     model = onnx.helper.make_model(
@@ -180,28 +182,30 @@ def run_onnx(content: bytes) -> Run:
     return lambda obs, agent: tuple(session.run(["logits", "probabilities"], {"obs": obs, "agent": agent}))
 
 
-class Program(Actor):
+class Program(torch.nn.Module):
     """An actor as `torch.export` can trace it, with the outputs of the file."""
+
+    def __init__(self, actor: PolicyActor):
+        super().__init__()
+        self.actor = actor
 
     def forward(
         self, obs: Float[Tensor, "batch obs"], agent: Int[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch actions"], Float[Tensor, "batch actions"]]:
-        logits = super().forward(obs, agent)
-        return logits, logits.softmax(-1)
-
-    def _all_logits(self, obs: Tensor, agent: Tensor) -> Tensor:
-        if len(self.nets) == 1:
-            return super()._all_logits(obs, agent)
-        every = torch.stack([net(obs) for net in self.nets], 1)
-        return every.gather(1, agent[:, None, None].expand(-1, 1, self.n_actions)).squeeze(1)
+        """Logits and probabilities, every row through the networks of all agents: a graph without branches."""
+        actor = self.actor
+        every = torch.stack([net(actor.inputs(obs, agent)) for net in actor.nets], 1)
+        which = agent if len(actor.nets) > 1 else torch.zeros_like(agent)
+        outputs = every.gather(1, which[:, None, None].expand(-1, 1, every.shape[-1])).squeeze(1)
+        policy = actor.distribution(outputs, agent)
+        return policy.logits, policy.probs
 
 
 def to_pt2(policy: Policy) -> bytes:
     """The policy as a file of torch.export; `facts` are in its extra file metadata.json, as one JSON object."""
-    program = Program(policy.shapes).eval()
-    program.load_state_dict(policy.actor.state_dict())
+    program = Program(policy.actor).eval()
     batch = torch.export.Dim("batch")
-    example = (torch.zeros(2, policy.shapes.obs_dim), torch.zeros(2, dtype=torch.int64))
+    example = (torch.zeros(2, policy.spec.obs_dim), torch.zeros(2, dtype=torch.int64))
     traced = torch.export.export(program, example, dynamic_shapes={"obs": {0: batch}, "agent": {0: batch}})
     content = io.BytesIO()
     torch.export.save(traced, content, extra_files={METADATA_FILE: json.dumps(facts(policy))})
@@ -243,10 +247,10 @@ def random_inputs(width: int, n_agents: int, count: int, seed: int) -> Outputs:
 @torch.no_grad()
 def largest_difference(policy: Policy, run: Run, inputs: int, seed: int) -> float:
     """The largest difference between `run` and the policy, of any logit or probability on `inputs` random inputs."""
-    obs, agent = random_inputs(policy.shapes.obs_dim, policy.shapes.n_agents, inputs, seed)
-    logits = policy.logits(torch.from_numpy(obs), torch.from_numpy(agent))
-    expected = logits.numpy(), logits.softmax(-1).numpy()
-    return max(float(np.abs(had - due).max()) for had, due in zip(run(obs, agent), expected, strict=True))
+    obs, agent = random_inputs(policy.spec.obs_dim, policy.spec.n_agents, inputs, seed)
+    choices = policy.choices(torch.from_numpy(obs), torch.from_numpy(agent))
+    expected = choices.logits.numpy(), choices.probs.numpy()
+    return max(float(np.abs(found - due).max()) for found, due in zip(run(obs, agent), expected, strict=True))
 
 
 def _installed(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,11 +46,11 @@ def check(path: Path) -> None:
 
 def in_window(config: TrainConfig) -> TrainConfig:
     """The settings with SUMO in a window; ValueError for an environment without SUMO, or where there is no screen."""
-    if not hasattr(config.knobs, "sumo_backend"):
+    if not hasattr(config.env_config, "sumo_backend"):
         raise ValueError(f"--gui: --env {config.env} has no window: use --env sumo")
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         raise ValueError("--gui needs a screen (DISPLAY is not set): use --render out.gif")
-    return replace(config, knobs=replace(config.knobs, sumo_backend="gui"))
+    return config.replace(sumo_backend="gui")
 
 
 def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path, take: Take) -> int:
@@ -65,7 +65,7 @@ def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path
         raise ValueError(f"--render: there are no pictures of --env {config.env}")
     if critic is None and take.laws:
         raise ValueError("--laws shows what a critic expects, and a reference driver has none: leave it out")
-    if critic is not None and critic.shapes.critic_values and take.laws:
+    if critic is not None and not critic.predicts_distribution and take.laws:
         raise ValueError("--laws shows distributions, and this run's critic foretells the mean return: leave it out")
     if critic is not None:
         critic.seed(take.seed)
@@ -108,11 +108,11 @@ class Shots:
 def _expected(policy: Policy, seen: Observed, laws: bool) -> Expected:
     """V_tau of each agent, nan for those that left, and with `laws` the atoms and laws of their returns."""
     agents = np.arange(seen.active.shape[1])
-    view = seen.obs[0] if policy.shapes.critic_sees_obs else seen.state[0]
+    view = policy.view_of(seen.obs[0], seen.state[0])
     value = np.where(seen.active[0], policy.value(view, agents).cpu().numpy(), np.nan)
     if not laws:
         return (value,)
-    law = policy.distribution(seen.state[0], agents)
+    law = policy.distribution(view, agents)
     return value, law.atoms.cpu().numpy(), law.probs.cpu().numpy()
 
 

@@ -74,7 +74,7 @@ def _draw_pit(axes: Any, calibration: Calibration) -> None:
 
 
 def _draw_laws(axes: Any, calibration: Calibration, had: np.ndarray) -> None:
-    atoms, foretold = calibration.atoms, calibration.foretold
+    atoms, foretold = calibration.atoms, calibration.predicted
     spacing = atoms[1] - atoms[0]
     upto = np.stack((foretold, had)).cumsum(-1)
     first = np.searchsorted(upto.max(0), LEFT_OUT)
@@ -109,7 +109,7 @@ def _draw_tails(axes: Any, calibration: Calibration, had: np.ndarray) -> None:
     from scipy.stats import beta
 
     atoms, n = calibration.atoms, calibration.episodes
-    foretold, below = calibration.foretold.cumsum(), had.cumsum().clip(max=1)
+    foretold, below = calibration.predicted.cumsum(), had.cumsum().clip(max=1)
     # Clopper and Pearson's interval; where its beta law has no second parameter the bound is 0 or 1
     hits, misses = below * n, (1 - below) * n
     low = np.where(hits > 0, beta.ppf(0.025, np.maximum(hits, 1e-9), misses + 1), 0)

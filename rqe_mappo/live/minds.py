@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rqe_mappo.config import TrainConfig
-from rqe_mappo.deploy.policy import Decider, Policy
+from rqe_mappo.deploy.policy import ActingPolicy, Policy
 from rqe_mappo.envs.contract import Observed
 from rqe_mappo.functional.risk import Entropic
 
@@ -17,13 +17,13 @@ def describe(policy: Policy, config: TrainConfig, name: str) -> dict[str, Any]:
     """What the page says about a policy: its name, attitude, and the atoms of its critic (None without a law)."""
     taus = dict.fromkeys(getattr(measure, "tau", None) for measure in policy.measures)
     known = [_spelled(tau) for tau in taus if tau is not None]
-    has_law = not (policy.shapes.critic_values or policy.shapes.joint_actions)
+    has_law = policy.predicts_distribution
     return {
         "name": name,
         "attitude": f"τ = {', '.join(known)}" if known else policy.measure.name,
         "risk": policy.measure.name,
         "gamma": config.gamma,
-        "atoms": policy.critic.atoms.double().round(decimals=3).tolist() if has_law else None,
+        "atoms": policy.returns.atoms.double().round(decimals=3).tolist() if has_law else None,
     }
 
 
@@ -37,7 +37,7 @@ def own_tau(policy: Policy) -> float:
 
 
 def thoughts(
-    policies: tuple[Policy, ...], decider: Decider, seen: Observed, actions: np.ndarray, tau: float | None
+    policies: tuple[Policy, ...], decider: ActingPolicy, seen: Observed, actions: np.ndarray, tau: float | None
 ) -> list[dict[str, Any]]:
     """What each agent of copy 0 saw itself do, and why.
 
@@ -62,14 +62,14 @@ def _of_policy(policy: Policy, seen: Observed, agents: np.ndarray, tau: float | 
     """Probabilities `[A, actions]`, law `[A, N]` and value `[A]`, the latter two None where the critic has none."""
     nothing: list = [None] * len(agents)
     probs = policy.probabilities(seen.obs[0], agents).round(DIGITS).tolist()
-    if policy.shapes.joint_actions:
+    if policy.returns is None:
         return {"probs": probs, "law": nothing, "value": nothing}
-    if policy.shapes.critic_values:
-        view = seen.obs[0] if policy.shapes.critic_sees_obs else seen.state[0]
+    view = policy.view_of(seen.obs[0], seen.state[0])
+    if not policy.predicts_distribution:
         return {"probs": probs, "law": nothing, "value": _plain(policy.value(view, agents).numpy())}
-    law = policy.distribution(seen.state[0], agents)
+    law = policy.distribution(view, agents)
     if tau is None:
-        value = policy.value(seen.state[0], agents)
+        value = policy.value(view, agents)
     else:
         value = law.value(Entropic(tau).scaled(policy.return_scale or 1.0))
     return {"probs": probs, "law": law.probs.numpy().round(DIGITS + 1).tolist(), "value": _plain(value.numpy())}

@@ -106,10 +106,9 @@ class Session(threading.Thread):
     def _open(self, seed: int) -> None:
         """A simulation in a process of its own, at the start of an episode."""
         entry = registry.environment(self.config.env)
-        build = functools.partial(Stage, entry.factory, entry.scene, self.config.knobs)
+        build = functools.partial(Stage, entry.factory, entry.scene, self.config.env_config)
         self.worker = WorkerEnvs(build, 1, seed, self.limit_s)
-        shown = self.config.advantage == "static"
-        self.env = History(self.worker, self.config.gamma, shown) if shown else self.worker
+        self.env = self.config.algorithm.wrap(self.worker, self.config.gamma)
         self.static = self._of_stage("static")
         self.tally = Tally(self.static["unit"])
         names = ("safe", "neutral") if len(self.policies) == 2 else ("policy",)

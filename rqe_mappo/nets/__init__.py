@@ -68,9 +68,10 @@ def build(description: dict[str, Any]) -> nn.Module:
 def _filled(spec: type, settings: dict[str, Any]) -> Any:
     """A spec from plain values, in which tuples may have become lists."""
     types = typing.get_type_hints(spec)
-    values = {}
-    for name, value in settings.items():
+
+    def filled(name: str, value: Any) -> Any:
         if isinstance(value, dict) and dataclasses.is_dataclass(types.get(name)):
-            value = _filled(types[name], value)
-        values[name] = tuple(value) if isinstance(value, list) else value
-    return spec(**values)
+            return _filled(types[name], value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return spec(**{name: filled(name, value) for name, value in settings.items()})

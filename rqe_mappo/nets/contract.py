@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -71,7 +70,7 @@ class Actor(Protocol):
 
 @dataclass(frozen=True)
 class ReturnDistribution:
-    """Predicted distribution of the return: probabilities `[..., N]` on atoms `[N]` or `[*rows, N]`, in units of reward."""
+    """Predicted distribution of the return: probabilities `[..., N]` on atoms `[N]` or `[*rows, N]`, in reward."""
 
     atoms: Float[Tensor, "*rows N"]
     log_probs: Float[Tensor, "*rows N"]
@@ -111,10 +110,6 @@ class ReturnModel(Protocol):
         """The expected return."""
         ...
 
-    def distribution(
-        self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]
-    ) -> ReturnDistribution | None:
+    def distribution(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> ReturnDistribution | None:
         """The distribution of the return; None where only its mean is predicted."""
         ...
-
-

@@ -93,9 +93,7 @@ class DistributionCritic(_Critic):
         if atoms is not None:
             _start_as_a_bell(self.nets, atoms)
 
-    def forward(
-        self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]
-    ) -> Float[Tensor, "*rows atoms"]:
+    def forward(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows atoms"]:
         """Logits."""
         return self.outputs(view, agent)
 
@@ -146,15 +144,11 @@ class ValueCritic(_Critic):
         super().__init__(spec, spec.values, 1.0)
         self.norm = ValueNorm(spec.values)
 
-    def forward(
-        self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]
-    ) -> Float[Tensor, "*rows values"]:
+    def forward(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows values"]:
         """What is predicted, in units of the return."""
         return self.norm.restore(self.normalised(view, agent))
 
-    def normalised(
-        self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]
-    ) -> Float[Tensor, "*rows values"]:
+    def normalised(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows values"]:
         """The network's outputs, for its loss."""
         return self.outputs(view, agent)
 

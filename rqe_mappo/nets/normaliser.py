@@ -12,8 +12,9 @@ class Normaliser(nn.Module):
 
     def __init__(self, features: int):
         super().__init__()
-        for name, value in (("mean", torch.zeros(features)), ("variance", torch.ones(features)), ("count", torch.zeros(()))):
-            self.register_buffer(name, value.double())
+        self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(features, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
     def update(self, rows: Float[Tensor, "R features"]) -> None:
