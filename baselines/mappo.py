@@ -30,7 +30,6 @@ from rqe_mappo.algorithms.value_critic import ValueCriticConfig, ValueUpdate, un
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.envs.contract import BatchedEnv
-from rqe_mappo.nets import PolicyActor
 
 NEUTRAL = float("inf")
 
@@ -43,6 +42,7 @@ class MappoConfig(ValueCriticConfig):
     """What the critic sees: the global state from the agent's side, or the agent's observation alone."""
 
     def check_environment(self, env: BatchedEnv) -> None:
+        super().check_environment(env)
         agent_groups(NEUTRAL, self.eps, len(env.possible_agents))
 
 
@@ -56,7 +56,7 @@ class Mappo:
         self.run, self.config, self.generator = run, run.algorithm, generator
         device = torch.device(run.device)
         groups = agent_groups(NEUTRAL, self.config.eps, len(env.possible_agents))
-        self.actor = PolicyActor(self.config.actor_spec(env, groups)).to(device)
+        self.actor = self.config.actor(env, groups).to(device)
         self.value = ValueUpdate(run, env, view=self.config.critic_input)
         self.critic = self.returns = self.value.critic
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
@@ -76,6 +76,8 @@ class Mappo:
             (lambda rows: self.policy.step(batch, rows)) if now.acting else None,
         )
         self.policy.average(now)
+        self.policy.observe(batch)
+        self.value.observe(batch)
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
         return dict.fromkeys(SCALARS, np.nan) | scalars | means | {"charts/learning_rate": rate}
 
@@ -96,8 +98,8 @@ class Mappo:
         return batch, predicted.raw[chunk.active], scalars | self.policy.scale(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.policy.state_dict(), "critic_optimizer": self.value.optimiser.adam.state_dict()}
+        return {**self.policy.state_dict(), **self.value.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state)
-        self.value.optimiser.adam.load_state_dict(state["critic_optimizer"])
+        self.value.load_state_dict(state)

@@ -41,7 +41,6 @@ from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.envs.history import History
 from rqe_mappo.functional.risk import MeanVariance, RiskMeasure
-from rqe_mappo.nets import PolicyActor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +66,7 @@ class MeanVarianceConfig(ValueCriticConfig, RiskConfig):
                 raise ConfigError(str(error)) from None
 
     def check_environment(self, env: BatchedEnv) -> None:
+        super().check_environment(env)
         agent_groups(self.tau, self.eps, len(env.possible_agents))
 
     def wrap(self, env: BatchedEnv, gamma: float) -> BatchedEnv:
@@ -88,7 +88,7 @@ class MeanVarianceMappo:
             [MeanVariance(tau) for tau, _ in self.groups.pairs],
             {"name": "mean-variance", "tau": list(each_agent(config.tau)), "clip": None},
         )
-        self.actor = PolicyActor(config.actor_spec(env, self.groups)).to(self.device)
+        self.actor = config.actor(env, self.groups).to(self.device)
         self.value = ValueUpdate(run, env, values=2)
         self.critic = self.returns = self.value.critic
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
@@ -109,6 +109,8 @@ class MeanVarianceMappo:
             (lambda rows: self.policy.step(batch, rows)) if now.acting else None,
         )
         self.policy.average(now)
+        self.policy.observe(batch)
+        self.value.observe(batch)
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
         eps = (self.policy.eps * scalars["advantage/scale"]).tolist()
         shown = self.risk.scalars(measures, self.groups.of, eps)
@@ -185,11 +187,11 @@ class MeanVarianceMappo:
     def state_dict(self) -> dict[str, Any]:
         return {
             **self.policy.state_dict(),
-            "critic_optimizer": self.value.optimiser.adam.state_dict(),
+            **self.value.state_dict(),
             "risk": self.risk.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state)
-        self.value.optimiser.adam.load_state_dict(state["critic_optimizer"])
+        self.value.load_state_dict(state)
         self.risk.load_state_dict(state["risk"])

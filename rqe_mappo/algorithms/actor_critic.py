@@ -11,7 +11,6 @@ from torch.nn.utils import clip_grad_norm_
 
 from rqe_mappo.algorithms.averages import Means
 from rqe_mappo.algorithms.contract import Progress
-from rqe_mappo.algorithms.groups import AgentGroups
 from rqe_mappo.config import (
     AlgorithmConfig,
     PerAgent,
@@ -23,8 +22,6 @@ from rqe_mappo.config import (
     require_range,
     spelled,
 )
-from rqe_mappo.envs.contract import BatchedEnv, action_counts
-from rqe_mappo.nets import ActionSpec, ActorSpec
 
 LR_FLOOR = 0.05  # annealed step sizes end here
 
@@ -71,17 +68,6 @@ class ActorCriticConfig(AlgorithmConfig):
         require_at_least_one(self, "update_epochs", "critic_epochs")
         for name in ("actor_hidden", "critic_hidden"):
             require(self, all(width >= 1 for width in getattr(self, name)), name, "hold positive widths")
-
-    def actor_spec(self, env: BatchedEnv, groups: AgentGroups) -> ActorSpec:
-        """The actor for `env`."""
-        return ActorSpec(
-            obs_dim=env.observation_space.shape[0],
-            n_agents=len(env.possible_agents),
-            actions=ActionSpec.of(env.action_space, action_counts(env) or ()),
-            hidden=self.actor_hidden,
-            shared=self.shared_actor,
-            groups=groups.indices,
-        )
 
 
 @dataclass(frozen=True)

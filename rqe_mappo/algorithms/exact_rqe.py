@@ -27,7 +27,7 @@ from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import categorical, policy_gradient, strategic
 from rqe_mappo.functional.risk import Entropic, RiskMeasure
-from rqe_mappo.nets import JointCritic, JointCriticSpec, PolicyActor
+from rqe_mappo.nets import ActionSpec, ActorSpec, JointCritic, JointCriticSpec, PolicyActor
 
 MOST_JOINT_ACTIONS = 256  # each is a row of the critic's output
 
@@ -98,16 +98,24 @@ class ExactRqe:
             {"name": "entropic", "tau": list(each_agent(config.tau)), "clip": config.risk_clip},
         )
         self.n_actions = int(env.action_space.n)
-        self.actor = PolicyActor(config.actor_spec(env, self.groups)).to(self.device)
+        spec = ActorSpec(
+            obs_dim=env.observation_space.shape[0],
+            n_agents=len(env.possible_agents),
+            actions=ActionSpec.of(env.action_space),
+            hidden=config.actor_hidden,
+            shared=config.shared_actor,
+            groups=self.groups.indices,
+        )
+        self.actor = PolicyActor(spec).to(self.device)
         atoms = choose_support(env, run.gamma, run.time_limit, config.n_atoms)
-        spec = JointCriticSpec(
+        critic_spec = JointCriticSpec(
             view_dim=env.state_space.shape[0],
             n_agents=len(env.possible_agents),
             hidden=config.critic_hidden,
             n_atoms=len(atoms),
             joint_actions=joint_actions(env),
         )
-        self.critic = JointCritic(spec, atoms).to(self.device)
+        self.critic = JointCritic(critic_spec, atoms).to(self.device)
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
         self.actor_optimiser = Optimiser(self.actor, config.learning_rate, config.max_grad_norm)
         self.critic_optimiser = Optimiser(self.critic, config.critic_learning_rate, 2 * config.max_grad_norm)

@@ -4,17 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rqe_mappo.algorithms.actor_critic import ActorCriticConfig, Moment, Optimiser
 from rqe_mappo.algorithms.averages import MeanWeights, RunningMean
 from rqe_mappo.algorithms.groups import AgentGroups
-from rqe_mappo.config import TrainConfig, require, require_at_least_one, require_positive, require_range
+from rqe_mappo.config import ConfigError, TrainConfig, require, require_at_least_one, require_positive, require_range
 from rqe_mappo.data.trajectory import Trajectory, flat
+from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import policy_gradient
-from rqe_mappo.nets import PolicyActor
-from rqe_mappo.nets.distributions import ActionDistribution
+from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
+from rqe_mappo.nets.distributions import ActionDistribution, Squash
 
 SCALARS = ("losses/policy_loss", "policy/entropy", "policy/approx_kl", "policy/clip_fraction")
 
@@ -33,13 +34,49 @@ class PPOConfig(ActorCriticConfig):
     """Divide advantages by their running std; the eps that then acts is logged as policy/effective_eps."""
     average: float = 0.0
     """Share of the actors' learning, at its end, whose mean weights become the final policy; needs --settle."""
+    recurrent: bool = False
+    """Actors with memory, a GRU behind the hidden layers; critics too, where they see observations."""
+    gru_size: int = 64
+    """Units of the GRU."""
+    normalise_obs: bool = False
+    """Normalise what actors and critics see by running statistics, which are saved with the policy."""
+    squash: Squash = "tanh"
+    """Continuous actions: how a Gaussian's draws come into the bounds; none where there are no bounds."""
 
     def check(self, run: TrainConfig) -> None:
         super().check(run)
+        require_at_least_one(self, "gru_size")
         require_range(self, gae_lambda=(0, 1), average=(0, 0.5))
         require_positive(self, "clip_coef")
         require_at_least_one(self, "num_minibatches")
         require(self, self.settle > 0 or not self.average, "average", "be 0 without --settle, in which it takes effect")
+
+    def check_environment(self, env: BatchedEnv) -> None:
+        try:
+            actions = ActionSpec.of(env.action_space, self.squash)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        if actions.kind == "box" and self.regulariser == "log-barrier":
+            raise ConfigError("--regulariser log-barrier sums over actions that can be listed: use entropy")
+
+    @property
+    def memory(self) -> int:
+        """Units of memory."""
+        return self.gru_size if self.recurrent else 0
+
+    def actor(self, env: BatchedEnv, groups: AgentGroups) -> PolicyActor:
+        """The actor for `env`, at its beginning."""
+        spec = ActorSpec(
+            obs_dim=env.observation_space.shape[0],
+            n_agents=len(env.possible_agents),
+            actions=ActionSpec.of(env.action_space, self.squash),
+            hidden=self.actor_hidden,
+            shared=self.shared_actor,
+            groups=groups.indices,
+            memory=self.memory,
+            normalise=self.normalise_obs,
+        )
+        return PolicyActor(spec)
 
 
 @dataclass
@@ -47,6 +84,7 @@ class Batch:
     """What is learned from the R rows of a trajectory in which an agent acted.
 
     rows: their places in `[T, E, A]`, flattened.
+    whole: minibatches are of whole sequences, one for each copy and agent, for networks with memory.
     target: what the critic shall predict.
     """
 
@@ -55,18 +93,25 @@ class Batch:
     agent: Int[Tensor, " R"]
     advantage: Float[Tensor, " R"]
     target: Float[Tensor, "R K"]
+    whole: bool
 
     @classmethod
     def of(cls, chunk: Trajectory, advantage: Float[Tensor, "T E A"], target: Float[Tensor, "T E A K"]) -> "Batch":
         """The rows in which an agent acted."""
         rows = chunk.active.flatten().nonzero().squeeze(-1)
         agent = rows % chunk.active.shape[2]
-        return cls(chunk, rows, agent, advantage.flatten()[rows], flat(target)[rows])
+        whole = chunk.memory.shape[-1] > 0
+        return cls(chunk, rows, agent, advantage.flatten()[rows], flat(target)[rows], whole)
 
     def minibatches(self, count: int, generator: torch.Generator) -> list[Int[Tensor, " M"]]:
-        """The batch shuffled, in `count` parts or as many as it has rows, of which none is empty."""
-        order = torch.randperm(len(self.rows), generator=generator).to(self.rows.device)
-        return list(order.tensor_split(min(count, len(order))))
+        """The batch shuffled, in `count` parts or as many as it has rows (or sequences), of which none is empty."""
+        if not self.whole:
+            order = torch.randperm(len(self.rows), generator=generator).to(self.rows.device)
+            return list(order.tensor_split(min(count, len(order))))
+        _, copies, agents = self.chunk.active.shape
+        sequences, mine = (self.rows % (copies * agents)).unique(return_inverse=True)
+        order = torch.randperm(len(sequences), generator=generator).to(self.rows.device)
+        return [torch.isin(mine, part).nonzero().squeeze(-1) for part in order.tensor_split(min(count, len(order)))]
 
 
 class PolicyUpdate:
@@ -114,8 +159,7 @@ class PolicyUpdate:
     def step(self, batch: Batch, rows: Int[Tensor, " M"]) -> dict[str, Tensor]:
         """Improve the actors on some rows of the batch."""
         chunk, where, agent = batch.chunk, batch.rows[rows], batch.agent[rows]
-        avail = None if chunk.avail is None else flat(chunk.avail)[where]
-        policy, _ = self.actor(flat(chunk.obs)[where], agent, avail=avail)
+        policy = self._policy(chunk, where, agent)
         drawn, before = (flat(chunk.extras[name])[where] for name in ("drawn", "log_prob"))
         log_ratio = policy.log_prob(drawn) - before
         loss = policy_gradient.clipped_surrogate(log_ratio, batch.advantage[rows], self.config.clip_coef).mean()
@@ -129,6 +173,22 @@ class PolicyUpdate:
                 "policy/approx_kl": policy_gradient.approx_kl(log_ratio).mean(),
                 "policy/clip_fraction": clipped,
             }
+
+    def _policy(self, chunk: Trajectory, where: Int[Tensor, " M"], agent: Int[Tensor, " M"]) -> ActionDistribution:
+        """The actors' policy now, at some rows; those with memory go along the sequences that these belong to."""
+        avail = None if chunk.avail is None else flat(chunk.avail)[where]
+        if not self.actor.memory_size:
+            return self.actor(flat(chunk.obs)[where], agent, avail=avail)[0]
+        part = Sequences.through(chunk, where)
+        inputs = self.actor.inputs(part.of(chunk.obs), part.agents)
+        memory = chunk.memory.flatten(0, 1)[part.index]
+        outputs, _ = self.actor.nets.unroll(inputs, part.agent, memory, part.begins, part.active)
+        return self.actor.distribution(outputs[part.step, part.place], agent, avail)
+
+    def observe(self, batch: Batch) -> None:
+        """Take what was seen into the running statistics, once everything is learned from it."""
+        if self.actor.normaliser is not None:
+            self.actor.normaliser.update(flat(batch.chunk.obs)[batch.rows])
 
     def _bonus(
         self, policy: ActionDistribution, entropy: Float[Tensor, " M"], agent: Int[Tensor, " M"]
@@ -165,6 +225,38 @@ class PolicyUpdate:
         self.mean_weights.total = {name: weights.to(self.device) for name, weights in known["total"].items()}
         self.mean_weights.count = known["count"]
         self.optimiser.adam.load_state_dict(state["actor_optimizer"])
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The S sequences, of a copy and an agent each, through some rows of a trajectory.
+
+    index: their places in `[E, A]`, flattened. step, place: of each row, in `[T, S]`.
+    """
+
+    index: Int[Tensor, " S"]
+    step: Int[Tensor, " M"]
+    place: Int[Tensor, " M"]
+    agent: Int[Tensor, " S"]
+    begins: Bool[Tensor, "T S"]
+    active: Bool[Tensor, "T S"]
+
+    @classmethod
+    def through(cls, chunk: Trajectory, where: Int[Tensor, " M"]) -> "Sequences":
+        """Those through the rows `where` of `[T, E, A]`, flattened."""
+        _, copies, agents = chunk.active.shape
+        index, place = (where % (copies * agents)).unique(return_inverse=True)
+        begins, active = chunk.begins[:, index // agents], chunk.active.flatten(1, 2)[:, index]
+        return cls(index, where // (copies * agents), place, index % agents, begins, active)
+
+    @property
+    def agents(self) -> Int[Tensor, "T S"]:
+        """The agent of each entry."""
+        return self.agent.expand(self.active.shape)
+
+    def of(self, values: Float[Tensor, "T+1 E A V"]) -> Float[Tensor, "T S V"]:
+        """What belongs to the sequences, of something that is seen before each step and after the last."""
+        return values[:-1].flatten(1, 2)[:, self.index]
 
 
 def advantage_scalars(advantage: Float[Tensor, " R"]) -> dict[str, float]:

@@ -29,7 +29,7 @@ from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.envs.history import History
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.functional.risk import GRAMMAR, RiskMeasure, parse_risk
-from rqe_mappo.nets import DistributionCritic, DistributionCriticSpec, PolicyActor
+from rqe_mappo.nets import DistributionCritic, DistributionCriticSpec
 
 FINER = 4  # grid of discounted targets while the actors rest; with it throughout, averse CartPole runs fell more
 ADVANTAGE_MEMORY = 0.97  # of the running variance of advantages, per rollout: about the last thirty
@@ -89,6 +89,7 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
         return [f"below 1 / --risk-clip a smaller --tau may be less averse, not more (got {smallest:g})"]
 
     def check_environment(self, env: BatchedEnv) -> None:
+        super().check_environment(env)
         agent_groups(self.tau, self.eps, len(env.possible_agents))
 
     def wrap(self, env: BatchedEnv, gamma: float) -> BatchedEnv:
@@ -108,13 +109,14 @@ class RqeMappo:
         self.groups = agent_groups(config.tau, config.eps, len(env.possible_agents))
         self.members = self.groups.members
         self.risk = config.schedule(self.groups)
-        self.actor = PolicyActor(config.actor_spec(env, self.groups)).to(device)
+        self.actor = config.actor(env, self.groups).to(device)
         atoms = choose_support(env, run.gamma, run.time_limit, config.n_atoms)
         spec = DistributionCriticSpec(
             view_dim=env.state_space.shape[0],
             n_agents=len(env.possible_agents),
             hidden=config.critic_hidden,
             n_atoms=len(atoms),
+            normalise=config.normalise_obs,
         )
         self.critic = self.returns = DistributionCritic(spec, atoms).to(device)
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
@@ -136,6 +138,9 @@ class RqeMappo:
             (lambda rows: self.policy.step(batch, rows)) if now.acting else None,
         )
         self.policy.average(now)
+        self.policy.observe(batch)
+        if self.critic.normaliser is not None:
+            self.critic.normaliser.update(flat(chunk.state)[batch.rows])
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
         eps = (self.policy.eps * scalars["advantage/scale"]).tolist()
         shown = self.risk.scalars(measures, self.groups.of, eps)

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rqe_mappo.algorithms.actor_critic import Optimiser
-from rqe_mappo.algorithms.ppo import Batch, PPOConfig
+from rqe_mappo.algorithms.ppo import Batch, PPOConfig, Sequences
 from rqe_mappo.config import TrainConfig, require
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
@@ -69,21 +70,46 @@ class ValueUpdate:
             hidden=self.config.critic_hidden,
             view=view,
             values=values,
+            memory=self.config.memory if view == "obs" else 0,
+            normalise=self.config.normalise_obs,
         )
+        self.memory: Tensor | None = None  # of a critic with memory, before the next trajectory
+        self.before: Tensor | None = None  # and before the one that is being learned from
         self.critic = ValueCritic(spec).to(torch.device(run.device))
         self.optimiser = Optimiser(self.critic, self.config.critic_learning_rate, 2 * self.config.max_grad_norm)
 
     def predict(self, chunk: Trajectory) -> Predicted:
         """What the critic predicts along a trajectory."""
-        agent, view = chunk.agent, self.critic.view
-        raw = self.critic.normalised(chunk.view(view), agent)
-        value = self.critic.norm.restore(raw)
+        critic = self.critic
+        view, final = chunk.view(critic.view), chunk.final_view(critic.view)
         terminated, truncated = chunk.ends(self.run.time_limit)
+        raw, memory = self._along(chunk) if critic.memory_size else (critic.normalised(view, chunk.agent), None)
+        value = critic.norm.restore(raw)
         following = value[1:].clone()
         if truncated.any():
-            following[truncated] = self.critic(chunk.final_view(view), truncated.nonzero()[:, 2])
+            remembered = None if memory is None else memory[truncated]
+            following[truncated] = critic(final, truncated.nonzero()[:, 2], remembered)
         ended = terminated | truncated | chunk.lost
         return Predicted(value[:-1], following, raw[:-1], terminated, ended)
+
+    def _along(self, chunk: Trajectory) -> tuple[Float[Tensor, "T+1 E A K"], Float[Tensor, "T E A H"]]:
+        """What a critic with memory predicts, in normalised units, and what it remembers after each step."""
+        critic, (t, e, a) = self.critic, chunk.active.shape
+        if self.memory is None:
+            self.memory = chunk.obs.new_zeros(e * a, critic.memory_size)
+        self.before = self.memory
+        agent = chunk.agent[0].flatten()
+        active, begins = chunk.active.flatten(1, 2), chunk.begins.repeat_interleave(a, 1)
+        more = active.new_zeros(1, e * a)  # the entry after the last step begins nothing that counts, and is not kept
+        raw, memory = critic.unrolled(
+            chunk.view(critic.view).flatten(1, 2),
+            agent,
+            self.memory,
+            torch.cat((begins, more)),
+            torch.cat((active, more)),
+        )
+        self.memory = memory[t - 1]
+        return raw.unflatten(1, (e, a)), memory[:t].unflatten(1, (e, a))
 
     def normalise(self, batch: Batch) -> None:
         """Put the batch's targets into normalised units, of which they are part themselves."""
@@ -93,12 +119,35 @@ class ValueUpdate:
 
     def step(self, batch: Batch, old: Float[Tensor, "R K"], rows: Int[Tensor, " M"]) -> dict[str, Tensor]:
         """Improve the critic on some rows; `old` is what it predicted before the update, in normalised units."""
-        view = flat(batch.chunk.view(self.critic.view))[batch.rows[rows]]
-        value = self.critic.normalised(view, batch.agent[rows])
+        value = self._predicted(batch.chunk, batch.rows[rows], batch.agent[rows])
         clip = self.config.clip_coef if self.config.value_clip else math.inf
         loss = value_loss(value, batch.target[rows], old[rows], clip, self.config.huber_delta).sum(-1).mean()
         self.optimiser.descend(loss)
         return {"losses/critic_value": loss.detach()}
+
+    def _predicted(self, chunk: Trajectory, where: Int[Tensor, " M"], agent: Int[Tensor, " M"]) -> Float[Tensor, "M K"]:
+        """What the critic predicts now, in normalised units, at some rows."""
+        view = chunk.view(self.critic.view)
+        if not self.critic.memory_size:
+            return self.critic.normalised(flat(view)[where], agent)
+        part = Sequences.through(chunk, where)
+        memory = self.before[part.index]
+        raw, _ = self.critic.unrolled(part.of(view), part.agent, memory, part.begins, part.active)
+        return raw[part.step, part.place]
+
+    def observe(self, batch: Batch) -> None:
+        """Take what was seen into the running statistics, once everything is learned from it."""
+        if self.critic.normaliser is not None:
+            self.critic.normaliser.update(flat(batch.chunk.view(self.critic.view))[batch.rows])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's state, and what a critic with memory remembers."""
+        return {"critic_optimizer": self.optimiser.adam.state_dict(), "critic_memory": self.memory}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimiser.adam.load_state_dict(state["critic_optimizer"])
+        memory = state.get("critic_memory")
+        self.memory = None if memory is None else memory.to(self.run.device)
 
 
 def huber(error: Float[Tensor, "*batch"], delta: float) -> Float[Tensor, "*batch"]:

@@ -212,8 +212,8 @@ def calibration(
 
     time_limit: as in training: with "bootstrap" returns are `completed` by the critic, with "terminal" nothing follows.
 
-    The PIT of a return on atom k is `F_{k-1} + U p_k`, U uniform, which is uniform for a discrete distribution too; a return
-    between two atoms is put on one of them by chance, the nearer more often, as in the projection of targets.
+    The PIT of a return on atom k is `F_{k-1} + U p_k`, U uniform, which is uniform for a discrete distribution too; a
+    return between two atoms is put on one of them by chance, the nearer more often, as in the projection of targets.
     """
     rng = np.random.default_rng(seed)
     took_part = np.stack([start.active for start in starts])

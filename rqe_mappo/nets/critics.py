@@ -70,10 +70,16 @@ class _Critic(nn.Module):
             return view
         return torch.cat((view, nn.functional.one_hot(agent, self.spec.n_agents).to(view.dtype)), -1)
 
-    def outputs(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows O"]:
-        """The network's outputs; with an empty memory, if it has one."""
+    def outputs(
+        self,
+        view: Float[Tensor, "*rows V"],
+        agent: Int[Tensor, "*rows"],
+        memory: Float[Tensor, "*rows H"] | None = None,
+    ) -> Float[Tensor, "*rows O"]:
+        """The network's outputs; with nothing remembered, unless `memory` is given."""
         inputs = self.inputs(view, agent)
-        memory = inputs.new_zeros(*inputs.shape[:-1], self.memory_size)
+        if memory is None:
+            memory = inputs.new_zeros(*inputs.shape[:-1], self.memory_size)
         return self.nets.step(inputs, agent, memory)[0]
 
 
@@ -144,13 +150,23 @@ class ValueCritic(_Critic):
         super().__init__(spec, spec.values, 1.0)
         self.norm = ValueNorm(spec.values)
 
-    def forward(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows values"]:
+    def forward(
+        self,
+        view: Float[Tensor, "*rows V"],
+        agent: Int[Tensor, "*rows"],
+        memory: Float[Tensor, "*rows H"] | None = None,
+    ) -> Float[Tensor, "*rows values"]:
         """What is predicted, in units of the return."""
-        return self.norm.restore(self.normalised(view, agent))
+        return self.norm.restore(self.normalised(view, agent, memory))
 
-    def normalised(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows values"]:
+    def normalised(
+        self,
+        view: Float[Tensor, "*rows V"],
+        agent: Int[Tensor, "*rows"],
+        memory: Float[Tensor, "*rows H"] | None = None,
+    ) -> Float[Tensor, "*rows values"]:
         """The network's outputs, for its loss."""
-        return self.outputs(view, agent)
+        return self.outputs(view, agent, memory)
 
     def unrolled(
         self,
@@ -159,8 +175,8 @@ class ValueCritic(_Critic):
         memory: Float[Tensor, "S H"],
         begins: Bool[Tensor, "T S"],
         active: Bool[Tensor, "T S"],
-    ) -> Float[Tensor, "T S values"]:
-        """As `normalised`, along sequences with memory."""
+    ) -> tuple[Float[Tensor, "T S values"], Float[Tensor, "T S H"]]:
+        """As `normalised`, along sequences; and the memory after each step."""
         inputs = self.inputs(view, agent.expand(view.shape[:-1]))
         return self.nets.unroll(inputs, agent, memory, begins, active)
 

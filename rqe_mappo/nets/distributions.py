@@ -39,8 +39,10 @@ class ActionSpec:
     squash: Squash = "tanh"
 
     @classmethod
-    def of(cls, space: spaces.Space, counts: tuple[int, ...] = (), squash: Squash = "tanh") -> "ActionSpec":
-        """The spec of a Gymnasium space; ValueError for a space that no policy here can act in."""
+    def of(cls, space: spaces.Space, squash: Squash = "tanh") -> "ActionSpec":
+        """The spec of a Gymnasium space, padded or not; ValueError for a space that no policy here can act in."""
+        counts = getattr(space, "counts", getattr(space, "widths", ()))  # PaddedDiscrete, PaddedBox
+        counts = tuple(counts) if counts and min(counts) < max(counts) else ()
         match space:
             case spaces.Discrete():
                 return cls("discrete", (int(space.n),), (int(space.start),) if space.start else (), counts)

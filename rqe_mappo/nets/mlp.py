@@ -89,12 +89,16 @@ class AgentNets(nn.ModuleList):
         memory: Float[Tensor, "S H"],
         begins: Bool[Tensor, "T S"],
         active: Bool[Tensor, "T S"],
-    ) -> Float[Tensor, "T S O"]:
-        """Outputs along S sequences; memory is zero where an episode `begins`, and stays where nobody is `active`."""
-        outputs = []
+    ) -> tuple[Float[Tensor, "T S O"], Float[Tensor, "T S H"]]:
+        """Outputs along S sequences, and the memory after each step.
+
+        It is zero where an episode `begins`, and stays as it was where the agent is not `active`.
+        """
+        outputs, memories = [], []
         for t in range(len(inputs)):
             memory = memory * ~begins[t, :, None]
             output, after = self.step(inputs[t], agent, memory)
             memory = torch.where(active[t, :, None], after, memory)
             outputs.append(output)
-        return torch.stack(outputs)
+            memories.append(memory)
+        return torch.stack(outputs), torch.stack(memories)
