@@ -1,4 +1,4 @@
-"""Risk measures, laws and a support that the tests of risk share."""
+"""Risk measures, distributions and a support that the tests of risk share."""
 
 import dataclasses
 import math
