@@ -43,8 +43,8 @@ def worst_case(
 ) -> Float[Tensor, "*batch"]:
     """The worst case `inf_p {<payoff, p> + tau D(p, others)}`.
 
-    D is KL(p || others) for 'kl', which gives the entropic value, and KL(others || p) for 'reverse-kl'. tau = inf is the
-    expected payoff.
+    D is KL(p || others) for 'kl', which gives the entropic value, and KL(others || p) for 'reverse-kl'. tau = inf is
+    the expected payoff.
     """
     if math.isinf(tau):
         return (others * payoff).sum(-1)
