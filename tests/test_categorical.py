@@ -215,3 +215,30 @@ def test_batch_equals_loop(function):
     probs = random_probs(4, 3, 9)
     loop = torch.stack([torch.stack([function(row) for row in rows]) for rows in probs])
     assert torch.allclose(function(probs), loop, atol=1e-15)
+
+
+def test_projection_of_points_by_hand():
+    # 0.25 is three quarters at 0, 9 is at the edge, 2 is an atom
+    out = cat.project_points(ATOMS, torch.tensor([0.25, 9.0, 2.0]), torch.tensor([0.4, 0.1, 0.5]))
+    assert out.tolist() == pytest.approx([0.3, 0.1, 0.5, 0.1])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        cat.mean,
+        cat.variance,
+        lambda atoms, probs: cat.quantile(atoms, probs, 0.3),
+        lambda atoms, probs: cat.weighted_sum(atoms, probs - 0.5),
+        lambda atoms, probs: cat.pick(atoms, (9 * probs[..., 0]).long()),
+    ],
+    ids=["mean", "variance", "quantile", "weighted_sum", "pick"],
+)
+def test_rows_may_have_atoms_of_their_own(function):
+    atoms, probs = random_numbers(4, 3, 9).sort(-1).values, random_probs(4, 3, 9)
+    loop = torch.stack([torch.stack([function(atoms[i, j], probs[i, j]) for j in range(3)]) for i in range(4)])
+    assert torch.allclose(function(atoms, probs), loop, atol=1e-15)
+    # batch axes broadcast, either way
+    across = function(atoms[:, :1].expand(4, 3, 9), probs[:1].expand(4, 3, 9))
+    assert torch.allclose(function(atoms[:, :1], probs[0]), across, atol=1e-15)
+    assert torch.allclose(function(atoms[0, 0].expand(4, 3, 9), probs), function(atoms[0, 0], probs), atol=1e-14)

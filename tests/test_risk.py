@@ -1,7 +1,5 @@
 """Risk measures against hand-computed numbers, 50-digit arithmetic, finite differences and their limits."""
 
-from pathlib import Path
-
 import mpmath
 import pytest
 import torch
@@ -37,6 +35,7 @@ from tests.risk_examples import (
     UNCLIPPED,
     WIDE,
     Z,
+    documented_family,
     named,
     random_logits,
 )
@@ -371,10 +370,7 @@ def test_gradient_of_a_sure_return_is_finite(measure):
 
 
 def test_the_measure_worked_out_in_the_docs_is_right():
-    page = (Path(__file__).parent.parent / "docs/adding-a-risk-measure.md").read_text(encoding="utf-8")
-    namespace = {"__name__": "semideviation"}
-    exec(compile(page.split("```python\n")[1].split("```")[0], "adding-a-risk-measure.md", "exec"), namespace)
-    family = namespace["Semideviation"]
+    family = documented_family()
     measure = family(0.5)
     assert isinstance(measure, RiskMeasure)
     assert float(measure.value(Z, LOTTERY)) == pytest.approx(1.1875)

@@ -18,6 +18,7 @@ from rqe_mappo.functional.risk.measure import (
     annealed_tau,
     centred,
     check_tau,
+    from_lowest,
 )
 
 LEAST_STD = 0.01  # of the support's width: about one spacing; below that, projection decides a distribution's std
@@ -33,6 +34,7 @@ class Neutral(RiskMeasure):
         return categorical.mean(atoms, log_probs.exp())
 
     def influence(self, atoms: Atoms, log_probs: LogProbs) -> RowsOfAtoms:
+        atoms = from_lowest(atoms)
         return atoms - self.value(atoms, log_probs)[..., None]
 
     def utility(self, delta: Rows) -> Rows:
@@ -61,6 +63,7 @@ class MeanVariance(RiskMeasure):
         return categorical.mean(atoms, probs) - categorical.variance(atoms, probs) / (2 * self.tau)
 
     def influence(self, atoms: Atoms, log_probs: LogProbs) -> RowsOfAtoms:
+        atoms = from_lowest(atoms)
         x = atoms - categorical.mean(atoms, log_probs.exp())[..., None]
         return centred(x - x**2 / (2 * self.tau), log_probs)
 
@@ -93,7 +96,7 @@ class MeanStd(OneNumber):
         return categorical.mean(atoms, probs) - self.kappa * std
 
     def influence(self, atoms: Atoms, log_probs: LogProbs) -> RowsOfAtoms:
-        probs = log_probs.exp()
+        atoms, probs = from_lowest(atoms), log_probs.exp()
         x = atoms - categorical.mean(atoms, probs)[..., None]
         width = (atoms[..., -1:] - atoms[..., :1]).clamp(min=torch.finfo(atoms.dtype).tiny)  # a row may have none
         std = categorical.variance(atoms, probs).sqrt()[..., None].maximum(LEAST_STD * width)
