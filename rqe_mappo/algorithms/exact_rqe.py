@@ -183,7 +183,7 @@ class ExactRqe:
                 values[player] = strategic.value(
                     strategic.from_own_side(payoff[:, player], player, players),
                     policies[:, player],
-                    strategic.others_law(fixed, player),
+                    strategic.others_joint(fixed, player),
                     getattr(measure, "tau", float("inf")),
                     self.config.rqe_form,
                     self.config.rqe_penalty,
