@@ -16,10 +16,8 @@ from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.functional.risk import parse_risk
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from rqe_mappo.deploy.policy import Policy
-    from rqe_mappo.evaluation.episodes import Calibration
+    from rqe_mappo.evaluation.evaluation import Evaluation
 
 
 def train(args: Sequence[str] | None = None) -> None:
@@ -96,7 +94,7 @@ def report(asked: EvalConfig) -> None:
     from rqe_mappo.evaluation import film
     from rqe_mappo.evaluation import report as reports
     from rqe_mappo.evaluation.episodes import chooser, drive, run_episodes, scripted
-    from rqe_mappo.evaluation.episodes import evaluate as run_evaluation
+    from rqe_mappo.evaluation.evaluation import evaluate as run_evaluation
     from rqe_mappo.training.run import pick_device
 
     pick_device(asked.device)
@@ -127,17 +125,14 @@ def report(asked: EvalConfig) -> None:
         records = drive(config, choose, asked.episodes, asked.seed)
         print(reports.table(reports.rows(records, asked.seed)))
         return
-    measured = run_evaluation(policy, asked.episodes, asked.seed, asked.deterministic)
-    write_report(asked, policy, config, *measured)
+    write_report(asked, policy, config, run_evaluation(policy, asked.episodes, asked.seed, asked.deterministic))
 
 
 def write_report(
     asked: EvalConfig,
     policy: "Policy",
     config: TrainConfig,
-    records: dict[str, "np.ndarray"],
-    known: "Calibration | None",
-    restarts: int,
+    evaluation: "Evaluation",
 ) -> None:
     """Print the tables of a policy's evaluation, and keep them in its run folder."""
     from rqe_mappo.algorithms.groups import agent_groups
@@ -146,7 +141,8 @@ def write_report(
     from rqe_mappo.evaluation.plots import calibration_plot
 
     tau, unit = getattr(policy.measure, "tau", math.inf), policy.return_scale or 1.0
-    rows = reports.rows(records, asked.seed, [parse_risk(name, tau).scaled(unit) for name in asked.risk])
+    records, known = evaluation.records, evaluation.calibration
+    rows = evaluation.rows([parse_risk(name, tau).scaled(unit) for name in asked.risk])
     algorithm = config.algorithm
     known_groups = agent_groups(getattr(algorithm, "tau", math.inf), getattr(algorithm, "eps", 0.0), len(policy.agents))
     if len(known_groups.pairs) > 1:
@@ -155,8 +151,8 @@ def write_report(
         rows += reports.by_attitude(records, groups, asked.seed)
     print(reports.table(rows))
     content = {
-        "episodes": len(records["return"]), "seed": asked.seed, "deterministic": asked.deterministic,
-        "timesteps": policy.timesteps, "metrics": reports.as_dict(rows), "worker_restarts": restarts,
+        "episodes": evaluation.episodes, "seed": asked.seed, "deterministic": asked.deterministic,
+        "timesteps": policy.timesteps, "metrics": reports.as_dict(rows), "worker_restarts": evaluation.worker_restarts,
     }  # fmt: skip
     if policy.returns is not None and not policy.predicts_distribution:
         print("\nno calibration: the critic of this run predicts the mean return, no distribution")

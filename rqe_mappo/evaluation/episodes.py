@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rqe_mappo import registry
-from rqe_mappo.config import TrainConfig, from_json
+from rqe_mappo.config import TrainConfig
 from rqe_mappo.data import vector
 from rqe_mappo.deploy.policy import ActingPolicy, Policy
 from rqe_mappo.envs.contract import BatchedEnv, Observed, begun
@@ -296,27 +296,3 @@ def drive(config: TrainConfig, choose: Chooser, episodes: int, seed: int) -> dic
         return run_episodes(env, choose, each, seed)[0]
     finally:
         env.close()
-
-
-def evaluate(
-    policy: Policy, episodes: int, seed: int, deterministic: bool = False
-) -> tuple[dict[str, np.ndarray], Calibration | None, int]:
-    """Play `episodes` of the policy's own environment; the critic is judged unless `deterministic`.
-
-    The most probable actions are another policy than the one whose returns the critic learned. A critic that predicts
-    means, or nothing of the policy's returns, is not judged either. Third is how many worker processes were replaced.
-    """
-    config: TrainConfig = from_json(policy.config_json)
-    own_process = registry.environment(config.env).own_process
-    copies, each = copies_for(episodes, config.num_envs if own_process else MOST_COPIES)
-    policy.seed(seed)
-    env = vector.make(config, copies)
-    try:
-        records, starts = run_episodes(env, chooser(policy, deterministic), each, seed, config.gamma)
-        workers = vector.workers_of(env)
-        restarts = sum(workers.restarts) if workers else 0
-    finally:
-        env.close()
-    if deterministic or not policy.predicts_distribution:
-        return records, None, restarts
-    return records, calibration(policy, starts, records, seed, config.time_limit), restarts

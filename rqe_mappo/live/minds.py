@@ -68,10 +68,8 @@ def _of_policy(policy: Policy, seen: Observed, agents: np.ndarray, tau: float | 
     if not policy.predicts_distribution:
         return {"probs": probs, "law": nothing, "value": _plain(policy.value(view, agents).numpy())}
     law = policy.distribution(view, agents)
-    if tau is None:
-        value = policy.value(view, agents)
-    else:
-        value = law.value(Entropic(tau).scaled(policy.return_scale or 1.0))
+    measure = None if tau is None else Entropic(tau).scaled(policy.return_scale or 1.0)
+    value = policy.value(view, agents) if measure is None else law.value(measure)
     return {"probs": probs, "law": law.probs.numpy().round(DIGITS + 1).tolist(), "value": _plain(value.numpy())}
 
 

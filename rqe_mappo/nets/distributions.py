@@ -3,16 +3,18 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rqe_mappo.functional import policy_gradient
 from rqe_mappo.functional.policy_gradient import NO_ACTION
+
+if TYPE_CHECKING:
+    from gymnasium import Space
 
 Squash = Literal["tanh", "clip", "none"]
 NODES = 32  # of Gauss-Hermite quadrature: entropies of squashed Gaussians are right to 1e-3 for stds up to 3
@@ -39,8 +41,10 @@ class ActionSpec:
     squash: Squash = "tanh"
 
     @classmethod
-    def of(cls, space: spaces.Space, squash: Squash = "tanh") -> "ActionSpec":
+    def of(cls, space: "Space", squash: Squash = "tanh") -> "ActionSpec":
         """The spec of a Gymnasium space, padded or not; ValueError for a space that no policy here can act in."""
+        from gymnasium import spaces  # what deploys a policy needs none
+
         counts = getattr(space, "counts", getattr(space, "widths", ()))  # PaddedDiscrete, PaddedBox
         counts = tuple(counts) if counts and min(counts) < max(counts) else ()
         match space:

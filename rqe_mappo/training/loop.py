@@ -61,10 +61,12 @@ def train(
     resume: Path | None = None,
     on_update: OnUpdate | None = None,
     on_episodes: OnEpisodes | None = None,
+    quiet: bool = False,
 ) -> Path:
     """Train to `config.total_timesteps`, from the start or from the newest checkpoint of the folder `resume`.
 
     on_update, on_episodes: called as the run goes on; either stops it early by returning True.
+    quiet: print nothing.
     Returns the run folder. Raises Interrupted, with everything saved, on Ctrl-C or SIGTERM.
     """
     torch.set_num_threads(1)  # at these sizes a second thread costs more than it gives; run two runs instead
@@ -83,7 +85,7 @@ def train(
             run.save()  # from here on there is always something to go on from
         else:
             run.restore()
-        log = RunLog(folder, run.step, config.total_timesteps)
+        log = RunLog(folder, run.step, config.total_timesteps, quiet)
         if workers := vector.workers_of(env):
             workers.say = log.say
         log.say(f"{'resuming' if resume else 'training'} in {folder}")
