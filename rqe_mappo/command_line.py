@@ -7,6 +7,7 @@ import io
 import os
 import re
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -118,10 +119,14 @@ def _parsed(args: list[str], default: TrainConfig) -> TrainConfig:
             owners = [name for name in registry.ALGORITHMS if flag in _flags_of(name)]
             if owners:
                 raise ConfigError(
-                    f"--algo {default.algo} has no {flag}: leave it out, or use --algo {' or '.join(owners)}"
+                    f"--algo {default.algo} has no {flag}: leave it out, or use --algo {', '.join(owners)}"
                 )
     return parse(configs.type_of(default), "rqe-train", args, default)
 
 
 def _flags_of(algorithm: str) -> set[str]:
-    return {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(registry.algorithm(algorithm).Config)}
+    """The flags of an algorithm that its help shows."""
+    kind = registry.algorithm(algorithm).Config
+    shown = typing.get_type_hints(kind, include_extras=True)
+    hidden = {name for name, hint in shown.items() if tyro.conf.Suppress in getattr(hint, "__metadata__", ())}
+    return {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind) if field.name not in hidden}
