@@ -373,7 +373,7 @@ def trajectory(env, steps: int, seed: int) -> list:
 
 def assert_same_steps(ours: list, theirs: list) -> None:
     for mine, other in zip(ours, theirs, strict=True):
-        for name in ("obs", "state", "reward", "cost", "terminated", "truncated", "final_state"):
+        for name in ("obs", "state", "reward", "cost", "terminated", "truncated", "final_obs", "final_state"):
             np.testing.assert_array_equal(getattr(mine, name), getattr(other, name))
         assert mine.episodes.keys() == other.episodes.keys()
         for key, value in mine.episodes.items():
@@ -400,7 +400,7 @@ def test_contract(factory, config):
         assert low - 1e-6 <= step.reward.min() and step.reward.max() <= high + 1e-6
         grid = step.reward / env.reward_step
         np.testing.assert_allclose(grid, np.round(grid), atol=1e-4)
-        assert len(step.final_state) == step.truncated.sum()
+        assert len(step.final_obs) == len(step.final_state) == step.truncated.sum()
         ended, record = step.episodes["copy"], step.episodes
         np.testing.assert_array_equal(ended, np.flatnonzero((step.terminated | step.truncated)[:, 0]))
         np.testing.assert_allclose(record["return"], total[ended], atol=1e-5)

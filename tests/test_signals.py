@@ -17,7 +17,16 @@ from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.contract import PaddedDiscrete, action_counts
 from rqe_mappo.envs.history import History
 from rqe_mappo.envs.sumo_intersection import BatchedIntersection, IntersectionConfig
-from rqe_mappo.envs.sumo_signals import NETS, SCENARIOS, BatchedSignals, SignalsConfig, controllers, parallel_env, trips
+from rqe_mappo.envs.sumo_signals import (
+    NETS,
+    SCENARIOS,
+    BatchedSignals,
+    SignalsConfig,
+    SignalsEnv,
+    controllers,
+    parallel_env,
+    trips,
+)
 from rqe_mappo.envs.sumo_signals.nets import bundled, green_s
 from rqe_mappo.evaluation import report
 from rqe_mappo.evaluation.episodes import evaluate, play
@@ -107,6 +116,7 @@ def test_records_equal_the_sums_of_rewards_and_everybody_is_truncated(opened):
             assert np.allclose(step.episodes["return"], total, atol=1e-4)
             assert step.episodes["length"].tolist() == [[40, 40, 40]]
             assert step.final_state.shape == (3, *env.state_space.shape)
+            assert (step.final_obs[:, 0] == 1).all()  # the time, which begins anew in `obs`
             assert step.obs[0, 0, 0] == 0  # of the next episode
             assert step.episodes["trips"] > 0
             total[:] = 0
@@ -114,6 +124,24 @@ def test_records_equal_the_sums_of_rewards_and_everybody_is_truncated(opened):
             assert len(step.final_state) == 0 and not len(step.episodes["copy"])
         assert all(env.observation_space.contains(row) for row in step.obs[0])
         assert all(env.state_space.contains(row) for row in step.state[0])
+
+
+def test_what_truncation_hides_is_what_the_single_form_sees(opened):
+    config = replace(COLOGNE, num_seconds=30)
+    env = opened(config)
+    env.reset(3)
+    steps = [env.step(np.array([[1, 2, 0]])) for _ in range(6)]
+    env.close()
+    single = SignalsEnv(config)
+    single.reset(seed=3)
+    for _ in range(6):
+        last, *_ = single.step(dict(zip(single.agents, (1, 2, 0), strict=True)))
+    state = single.state()
+    single.close()
+    assert steps[-1].truncated.all() and not any(len(step.final_obs) for step in steps[:-1])
+    assert np.array_equal(steps[-1].final_obs, np.stack(list(last.values())))
+    assert np.array_equal(steps[-1].final_state[0], state)
+    assert not np.array_equal(steps[-1].final_obs, steps[-1].obs[0])
 
 
 def test_tails_of_waiting_by_hand():

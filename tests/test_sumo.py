@@ -137,6 +137,8 @@ def test_any_number_of_agents_and_exactly_one_end_for_each(opened, agents):
         step = env.step(rng.integers(0, 4, (4, agents)))
         assert not (step.terminated & ~acted).any() and not step.truncated.any()
         assert not step.reward[~acted].any()
+        assert step.final_obs.shape == (0, *env.observation_space.shape)
+        assert step.final_state.shape == (0, *env.state_space.shape)
         total += step.reward
         for row, copy in enumerate(step.episodes["copy"]):
             assert np.allclose(step.episodes["return"][row], total[copy], atol=1e-4)

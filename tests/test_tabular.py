@@ -175,7 +175,17 @@ def assert_same(one, other):
 
 def assert_same_steps(ours: list, theirs: list) -> None:
     for mine, other in zip(ours, theirs, strict=True):
-        for name in ("obs", "state", "reward", "cost", "terminated", "truncated", "final_state", "episodes"):
+        for name in (
+            "obs",
+            "state",
+            "reward",
+            "cost",
+            "terminated",
+            "truncated",
+            "final_obs",
+            "final_state",
+            "episodes",
+        ):
             assert_same(getattr(mine, name), getattr(other, name))
 
 
@@ -248,6 +258,8 @@ def test_final_states_stand_in_the_order_of_the_truncated():
     copies, agents = np.nonzero(step.truncated)
     np.testing.assert_array_equal(step.final_state[:, 1], agents)
     np.testing.assert_array_equal(step.final_state[:, 0], before[copies] + step.reward[copies, 0])
+    np.testing.assert_array_equal(step.final_obs[:, 1], agents)
+    np.testing.assert_allclose(step.final_obs[:, 0], step.final_state[:, 0] / 3, rtol=1e-6)
 
 
 def test_time_left_is_shown_where_asked_for():
