@@ -1,4 +1,4 @@
-"""What an episode has brought so far, for objectives that look at it from its start."""
+"""What an episode has earned so far, for objectives that depend on the whole episode."""
 
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ Seen = TypeVar("Seen", bound=Observed)
 
 
 class History(BatchedEnv):
-    """A `BatchedEnv` that remembers, for each copy, what was gained since its episode began.
+    """A `BatchedEnv` that keeps, for each copy, what was earned since its episode began.
 
     past: float32 `[E, A]`, the return so far, `sum_{k < t} gamma^k r_k`.
     discount: float32 `[E]`, `gamma^t`, the weight of the next reward in the episode's return.

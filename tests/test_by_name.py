@@ -109,8 +109,8 @@ def test_simple_spread_trains_is_evaluated_and_goes_on(tmp_path, capsys):
     small = ["--num-envs", "2", "--num-steps", "50", "--eval-episodes", "4"]
     cli.train(["--algo", "mappo", "--env", "pettingzoo:mpe2.simple_spread_v3", *small,
                "--total-timesteps", "600", "--out", str(folder)])  # fmt: skip
-    said = capsys.readouterr().out
-    assert "mean return" in said and "25 to 25" in said  # an episode is of 25 decisions
+    message = capsys.readouterr().out
+    assert "mean return" in message and "25 to 25" in message  # an episode is of 25 decisions
     policy = Policy.load(folder)
     assert policy.agents == ("agent_0", "agent_1", "agent_2")
     assert policy.timesteps == 600
@@ -262,7 +262,7 @@ MASKS = {"a": [[1, 0, 1], [0, 1, 0], [1, 1, 1], [1, 1, 1]], "b": [[0, 1], [1, 0]
 
 
 def masked() -> Echo:
-    """Agent `a` is told in its info what it can do, `b` in its observation, `c` can always do everything."""
+    """Agent `a` has a mask in its info, `b` in its observation, `c` none."""
     parts = {"observation": Box(0, 9, (2,)), "action_mask": Box(0, 1, (2,), np.int8)}
     return Echo(
         {"a": Discrete(3, start=1), "b": Discrete(2, start=1), "c": Discrete(2, start=1)},
@@ -292,14 +292,14 @@ def test_agents_that_left_have_no_masks():
 
 
 @pytest.mark.parametrize(
-    ("space", "masks", "said"),
+    ("space", "masks", "message"),
     [
         (MultiDiscrete([2, 2]), [[1, 1, 1, 1]] * 4, "an action_mask needs Discrete actions"),
         (Discrete(2), [[1, 1], [0, 0], [1, 1], [1, 1]], "the action_mask of a allows nothing: allow an action"),
     ],
 )
-def test_masks_that_do_not_fit_are_refused(space, masks, said):
-    with pytest.raises(ValueError, match=f"^--env toy: {said}"):
+def test_masks_that_do_not_fit_are_refused(space, masks, message):
+    with pytest.raises(ValueError, match=f"^--env toy: {message}"):
         env = batched_from(lambda: Echo({"a": space}, masks={"a": masks}), 1, ByNameConfig("toy", 9, 0.0, 1.0))
         env.reset(0)
         env.step(np.array([[0]]))
@@ -346,7 +346,7 @@ def test_a_factory_gives_a_batched_a_gymnasium_or_a_parallel_environment():
 
 
 @pytest.mark.parametrize(
-    ("factory", "said"),
+    ("factory", "message"),
     [
         (lambda: 7, "gives a int: return a gymnasium.Env or a PettingZoo ParallelEnv, or take num_envs"),
         (lambda num_envs: gymnasium.make("CartPole-v1"), "takes num_envs and gives a .*, which is no BatchedEnv"),
@@ -356,8 +356,8 @@ def test_a_factory_gives_a_batched_a_gymnasium_or_a_parallel_environment():
     ],
     ids=["nothing", "single", "vector", "in turn", "twice"],
 )
-def test_what_else_a_factory_gives_is_refused_in_one_line(factory, said):
-    with pytest.raises(ValueError, match=f"^--env toy.*{said}") as error:
+def test_what_else_a_factory_gives_is_refused_in_one_line(factory, message):
+    with pytest.raises(ValueError, match=f"^--env toy.*{message}") as error:
         batched_from(factory, 2, ByNameConfig("toy"))
     assert "\n" not in str(error.value)
 
@@ -367,16 +367,18 @@ def fails():
 
 
 @pytest.mark.parametrize(
-    ("opener", "said"), [(lambda size: None, "argument: 'size'"), (fails, "no such screen")], ids=["argument", "inside"]
+    ("opener", "message"),
+    [(lambda size: None, "argument: 'size'"), (fails, "no such screen")],
+    ids=["argument", "inside"],
 )
-def test_an_environment_that_cannot_be_opened_says_why(opener, said, monkeypatch):
+def test_an_environment_that_cannot_be_opened_gives_the_cause(opener, message, monkeypatch):
     monkeypatch.setattr("tests.parallel_toy.parallel_env", opener)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         make(TOY, 1)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("gymnasium:NoSuchEnv-v0", "NoSuchEnv"),
         ("pettingzoo:no_such_module", "cannot be imported"),
@@ -386,12 +388,12 @@ def test_an_environment_that_cannot_be_opened_says_why(opener, said, monkeypatch
         ("pettingzoo:.parallel_toy", "is unknown"),
     ],
 )
-def test_bad_names_are_answered_in_one_line(name, said, capsys, tmp_path):
+def test_bad_names_are_answered_in_one_line(name, message, capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
         cli.train(["--env", name, "--out", str(tmp_path / "run")])
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip()
-    assert said in error and "\n" not in error
+    assert message in error and "\n" not in error
 
 
 def test_bad_bounds_are_refused():

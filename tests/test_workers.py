@@ -40,10 +40,10 @@ def toy_environment(monkeypatch):
 
 @pytest.fixture
 def workers():
-    """Two workers of two toys each, the lines they say in `said`, and every process in `seen`; none may be left."""
+    """Two workers of two toys each, the lines they log in `logged`, and every process in `seen`; none may be left."""
     env = WorkerEnvs(partial(toy.Faulty, toy.ToyConfig(), 2), 2, seed=3, limit_s=LIMIT_S)
-    env.said, env.seen = [], pids(env)
-    env.say = env.said.append
+    env.logged, env.seen = [], pids(env)
+    env.log = env.logged.append
     yield env
     env.seen |= pids(env)
     env.close()
@@ -101,7 +101,7 @@ def test_failed_worker_is_replaced_and_its_episodes_are_cut_off(workers, fault):
     assert (step.obs[2:, :, 0] == 0).all() and step.active[2:].all()
     assert set(step.episodes["copy"]) <= {0, 1}
     assert workers.restarts == [0, 1]
-    assert len(workers.said) == 1 and "worker 1" in workers.said[0] and words in workers.said[0]
+    assert len(workers.logged) == 1 and "worker 1" in workers.logged[0] and words in workers.logged[0]
 
     ended = set()
     for _ in range(13):
@@ -273,12 +273,12 @@ def test_owner_may_be_suspended_with_its_workers_and_leaves_none_when_killed():
     root = Path(__file__).resolve().parent.parent
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=root)
     workers = [int(pid) for pid in owner.stdout.readline().split()]
-    everybody = [*workers, owner.pid]
-    for pid in everybody:  # the owner last: it waits for an answer then
+    processes = [*workers, owner.pid]
+    for pid in processes:  # the owner last: it waits for an answer then
         os.kill(pid, signal.SIGSTOP)
         time.sleep(0.1)
     time.sleep(2.5)
-    for pid in everybody:
+    for pid in processes:
         os.kill(pid, signal.SIGCONT)
     assert {owner.stdout.readline() for _ in range(40)} == {"0\n"}
 

@@ -200,7 +200,7 @@ class BatchedCopies:
         )  # fmt: skip
 
     def snapshot(self) -> None:
-        """None: what others wrote cannot be saved; a resumed run starts new episodes."""
+        """None: other packages' environments cannot be saved; a resumed run starts new episodes."""
         return None
 
     def restore(self, snapshot: dict[str, Any]) -> Observed:

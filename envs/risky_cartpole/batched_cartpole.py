@@ -37,7 +37,7 @@ class BatchedRiskyCartPole:
         self.active = np.ones((num_envs, 1), bool)
 
     def reset(self, seed: int) -> Observed:
-        """Start every copy anew; the same seed and E give the same trajectories."""
+        """Start every copy from the beginning; the same seed and E give the same trajectories."""
         self.rng = np.random.default_rng(seed)
         self.dynamics.reset(self.rng)
         self.returns[:] = self.x_sum_m[:] = 0.0

@@ -1,4 +1,4 @@
-"""The intersection for the learner: K copies in one simulation, each with episodes of its own."""
+"""The intersection for the learner: K copies in one simulation, each with its own episodes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -76,12 +76,12 @@ class BatchedIntersection:
         self.totals = {name: np.zeros(shape) for name in ("return", "length", "collision", "timed_out", "hard_brakes")}
 
     def reset(self, seed: int) -> Observed:
-        """Start every copy anew; the same seed and K give the same trajectories, in any process."""
+        """Start every copy from the beginning; the same seed and K give the same trajectories, in any process."""
         self.world.load(seed)
         return self.restart()
 
     def restart(self) -> Observed:
-        """Start every copy anew without reloading the simulation: random numbers go on where they are."""
+        """Start new episodes without reloading the simulation; random numbers continue."""
         self._begin(np.arange(self.num_envs))
         return self.observed()
 
@@ -92,7 +92,7 @@ class BatchedIntersection:
             total[which] = 0
 
     def observed(self) -> Observed:
-        """What can be seen now, with noise drawn anew."""
+        """What can be seen now, with new noise."""
         self.perceived = observation.perceive(self.world)
         return Observed(
             observation.observe(self.world, self.perceived), observation.critic_view(self.world), self.active.copy()

@@ -14,7 +14,7 @@ from rqe_mappo.envs.sumo_intersection.network import netconvert
 
 SPACING_M = 60.0  # between neighbouring copies
 EXIT_M = 60.0  # of road beyond the junction: vehicles that are clear drive on for a moment
-SPEED_MPS = 13.89  # of every road: what limits vehicles is their own max_speed_mps
+SPEED_MPS = 13.89  # of every road; vehicles are limited by max_speed_mps
 SUPPORTED = ("priority", "right_before_left", "left_before_right", "allway_stop", "priority_stop", "unregulated")
 REFUSED = {
     "traffic_light": "it has traffic lights (for those there is --env sumo-signals)",
@@ -39,7 +39,7 @@ class Roads:
 
 
 def _roads(junction: str, kind: dict[str, str], edges: Iterable[Element], connections: Iterable[Element]) -> Roads:
-    """Roads around a junction at the node `kind`; every edge gets an end node of its own where it leaves off."""
+    """Roads around a junction at the node `kind`; every edge gets an end node of its own at its other end."""
     nodes, kept, joined = Element("nodes"), Element("edges"), Element("connections")
     SubElement(nodes, "node", {"id": junction, **kind})
     arms = 0
@@ -65,7 +65,7 @@ def _shape(points: Iterable[tuple[float, float]]) -> str:
 
 
 def _star(ends: dict[str, tuple[float, float]], kind: str, movements: Iterable[tuple[str, str]]) -> Roads:
-    """Straight one-lane roads between the origin and named `ends`; `movements` says from where to where one may go."""
+    """Straight one-lane roads between the origin and named `ends`; `movements` are the allowed pairs of ends."""
     movements = list(movements)
     edges, connections = [], []
     for name, end in ends.items():
@@ -104,7 +104,7 @@ def cut(net: Path, junction: str, room_m: Callable[[int], float]) -> Roads:
     """The roads of a junction of the network `net` (.net.xml, or .net.xml.gz).
 
     Its incoming roads are made `room_m(arms)` long at least, straight on backwards. Raises ValueError with the reason
-    where the file, the junction, or its kind will not do.
+    where the file, the junction, or its type cannot be used.
     """
     import sumolib
 

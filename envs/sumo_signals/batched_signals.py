@@ -49,7 +49,7 @@ class BatchedSignals:
         if Simulation.owner is not None:
             raise RuntimeError(
                 "a SUMO simulation is already open in this process: close() that environment first, "
-                "or open this one in a process of its own"
+                "or open this one in a separate process"
             )
         files = config.files()
         self.config, self.num_envs, self.horizon = config, num_envs, config.horizon
@@ -75,7 +75,7 @@ class BatchedSignals:
         self.return_bounds = (low * self.horizon, high * self.horizon)
 
     def reset(self, seed: int) -> Observed:
-        """Start anew; the same seed gives the same episodes, in any process."""
+        """Start from the beginning; the same seed gives the same episodes, in any process."""
         self.rng = np.random.default_rng(seed)
         return self.begin()
 
@@ -157,7 +157,7 @@ class BatchedSignals:
         )
 
     def snapshot(self) -> None:
-        """None: a resumed run starts its episodes anew."""
+        """None: a resumed run starts new episodes."""
         return None
 
     def restore(self, snapshot: dict) -> Observed:

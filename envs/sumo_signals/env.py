@@ -16,13 +16,13 @@ class SignalsEnv(ParallelEnv):
     SUMO drives the vehicles; sumo-rl turns phases into lights, with `yellow_time_s` of yellow at each change and at
     least `min_green_s` of green, before which a light keeps its phase whatever it chooses.
 
-    **Hidden from everybody**: SUMO's random drivers, and with `demand_spread` the scale of the episode's demand. Lights
-    do not see vehicles that cannot enter a full road.
+    **Hidden from agents and critic**: SUMO's random drivers, and with `demand_spread` the scale of the episode's
+    demand. Lights do not see vehicles that cannot enter a full road.
 
     **Action**: Discrete(green phases of the light), the phase to show next.
 
     **Observation**: float32 `[3 + P + 3 L]`, P and L the most green phases and incoming lanes of any light of
-    the network; columns that a light lacks are 0.
+    the network; columns that a light does not have are 0.
 
     | index | feature | unit, range |
     |---|---|---|
@@ -39,7 +39,7 @@ class SignalsEnv(ParallelEnv):
 
     **Reward**: `reward` of `SignalsConfig`; see docs/signals.md.
 
-    **End**: after `num_seconds` every agent is truncated: traffic would go on. Nobody terminates, no agent leaves.
+    **End**: after `num_seconds` every agent is truncated: traffic would go on. No agent terminates or leaves.
 
     **Info** of each agent: `cost`, the number of vehicles that newly collided anywhere; at the end also the episode's
     `trips.METRICS`, of all trips.

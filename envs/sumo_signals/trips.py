@@ -19,7 +19,7 @@ METRICS = (
 
 
 def output_options(folder: Path) -> list[str]:
-    """SUMO's options that write the files `read` wants, trips without an end included: these have the longest waits."""
+    """SUMO's options that write the files `read` wants, unfinished trips included: these have the longest waits."""
     return [
         "--tripinfo-output", str(folder / "trips.xml"), "--tripinfo-output.write-unfinished", "true",
         "--tripinfo-output.write-undeparted", "true", "--statistic-output", str(folder / "statistics.xml"),
@@ -47,7 +47,7 @@ def read(folder: Path) -> dict[str, float]:
 
 
 def waiting(waited_s: np.ndarray) -> dict[str, float]:
-    """Mean, 95th percentile, mean of the worst 5 % (at least one trip) and maximum; zeros where nobody went."""
+    """Mean, 95th percentile, mean of the worst 5 % (at least one trip) and maximum; zeros without trips."""
     names = METRICS[:4]
     if len(waited_s) == 0:
         return dict.fromkeys(names, 0.0)

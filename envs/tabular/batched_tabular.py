@@ -17,9 +17,9 @@ class BatchedTabular:
     Terminated on arrival in a terminal state, otherwise truncated at the horizon. `cost` is 0.
 
     observe_time: append the time left, 1 to 0, to observation and state, so that the horizon may be learned as an end.
-        Where the horizon is never met (`exact.horizon_binds`), `time_in_observation` holds without it.
+        Where no play reaches the horizon (`exact.horizon_binds`), `time_in_observation` holds without it.
 
-    A sub-class may keep account of its episodes: an array `[E, A]` in `self.totals`, zero when an episode begins,
+    A sub-class may add to the episode records: an array `[E, A]` in `self.totals`, zero when an episode begins,
     updated in `watch`, becomes a record of that name.
 
     Raises ValueError if the players have different numbers of actions.
@@ -47,7 +47,7 @@ class BatchedTabular:
         return np.zeros(self.shape)
 
     def reset(self, seed: int) -> Observed:
-        """Start every copy anew; the same seed and E give the same trajectories."""
+        """Start every copy from the beginning; the same seed and E give the same trajectories."""
         self.rng = np.random.default_rng(seed)
         self._begin(slice(None))
         return self._observed()

@@ -12,18 +12,18 @@ from pettingzoo import ParallelEnv
 from rqe_mappo.envs.tabular.dynamics import Moved, TabularDynamics
 from rqe_mappo.envs.tabular.model import FiniteGame
 
-Settings = TypeVar("Settings")
+Config = TypeVar("Config")
 
 
-def configure(scenarios: Mapping[str, Settings], scenario: str, knobs: dict[str, Any]) -> Settings:
-    """The settings of `scenario` with `knobs` changed; ValueError for an unknown name."""
+def configure(scenarios: Mapping[str, Config], scenario: str, overrides: dict[str, Any]) -> Config:
+    """The config of `scenario` with `overrides`; ValueError for an unknown name."""
     if scenario not in scenarios:
         raise ValueError(f"scenario {scenario} is unknown: use {', '.join(scenarios)}")
     known = [field.name for field in fields(scenarios[scenario])]
-    for name in knobs:
+    for name in overrides:
         if name not in known:
             raise ValueError(f"argument {name} is unknown in scenario {scenario}: use {', '.join(known)}")
-    return replace(scenarios[scenario], **knobs)
+    return replace(scenarios[scenario], **overrides)
 
 
 class TabularEnv(gymnasium.Env[np.ndarray, int]):
@@ -108,7 +108,7 @@ class TabularParallelEnv(ParallelEnv):
         return observations, rewards, terminated, truncated, infos
 
     def infos(self, moved: Moved) -> list[dict[str, Any]]:
-        """What a sub-class tells about the step, one dict a player."""
+        """What a sub-class reports of the step, one dict a player."""
         return [{} for _ in self.possible_agents]
 
     def _observations(self) -> dict[str, np.ndarray]:

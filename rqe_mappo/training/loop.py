@@ -225,7 +225,7 @@ def train(config: TrainConfig, resume: Path | None = None) -> Path:
             run.restore()
         log = RunLog(folder, run.step, config.total_timesteps)
         if workers := vector.workers_of(env):
-            workers.say = log.say
+            workers.log = log.say
         log.say(f"{'resuming' if resume else 'training'} in {folder}")
         smallest = min(each_agent(config.tau))
         if config.risk == "entropic" and config.risk_clip * smallest < 0.85 and config.advantage != "rqe":
