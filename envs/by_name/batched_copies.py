@@ -10,7 +10,7 @@ from pettingzoo import ParallelEnv
 
 from rqe_mappo.envs.by_name.actions import AgentActions
 from rqe_mappo.envs.by_name.config import ByNameConfig
-from rqe_mappo.envs.contract import Array, Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Array, Observed, Step
 
 TRIAL_EPISODES, TRIAL_SEED = 20, 0
 MARGIN = 0.5  # of the range of rewards that random actions brought, added at either end
@@ -34,8 +34,11 @@ class BatchedCopies:
     Raises ValueError, in one line, where an agent's observations or actions cannot be handled.
     """
 
-    reward_step = None
+    reward_step: float | None = None
     time_in_observation = False
+    action_space: ActionSpace
+    observation_space: Box
+    state_space: Box
 
     def __init__(self, envs: Sequence[ParallelEnv], config: ByNameConfig):
         self.config, self.envs = config, list(envs)
@@ -123,7 +126,7 @@ class BatchedCopies:
         acting = set(self.envs[copy].agents)
         for index, agent in enumerate(self.possible_agents):
             if agent in seen:
-                flat = flatten(self.spaces[index], seen[agent])
+                flat = np.asarray(flatten(self.spaces[index], seen[agent]), np.float32)
                 self.obs[copy, index, : len(flat)] = flat
                 self.active[copy, index] = agent in acting
             self._allow(copy, index, _mask(seen.get(agent), infos.get(agent)))
@@ -137,7 +140,7 @@ class BatchedCopies:
                     f"--env {self.config.name}: {agent} has an {MASK} now and had none at first: give it in reset()"
                 )
             return
-        row, count = self.avail[copy, index], int(self.actions.own[index].n)
+        row, count = self.avail[copy, index], self.actions.counts[index]
         row[:] = True
         if not self.active[copy, index]:
             return

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, Step
 from rqe_mappo.envs.risky_cartpole.config import RiskyCartPoleConfig
 from rqe_mappo.envs.risky_cartpole.dynamics import CartPoleDynamics, observation_space
 
@@ -17,8 +17,11 @@ class BatchedRiskyCartPole:
     step that falls. Array contents as in `RiskyCartPoleEnv`.
     """
 
-    possible_agents = ("cart",)
-    action_space = Discrete(2)
+    possible_agents: tuple[str, ...] = ("cart",)
+    action_space: ActionSpace = Discrete(2)
+    observation_space: Box
+    state_space: Box
+    reward_step: float | None
     common_reward = True
 
     def __init__(self, config: RiskyCartPoleConfig, num_envs: int):

@@ -65,7 +65,7 @@ class CartPoleDynamics:
         """Start new episodes of the carts `which`: position, angle and their velocities uniform on ±0.05, no wind."""
         count = self.x[which].size
         self.values[:4, which] = rng.uniform(-0.05, 0.05, (count, 4)).T
-        self.values[4:, which] = [[0.0], [self.config.horizon], [0.0]]
+        self.values[4:, which] = [[0.0], [float(self.config.horizon)], [0.0]]
 
     def step(self, actions: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Push every cart left (0) or right (1) for one step.

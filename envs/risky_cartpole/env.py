@@ -24,7 +24,7 @@ def configure(scenario: str, overrides: dict[str, Any]) -> RiskyCartPoleConfig:
     return replace(SCENARIOS[scenario], **overrides)
 
 
-class RiskyCartPoleEnv(gymnasium.Env[np.ndarray, int]):
+class RiskyCartPoleEnv(gymnasium.Env[np.ndarray, np.int64]):
     """
     ## Description
     Gymnasium's CartPole-v1 with gusts of wind, on a track whose right side pays more and is windier. A risk-neutral
@@ -100,7 +100,7 @@ class RiskyCartPoleEnv(gymnasium.Env[np.ndarray, int]):
         self.ended = False
         return self.dynamics.observe()[0], {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
+    def step(self, action: int | np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
         """One push; ValueError for an action other than 0 and 1, ResetNeeded after the end of an episode."""
         if not self.action_space.contains(action):
             raise ValueError(f"action must be 0 (left) or 1 (right) (got {action!r})")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, Step
 from rqe_mappo.envs.sumo_intersection import observation
 from rqe_mappo.envs.sumo_intersection.config import IntersectionConfig
 from rqe_mappo.envs.sumo_intersection.dynamics import ACCEL_MPS2, ACTIONS_MPS2, HARD_BRAKE_MPS2, Intersections
@@ -55,7 +55,9 @@ class BatchedIntersection:
     `pet_s` (nan without), all `[F, n_agents]`. Contents of arrays as in `IntersectionEnv`.
     """
 
-    action_space = Discrete(len(ACTIONS_MPS2))
+    action_space: ActionSpace = Discrete(len(ACTIONS_MPS2))
+    observation_space: Box
+    state_space: Box
     time_in_observation = True
     common_reward = False
 

@@ -209,7 +209,7 @@ class Intersections:
                 self.sim.vehicle.setSpeed(self.ids[k][i], -1)
         self.released = (self.released | left) & ~taken
 
-    def _command(self, accel: np.ndarray, active: np.ndarray) -> list[tuple[int, int]]:
+    def _command(self, accel: np.ndarray, active: np.ndarray) -> list[list[int]]:
         """Pass accelerations on; returns those whose vehicle is not yet on the road and cannot be commanded."""
         accelerate, stop = self.sim.vehicle.setAcceleration, self.sim.vehicle.setSpeed
         stands = (self.speed_mps[:, : accel.shape[1]] <= STANDING_MPS) & (accel <= 0)
@@ -221,7 +221,7 @@ class Intersections:
             stop(ids[k][i], 0)
         return np.argwhere(active & fresh).tolist()
 
-    def _command_fresh(self, accel: np.ndarray, late: list[tuple[int, int]]) -> None:
+    def _command_fresh(self, accel: np.ndarray, late: list[list[int]]) -> None:
         for k, i in late:
             name = self.ids[k][i]
             if self.present[k, i] and self.sim.vehicle.getDistance(name) > NOT_INSERTED_M:

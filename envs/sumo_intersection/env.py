@@ -1,14 +1,19 @@
 """The intersection as a PettingZoo parallel environment: one junction, agents that leave when they are clear."""
 
-from typing import Any, ClassVar
+import secrets
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
+from rqe_mappo.envs.contract import ActionSpace
 from rqe_mappo.envs.sumo_intersection import observation
 from rqe_mappo.envs.sumo_intersection.batched_intersection import BatchedIntersection
 from rqe_mappo.envs.sumo_intersection.config import IntersectionConfig
+
+if TYPE_CHECKING:
+    from rqe_mappo.envs.sumo_intersection.render import Camera
 
 
 class IntersectionEnv(ParallelEnv):
@@ -79,7 +84,8 @@ class IntersectionEnv(ParallelEnv):
         self.core = BatchedIntersection(self.config, 1)
         self.possible_agents = list(self.core.possible_agents)
         self.agents: list[str] = []
-        self.render_mode, self.camera = render_mode, None
+        self.render_mode = render_mode
+        self.camera: Camera | None = None
         width = 1 + self.config.n_agents + observation.state_width(self.core.world) * self.config.n_vehicles
         self.state_space = Box(-np.inf, np.inf, (width,), np.float32)
         self.seeded = False
@@ -87,13 +93,13 @@ class IntersectionEnv(ParallelEnv):
     def observation_space(self, agent: str) -> Box:
         return self.core.observation_space
 
-    def action_space(self, agent: str) -> Discrete:
+    def action_space(self, agent: str) -> ActionSpace:
         return self.core.action_space
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, np.ndarray], dict]:
         """Start an episode; see the class for what a seed changes."""
         if seed is not None or not self.seeded:
-            seen = self.core.reset(np.random.SeedSequence().entropy % 2**31 if seed is None else seed)
+            seen = self.core.reset(secrets.randbits(31) if seed is None else seed)
             self.seeded = True
         else:
             seen = self.core.restart()

@@ -55,7 +55,7 @@ class Camera(Watcher):
         image = image.resize((self.size, self.size), Image.Resampling.LANCZOS)
         write = ImageDraw.Draw(image)
         write.text((8, 6), caption, fill=INK, font=ImageFont.load_default(15))
-        if probs is None:
+        if probs is None or atoms is None or value is None:
             return image
         both = Image.new("RGB", (self.size + self.size // 2, self.size), "white")
         both.paste(image)

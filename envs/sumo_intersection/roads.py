@@ -44,7 +44,7 @@ def _roads(junction: str, kind: dict[str, str], edges: Iterable[Element], connec
     SubElement(nodes, "node", {"id": junction, **kind})
     arms = 0
     for edge in edges:
-        points = _points(edge.get("shape"))
+        points = _points(edge.attrib["shape"])
         inward = edge.get("to") == junction
         arms += inward
         far = points[0] if inward else points[-1]
@@ -57,7 +57,8 @@ def _roads(junction: str, kind: dict[str, str], edges: Iterable[Element], connec
 
 
 def _points(shape: str) -> list[tuple[float, float]]:
-    return [tuple(float(number) for number in point.split(",")[:2]) for point in shape.split()]
+    numbers = [[float(number) for number in point.split(",")] for point in shape.split()]
+    return [(x, y) for x, y, *_ in numbers]  # a height may follow
 
 
 def _shape(points: Iterable[tuple[float, float]]) -> str:
@@ -183,7 +184,7 @@ def _lengthened(edge: Element, junction: str, room_m: float, length_m: float) ->
     """An edge of a plain file as ours, with room for vehicles before the junction or a piece of road beyond it."""
     edge = copy.deepcopy(edge)
     inward = edge.get("to") == junction
-    points = _points(edge.get("shape"))
+    points = _points(edge.attrib["shape"])
     if not inward:
         points.reverse()
     (x, y), (near_x, near_y) = points[0], points[1]
@@ -197,7 +198,7 @@ def _lengthened(edge: Element, junction: str, room_m: float, length_m: float) ->
     for lane in edge.iter("lane"):
         lane.attrib.pop("shape", None)
         lane.attrib.pop("speed", None)
-    edge.set("id", _mark(edge.get("id")))
+    edge.set("id", _mark(edge.attrib["id"]))
     edge.set("to" if inward else "from", _mark(junction))
     edge.set("speed", f"{SPEED_MPS}")
     edge.set("shape", _shape(points))
@@ -206,7 +207,7 @@ def _lengthened(edge: Element, junction: str, room_m: float, length_m: float) ->
 
 def plain_xml(roads: Roads, copies: int) -> dict[str, str]:
     """SUMO's plain node, edge and connection files of `copies` junctions side by side."""
-    xs, ys = zip(*(point for edge in roads.edges for point in _points(edge.get("shape"))), strict=True)
+    xs, ys = zip(*(point for edge in roads.edges for point in _points(edge.attrib["shape"])), strict=True)
     side = math.ceil(math.sqrt(copies))
     wide, high = max(xs) - min(xs) + SPACING_M, max(ys) - min(ys) + SPACING_M
     files = {"nod": Element("nodes"), "edg": Element("edges"), "con": Element("connections")}
@@ -225,7 +226,7 @@ def _moved(element: Element, k: int, dx: float, dy: float) -> Element:
             element.set(name, f"{element.get(name)}{k}")
     for name, by in (("x", dx), ("y", dy)):
         if element.get(name) is not None:
-            element.set(name, f"{float(element.get(name)) + by:.2f}")
+            element.set(name, f"{float(element.attrib[name]) + by:.2f}")
     if element.get("shape") is not None:
-        element.set("shape", _shape((x + dx, y + dy) for x, y in _points(element.get("shape"))))
+        element.set("shape", _shape((x + dx, y + dy) for x, y in _points(element.attrib["shape"])))
     return element

@@ -27,7 +27,12 @@ class Simulation:
         trajectories at a fraction of the speed; "gui" does so with a window.
     """
 
-    owner: ClassVar["Simulation | None"] = None
+    vehicle: Any
+    route: Any
+    vehicletype: Any
+    simulation: Any
+    connection: Any
+    owner: ClassVar[object | None] = None
     labels: ClassVar[Iterator[int]] = itertools.count()
 
     def __init__(self, net: Path, step_s: float, backend: str = "libsumo"):

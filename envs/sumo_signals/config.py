@@ -64,8 +64,10 @@ class SignalsConfig:
 
     def files(self) -> Net:
         """The network to simulate; ValueError where a file is missing or its lights cannot be driven."""
-        own = self.net_file is not None and self.route_file is not None
-        net = Net(self.net_file, self.route_file) if own else bundled(self.net)
+        if self.net_file is not None and self.route_file is not None:
+            net = Net(self.net_file, self.route_file)
+        else:
+            net = bundled(self.net)
         begin_s = net.begin_s if self.begin_s is None else self.begin_s
         return checked(Net(net.net_file, net.route_file, begin_s))
 

@@ -1,5 +1,6 @@
 """The traffic lights as a PettingZoo parallel environment."""
 
+import secrets
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,7 +58,7 @@ class SignalsEnv(ParallelEnv):
         self.possible_agents = list(self.core.possible_agents)
         self.agents: list[str] = []
         self.render_mode = None
-        counts = zip(self.possible_agents, self.core.action_space.counts, strict=True)
+        counts = zip(self.possible_agents, self.core.counts, strict=True)
         self.actions = {agent: Discrete(count) for agent, count in counts}
         self.state_space = self.core.state_space
         self.seeded = False
@@ -73,7 +74,7 @@ class SignalsEnv(ParallelEnv):
         if seed is None and self.seeded:
             self.seen = self.core.begin()
         else:
-            self.seen = self.core.reset(np.random.SeedSequence().entropy % 2**31 if seed is None else seed)
+            self.seen = self.core.reset(secrets.randbits(31) if seed is None else seed)
             self.seeded = True
         self.agents = self.possible_agents[:]
         return dict(zip(self.agents, self.seen.obs[0], strict=True)), {agent: {} for agent in self.agents}

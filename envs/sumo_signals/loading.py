@@ -4,6 +4,7 @@ import os
 import sys
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from rqe_mappo.envs.sumo_intersection.network import sumo_home
 from rqe_mappo.envs.sumo_signals.nets import SumoRlMissing
@@ -11,7 +12,7 @@ from rqe_mappo.envs.sumo_signals.nets import SumoRlMissing
 NAME, SWITCH = "sumo_rl.environment.env", "LIBSUMO_AS_TRACI"
 
 
-def load_sumo_rl() -> ModuleType:
+def load_sumo_rl() -> Any:
     """The module `sumo_rl.environment.env`, whose `traci` is libsumo.
 
     A variable decides what `traci` means when it is first imported. Here it is imported separately, so that the `traci`
@@ -34,7 +35,7 @@ def load_sumo_rl() -> ModuleType:
             os.environ.pop(SWITCH)
             if before is not None:
                 os.environ[SWITCH] = before
-    environment = sys.modules[NAME]
+    environment: Any = sys.modules[NAME]
     if not environment.LIBSUMO:
         raise RuntimeError(
             f"sumo_rl was imported before the traffic lights, without libsumo: set {SWITCH}=1 before its import, "

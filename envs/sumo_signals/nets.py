@@ -75,7 +75,7 @@ def green_s(net_file: str) -> dict[str, tuple[float, ...]]:
         raise ValueError(f"--net-file {net_file} has no traffic light: use a net with one")
     found: dict[str, tuple[float, ...]] = {}
     for logic in logics:
-        name, kind = logic.get("id"), logic.get("type")
+        name, kind = logic.attrib["id"], logic.get("type")
         if kind != "static":
             raise ValueError(
                 f"--net-file {net_file}: traffic light {name} is {kind}, which crashes SUMO under sumo-rl: "

@@ -15,7 +15,7 @@ ScriptedPolicy = Callable[[BatchedSignals], np.ndarray]
 def random(seed: int) -> ScriptedPolicy:
     """Uniform phases."""
     rng = np.random.default_rng(seed)
-    return lambda env: rng.integers(0, env.action_space.counts)[None]
+    return lambda env: rng.integers(0, env.counts)[None]
 
 
 def fixed(shown_s: Sequence[float] | None = None) -> ScriptedPolicy:

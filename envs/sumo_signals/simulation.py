@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import libsumo
 import numpy as np
@@ -14,7 +15,7 @@ from rqe_mappo.envs.sumo_signals.config import SignalsConfig
 from rqe_mappo.envs.sumo_signals.loading import load_sumo_rl
 from rqe_mappo.envs.sumo_signals.nets import Net, green_s
 
-SumoEnvironment = load_sumo_rl().SumoEnvironment
+SumoEnvironment: Any = load_sumo_rl().SumoEnvironment
 OWN_REWARDS = ("waiting", "long-waiting")
 VEHICLE_M = 7.5  # a car and the gap before it
 

@@ -36,12 +36,13 @@ def read(folder: Path) -> dict[str, float]:
     waited, unfinished, not_inserted = [], 0, 0
     for _, trip in ET.iterparse(folder / "trips.xml"):
         if trip.tag == "tripinfo":
-            waited.append(float(trip.get("waitingTime")) + float(trip.get("departDelay")))
-            unfinished += float(trip.get("arrival")) < 0
-            not_inserted += float(trip.get("depart")) < 0
+            known = trip.attrib
+            waited.append(float(known["waitingTime"]) + float(known["departDelay"]))
+            unfinished += float(known["arrival"]) < 0
+            not_inserted += float(known["depart"]) < 0
             trip.clear()
-    statistics = ET.parse(folder / "statistics.xml").getroot()
-    counts = {name: float(statistics.find(tag).get(key)) for name, (tag, key) in COUNTS.items()}
+    statistics = {element.tag: element.attrib for element in ET.parse(folder / "statistics.xml").getroot()}
+    counts = {name: float(statistics[tag][key]) for name, (tag, key) in COUNTS.items()}
     numbers = {"trips": len(waited), "unfinished_trips": unfinished, "not_inserted_trips": not_inserted}
     return waiting(np.array(waited)) | {name: float(number) for name, number in numbers.items()} | counts
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, Step
 from rqe_mappo.envs.tabular import exact
 from rqe_mappo.envs.tabular.dynamics import Moved, TabularDynamics
 from rqe_mappo.envs.tabular.model import FiniteGame
@@ -25,6 +25,10 @@ class BatchedTabular:
     Raises ValueError if the players have different numbers of actions.
     """
 
+    action_space: ActionSpace
+    observation_space: Box
+    state_space: Box
+
     def __init__(self, game: FiniteGame, num_envs: int, observe_time: bool = False):
         if len(set(game.n_actions)) > 1:
             raise ValueError(f"agents that learn together must have equally many actions each (got {game.n_actions})")
@@ -40,7 +44,7 @@ class BatchedTabular:
         self.time_in_observation = observe_time or not exact.horizon_binds(game)
         self.shape = (num_envs, len(game.players))
         self.active = np.ones(self.shape, bool)
-        self.totals = {"return": np.zeros(self.shape), "cost": np.zeros(self.shape)}
+        self.totals: dict[str, np.ndarray] = {"return": np.zeros(self.shape), "cost": np.zeros(self.shape)}
 
     def watch(self, moved: Moved) -> np.ndarray:
         """Update the sub-class's totals after a step; gives the step's cost, `[E, A]`."""

@@ -4,14 +4,16 @@ import contextlib
 import functools
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from rqe_mappo import registry
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data.workers import EARNED, FINAL, SEEN, Failed, Worker
-from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, BatchedEnv, Observed, Step
 from rqe_mappo.envs.history import History
 
 SEED_STRIDE = 100_003  # workers' seeds lie apart; a run's other seeds are small offsets
@@ -70,10 +72,22 @@ class WorkerEnvs:
     log: called with one line about each restart; prints to standard error unless replaced.
     """
 
-    def __init__(self, build: Any, num_workers: int, seed: int = 0, limit_s: float = 60.0):
+    num_envs: int
+    possible_agents: tuple[str, ...]
+    observation_space: Box
+    state_space: Box
+    action_space: ActionSpace
+    return_bounds: tuple[float, float]
+    reward_bounds: tuple[float, float]
+    reward_step: float | None
+    common_reward: bool
+    horizon: int
+    time_in_observation: bool
+
+    def __init__(self, build: Callable[[], BatchedEnv], num_workers: int, seed: int = 0, limit_s: float = 60.0):
         self.build, self.seed, self.limit_s = build, seed, limit_s
         self.restarts, self.failures = [0] * num_workers, [0] * num_workers
-        self.log = functools.partial(print, file=sys.stderr, flush=True)
+        self.log: Callable[[str], None] = functools.partial(print, file=sys.stderr, flush=True)
         until = time.monotonic() + START_LIMIT_S * num_workers  # all at the same time, possibly on one core
         self.workers = [Worker(build, limit_s) for _ in range(num_workers)]
         for index, worker in enumerate(self.workers):
@@ -125,7 +139,7 @@ class WorkerEnvs:
             except Failed as failure:
                 cause = str(failure)
 
-    def _show(self, shown: list[Observed]) -> Observed:
+    def _show(self, shown: Sequence[Observed]) -> Observed:
         """Join what the workers' agents see."""
         masks = [part.avail for part in shown if part.avail is not None]
         self.last = Observed(
@@ -137,7 +151,7 @@ class WorkerEnvs:
     def _begin(self, name: str, arguments: list[tuple]) -> Observed:
         for index, cause in self._ask(name, arguments)[1].items():
             self._restart(index, cause)
-        return self._show([worker.board.observed() for worker in self.workers])
+        return self._show([worker.shared.observed() for worker in self.workers])
 
     def reset(self, seed: int) -> Observed:
         self.seed = seed
@@ -153,7 +167,7 @@ class WorkerEnvs:
         for index, cause in causes.items():
             self._restart(index, cause)
         parts = [
-            worker.board.step(*answers[index]) if index in answers else self._not_played(index)
+            worker.shared.step(*answers[index]) if index in answers else self._not_played(index)
             for index, worker in enumerate(self.workers)
         ]
         played = np.zeros(self.copies_each, bool)
@@ -173,7 +187,7 @@ class WorkerEnvs:
         """The step of a worker that was replaced: its active agents are truncated where they were seen last."""
         mine = slice(index * self.copies_each, (index + 1) * self.copies_each)
         cut, obs, state = (getattr(self.last, name)[mine] for name in ("active", "obs", "state"))
-        shown = self.workers[index].board.observed()
+        shown = self.workers[index].shared.observed()
         nothing = np.zeros(cut.shape, np.float32)
         return Step(
             shown.obs, shown.state, shown.active,

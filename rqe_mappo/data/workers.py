@@ -12,10 +12,10 @@ import struct
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -95,12 +95,13 @@ class Board:
         self.memory.close()
 
 
-def _serve(pipe: Connection, build: Any, owner: int) -> None:
+def _serve(pipe: Connection, build: Callable[[], BatchedEnv], owner: int) -> None:
     """Body of a worker: build the environments, then answer calls until asked to close."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the owner decides and closes us
         signal.signal(number, signal.SIG_IGN)
     _die_with(owner)
-    env, board = None, None
+    env: BatchedEnv | None = None
+    board: Board | None = None
     try:
         env = build()
         described = {name: getattr(env, name) for name in BatchedEnv.__annotations__}
@@ -143,7 +144,7 @@ def _die_with(owner: int) -> None:
 
 
 @contextlib.contextmanager
-def _lean_start(build: Any) -> Iterator[None]:
+def _lean_start(build: Callable[[], BatchedEnv]) -> Iterator[None]:
     """Processes started here get one numeric thread, and do not run the program's main module again.
 
     multiprocessing would have them import it, which for rqe-train means PyTorch: 190 MB and a second for each worker.
@@ -176,8 +177,10 @@ class Worker:
     `described` holds the environment's attributes and `board` the shared arrays, both from `open` on.
     """
 
-    def __init__(self, build: Any, limit_s: float):
-        self.limit_s, self.cause, self.board, self.asked = limit_s, None, None, time.monotonic()
+    def __init__(self, build: Callable[[], BatchedEnv], limit_s: float):
+        self.limit_s, self.asked = limit_s, time.monotonic()
+        self.cause: str | None = None
+        self.board: Board | None = None
         context = mp.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         _bounded(self.pipe, limit_s)
@@ -189,14 +192,21 @@ class Worker:
 
     def open(self, until: float) -> "Worker":
         """Wait until its environments are built, by `until` of the monotonic clock, and share memory with it."""
-        self.described = self.answer(until)
-        self.board = Board(self.described)
+        self.described: dict[str, Any] = self.answer(until)
+        board = self.board = Board(self.described)
         try:
-            self._send(self.board.memory.name)
+            self._send(board.memory.name)
             self.answer(until)
         finally:
-            self.board.memory.unlink()  # both have it open: it is freed whichever of them is killed from now on
+            board.memory.unlink()  # both have it open: it is freed whichever of them is killed from now on
         return self
+
+    @property
+    def shared(self) -> Board:
+        """The board; Failed once the worker has failed."""
+        if self.board is None:
+            raise Failed(self.cause)
+        return self.board
 
     def ask(self, name: str, *args: Any) -> None:
         """Call a method of its environments; `answer` gives the result."""
@@ -242,7 +252,7 @@ class Worker:
             return "was killed by SIGKILL (by a user, or by the system when memory ran out)"
         return f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
-    def _fail(self, cause: str) -> None:
+    def _fail(self, cause: str) -> NoReturn:
         self.cause = cause
         self.kill()
         raise Failed(cause)
