@@ -283,6 +283,20 @@ def test_masks_are_passed_on_and_are_no_part_of_what_is_observed():
     assert env.step(np.array([[3, 2, 1]] * 2)).avail.tolist() == [first] * 2  # of the next episode
 
 
+def test_masks_that_come_late_are_refused():
+    class Late(Echo):
+        def reset(self, seed=None, options=None):
+            seen, _ = super().reset(seed, options)
+            return seen, {}
+
+    env = batched_from(lambda: Late({"a": Discrete(2)}, masks={"a": [[1, 1]] * 4}), 1, ByNameConfig("toy", 9, 0.0, 1.0))
+    env.reset(0)
+    with pytest.raises(
+        ValueError, match=r"^--env toy: a has an action_mask now and had none at first: give it in reset"
+    ):
+        env.step(np.array([[0]]))
+
+
 def test_agents_that_left_have_no_masks():
     spaces = {"a": Discrete(2), "b": Discrete(2)}
     env = batched_from(lambda: Echo(spaces, masks=dict.fromkeys(spaces, [[0, 1]] * 4)), 1)
@@ -299,6 +313,8 @@ def test_agents_that_left_have_no_masks():
     ],
 )
 def test_masks_that_do_not_fit_are_refused(space, masks, message):
+    with pytest.raises(ValueError, match=f"^--env toy: {message}"):
+        batched_from(lambda: Echo({"a": space}, masks={"a": masks}), 1, ByNameConfig("toy"))
     with pytest.raises(ValueError, match=f"^--env toy: {message}"):
         env = batched_from(lambda: Echo({"a": space}, masks={"a": masks}), 1, ByNameConfig("toy", 9, 0.0, 1.0))
         env.reset(0)
