@@ -21,7 +21,7 @@ from benchmarks.silent import trained
 from rqe_mappo.config import default_config
 from rqe_mappo.envs.gambles import SCENARIOS, BatchedGamble
 from rqe_mappo.envs.gambles.model import RISKY, SAFE, gamble_game
-from rqe_mappo.envs.tabular.exact import return_law
+from rqe_mappo.envs.tabular.exact import return_distribution
 from rqe_mappo.envs.tabular.model import FiniteGame
 from rqe_mappo.functional.risk import RiskMeasure, parse_risk
 from rqe_mappo.nets import Actor
@@ -65,7 +65,7 @@ def law(scenario: str, action: int, state: int | None = None, gamma: float = 1.0
     known = game(scenario)
     policy = np.eye(2)[np.full(known.n_states, action)]
     start = None if state is None else (np.arange(known.n_states) == state).astype(float)
-    return return_law(known, [policy], gamma=gamma, start=start)
+    return return_distribution(known, [policy], gamma=gamma, start=start)
 
 
 def of_law(measure: RiskMeasure, values: np.ndarray, probs: np.ndarray) -> float:

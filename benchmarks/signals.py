@@ -17,7 +17,7 @@ from benchmarks import tables
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import default_config, from_json
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.sumo_signals import BatchedSignals, controllers
+from rqe_mappo.envs.sumo_signals import BatchedSignals, scripted
 from rqe_mappo.evaluation.episodes import Chooser, chooser, play
 from rqe_mappo.statistics import Estimate, interval, seed_interval
 
@@ -26,12 +26,12 @@ EPISODES, SEED = 10, 12345
 TAUS, SEEDS = ("inf", "0.5"), (1, 2, 3)
 METRICS = ("waiting_mean_s", "waiting_p95_s", "waiting_cvar95_s", "waiting_max_s", "trips", "unfinished_trips")
 REFERENCES = {
-    "random": controllers.random(0),
-    "fixed, the net's program": controllers.fixed(),
+    "random": scripted.random(0),
+    "fixed, the net's program": scripted.fixed(),
     # the best two of six cycles tried by hand on another seed, with the demand of this net known
-    "fixed 25 15 10 10 s": controllers.fixed((25, 15, 10, 10)),
-    "fixed 40 20 15 10 s": controllers.fixed((40, 20, 15, 10)),
-    "greedy": controllers.greedy,
+    "fixed 25 15 10 10 s": scripted.fixed((25, 15, 10, 10)),
+    "fixed 40 20 15 10 s": scripted.fixed((40, 20, 15, 10)),
+    "greedy": scripted.greedy,
 }
 
 

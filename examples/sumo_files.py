@@ -39,7 +39,7 @@ TYPE = {
     "accel": "getAccel", "decel": "getDecel", "emergencyDecel": "getEmergencyDecel", "maxSpeed": "getMaxSpeed",
     "length": "getLength", "minGap": "getMinGap", "sigma": "getImperfection",
 }  # fmt: skip
-# SUMO's own way to say that a driver ignores whoever has the right of way
+# SUMO's parameters of a driver who ignores the right of way
 AGGRESSIVE = {"jmIgnoreFoeProb": "1", "jmIgnoreFoeSpeed": "100", "jmIgnoreJunctionFoeProb": "1"}
 
 

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from rqe_mappo import checkpoint, registry
 from rqe_mappo.algorithms.rqe_mappo import RiskSchedule
@@ -20,11 +21,14 @@ from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data import vector
 from rqe_mappo.data.vector import WorkerDied, WorkerEnvs
 from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.envs.by_name import batched_from
+from rqe_mappo.envs.contract import action_dtype
 from rqe_mappo.envs.history import History
 from rqe_mappo.evaluation.episodes import evaluate, play
 from rqe_mappo.functional import categorical
 from rqe_mappo.training.loop import build, train
 from tests import toy
+from tests.parallel_toy import Echo
 
 LIMIT_S = 1.0
 
@@ -36,10 +40,10 @@ def toy_environment(monkeypatch):
 
 @pytest.fixture
 def workers():
-    """Two workers of two toys each, the lines they say in `said`, and every process in `seen`; none may be left."""
+    """Two workers of two toys each, the lines they log in `logged`, and every process in `seen`; none may be left."""
     env = WorkerEnvs(partial(toy.Faulty, toy.ToyConfig(), 2), 2, seed=3, limit_s=LIMIT_S)
-    env.said, env.seen = [], pids(env)
-    env.say = env.said.append
+    env.logged, env.seen = [], pids(env)
+    env.log = env.logged.append
     yield env
     env.seen |= pids(env)
     env.close()
@@ -93,10 +97,11 @@ def test_failed_worker_is_replaced_and_its_episodes_are_cut_off(workers, fault):
     assert np.array_equal(step.truncated[2:], seen.active[2:]) and step.truncated[2:].any()
     assert not step.terminated[2:].any() and not step.reward[2:].any() and not step.cost.any()
     assert np.array_equal(step.final_state, seen.state[2:][seen.active[2:]])
+    assert np.array_equal(step.final_obs, seen.obs[2:][seen.active[2:]])
     assert (step.obs[2:, :, 0] == 0).all() and step.active[2:].all()
     assert set(step.episodes["copy"]) <= {0, 1}
     assert workers.restarts == [0, 1]
-    assert len(workers.said) == 1 and "worker 1" in workers.said[0] and words in workers.said[0]
+    assert len(workers.logged) == 1 and "worker 1" in workers.logged[0] and words in workers.logged[0]
 
     ended = set()
     for _ in range(13):
@@ -153,6 +158,58 @@ def test_what_environments_lose_themselves_is_passed_on():
         env.reset(0)
         marks = [env.step(idle()[:2]).sim_crashed for _ in range(7)]
         assert marks[:6] == [None] * 6 and marks[6].tolist() == [False, True]
+    finally:
+        env.close()
+
+
+SPACES = {
+    "from 5": (Discrete(3, start=5), False),
+    "masks": (Discrete(4), True),
+    "several": (MultiDiscrete([2, 3], start=[1, 4]), False),
+    "continuous": (Box(-1, 2, (3,), np.float32), False),
+}
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_workers_show_what_their_environments_do_whatever_the_actions(kind):
+    space, masks = SPACES[kind]
+    build = partial(toy.Choosing, toy.ToyConfig(), 2, space, masks)
+    env, twins = WorkerEnvs(build, 2), [build(), build()]
+    try:
+        seen = env.reset(7)
+        expected = [twin.reset(7 + vector.SEED_STRIDE * index) for index, twin in enumerate(twins)]
+        space.seed(0)
+        cut = 0
+        for _ in range(30):
+            for field in fields(seen):
+                parts = [getattr(part, field.name) for part in expected]
+                if field.name not in ("episodes", "sim_crashed") and parts[0] is not None:
+                    assert np.array_equal(getattr(seen, field.name), np.concatenate(parts)), field.name
+            assert (seen.avail is not None) == masks
+            actions = np.array([[space.sample() for _ in range(3)] for _ in range(4)], action_dtype(space))
+            seen = env.step(actions)
+            expected = [twin.step(part) for twin, part in zip(twins, np.split(actions, 2), strict=True)]
+            cut += len(seen.final_obs)
+            assert np.array_equal(seen.final_obs, seen.final_state + 1)
+        assert cut > 5
+        before = seen
+        os.kill(env.workers[1].process.pid, signal.SIGKILL)
+        seen = env.step(actions)
+        lost = np.nonzero(seen.truncated)[0] >= 2
+        assert np.array_equal(seen.final_obs[lost], before.obs[2:][before.active[2:]])
+        assert seen.avail is None or (seen.avail.shape == (4, 3, 4) and not seen.avail[2:, :, 0].any())
+    finally:
+        env.close()
+
+
+def test_workers_keep_what_the_spaces_of_unlike_agents_say():
+    boxes = {"a": Box(-1, 1, (2,)), "b": Box(-2, 2, (1,))}
+    env = WorkerEnvs(partial(batched_from, partial(Echo, boxes), 1), 2)
+    try:
+        assert env.action_space.widths == (2, 1) and env.action_space.low.tolist() == [-2, -1]
+        env.reset(0)
+        step = env.step(np.array([[[9, 0.5], [9, 9]], [[-9, 0], [0.25, 9]]], np.float32))
+        assert step.reward.tolist() == [[1.5, 2], [-1, 0.25]]
     finally:
         env.close()
 
@@ -216,12 +273,12 @@ def test_owner_may_be_suspended_with_its_workers_and_leaves_none_when_killed():
     root = Path(__file__).resolve().parent.parent
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=root)
     workers = [int(pid) for pid in owner.stdout.readline().split()]
-    everybody = [*workers, owner.pid]
-    for pid in everybody:  # the owner last: it waits for an answer then
+    processes = [*workers, owner.pid]
+    for pid in processes:  # the owner last: it waits for an answer then
         os.kill(pid, signal.SIGSTOP)
         time.sleep(0.1)
     time.sleep(2.5)
-    for pid in everybody:
+    for pid in processes:
         os.kill(pid, signal.SIGCONT)
     assert {owner.stdout.readline() for _ in range(40)} == {"0\n"}
 
@@ -285,10 +342,10 @@ def test_history_begins_anew_where_the_simulation_was_lost():
     env = History(toy.Losing(toy.ToyConfig(leave_probability=0.0), 2), 0.9, shown=True)
     seen = env.reset(0)
     for _ in range(7):
-        before, start = seen.state.copy(), env.start.copy()
+        before, obs, start = seen.state.copy(), seen.obs.copy(), env.start.copy()
         seen = env.step(np.ones((2, 3), np.int64))
     assert seen.sim_crashed.tolist() == [False, True]
-    assert np.array_equal(seen.final_state, before[1])
+    assert np.array_equal(seen.final_state, before[1]) and np.array_equal(seen.final_obs, obs[1])
     assert (env.past[1] == 0).all() and env.discount[1] == 1 and np.array_equal(env.start[1], seen.state[1])
     assert (env.past[0] > 0).all() and env.discount[0] < 1 and np.array_equal(env.start[0], start[0])
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, Step, action_dtype
 from rqe_mappo.registry import Environment
 
 
@@ -27,11 +27,11 @@ SCENARIOS = {"default": ToyConfig()}
 ENTRY = Environment("tests.toy:Toy", "tests.toy:SCENARIOS", "tests.toy:recipe")
 
 
-def recipe(scenario: str, knobs: ToyConfig) -> Any:
+def recipe(scenario: str, config: ToyConfig) -> Any:
     from rqe_mappo.config import TrainConfig  # which loads PyTorch: not in every worker process
 
     return TrainConfig(
-        env="toy", scenario=scenario, knobs=knobs, total_timesteps=2_000, num_envs=4, num_steps=16, eval_episodes=0,
+        env="toy", scenario=scenario, knobs=config, total_timesteps=2_000, num_envs=4, num_steps=16, eval_episodes=0,
         n_atoms=31, actor_hidden=(8,), critic_hidden=(8,), log_interval=1, save_interval=2,
     )  # fmt: skip
 
@@ -107,6 +107,43 @@ class Toy:
 
     def close(self) -> None:
         pass
+
+
+class Choosing(Toy):
+    """A toy with any action space, in which every agent earns the sum of its action and observes its state plus 1.
+
+    With `masks`, for a `Discrete` space, the action of number t modulo n is not available at time t.
+    """
+
+    observation_space = Box(1, 2, (2,), np.float32)
+
+    def __init__(self, config: ToyConfig, num_envs: int, action_space: ActionSpace, masks: bool = False):
+        super().__init__(config, num_envs)
+        self.action_space, self.masks = action_space, masks
+
+    def _observed(self) -> Observed:
+        seen = super()._observed()
+        return Observed((seen.obs + 1) * seen.active[..., None], seen.state, seen.active, avail=self._avail())
+
+    def _avail(self) -> np.ndarray | None:
+        if not self.masks:
+            return None
+        n = int(self.action_space.n)
+        return (np.arange(n) != self.t[:, None, None] % n) | ~self.active[..., None]
+
+    def step(self, actions: np.ndarray) -> Step:
+        shape = (*self.active.shape, *self.action_space.shape)
+        if actions.shape != shape or actions.dtype != action_dtype(self.action_space):
+            raise ValueError(f"actions are {actions.dtype} {actions.shape}")
+        earned = actions.reshape(*self.active.shape, -1).sum(-1) * self.active
+        step = super().step(np.zeros(self.active.shape, np.int64))
+        step.reward, step.final_obs, step.avail = earned.astype(np.float32), step.final_state + 1, self._avail()
+        return step
+
+
+def batched(num_envs: int) -> Toy:
+    """A factory of the whole."""
+    return Toy(ToyConfig(), num_envs)
 
 
 EXCEPTION, SEGFAULT, HANG = 101, 102, 103

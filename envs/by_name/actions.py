@@ -13,6 +13,8 @@ from rqe_mappo.envs.contract import ActionSpace, Array, PaddedBox, PaddedDiscret
 class AgentActions:
     """What agents with action spaces of their own can choose, in elements of one common `space`.
 
+    counts: how many actions each agent has, where they are `Discrete`.
+
     Where agents start to count at different numbers, the common space counts from 0. `MultiBinary` becomes a
     `MultiDiscrete` of twos, and arrays become flat. Raises ValueError, beginning with `name`, where there is no common
     space.
@@ -21,6 +23,7 @@ class AgentActions:
     def __init__(self, spaces: Sequence[Space], name: str):
         self.own = list(spaces)
         self.space = _common(self.own, name)
+        self.counts = tuple(int(space.n) for space in self.own if isinstance(space, Discrete))
 
     def native(self, agent: int, action: Array) -> Any:
         """The action of one agent, an element of `space`, as its own space has it; a `Box` is clipped to its bounds."""
@@ -61,8 +64,7 @@ def _common(spaces: Sequence[Space], name: str) -> ActionSpace:
         return Box(low, high, dtype=np.float32) if same else PaddedBox(boxes)
     if len(several) == len(spaces) and all(np.array_equal(space.nvec, several[0].nvec) for space in several):
         same = all(np.array_equal(space.start, several[0].start) for space in several)
-        start = several[0].start.ravel() if same else None
-        return MultiDiscrete(several[0].nvec.ravel(), start=start)
+        return MultiDiscrete(several[0].nvec.ravel(), start=several[0].start.ravel() if same else None)
     found = " and ".join(dict.fromkeys(str(space) for space in spaces))
     raise ValueError(
         f"{name}: agents must all have Discrete actions, all Box, or all the same MultiDiscrete (got {found}): "

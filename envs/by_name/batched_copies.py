@@ -10,7 +10,7 @@ from pettingzoo import ParallelEnv
 
 from rqe_mappo.envs.by_name.actions import AgentActions
 from rqe_mappo.envs.by_name.config import ByNameConfig
-from rqe_mappo.envs.contract import Array, Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Array, Observed, Step
 
 TRIAL_EPISODES, TRIAL_SEED = 20, 0
 MARGIN = 0.5  # of the range of rewards that random actions brought, added at either end
@@ -34,8 +34,11 @@ class BatchedCopies:
     Raises ValueError, in one line, where an agent's observations or actions cannot be handled.
     """
 
-    reward_step = None
+    reward_step: float | None = None
     time_in_observation = False
+    action_space: ActionSpace
+    observation_space: Box
+    state_space: Box
 
     def __init__(self, envs: Sequence[ParallelEnv], config: ByNameConfig):
         self.config, self.envs = config, list(envs)
@@ -76,7 +79,7 @@ class BatchedCopies:
     def _all_available(self) -> Array | None:
         """Masks `[E, A, actions]` to be filled in, or None where the environment gives none when it is reset."""
         seen, infos = self.envs[0].reset(seed=TRIAL_SEED)
-        if all(_mask(seen[agent], infos.get(agent)) is None for agent in seen):
+        if not any(_has_mask(part) for part in (*seen.values(), *infos.values())):
             return None
         if not isinstance(self.action_space, Discrete):
             raise ValueError(f"--env {self.config.name}: an {MASK} needs Discrete actions (got {self.action_space})")
@@ -91,7 +94,7 @@ class BatchedCopies:
         for episode in range(TRIAL_EPISODES):
             seen, infos = env.reset(seed=TRIAL_SEED + episode)
             for _ in range(self.horizon):
-                masks = {agent: _mask(seen.get(agent), infos.get(agent)) for agent in env.agents}
+                masks = {agent: self._mask(agent, seen, infos) for agent in env.agents}
                 drawn = {agent: self.actions.random(number[agent], rng, mask) for agent, mask in masks.items()}
                 seen, gained, _, _, infos = env.step(drawn)
                 rewards += gained.values()
@@ -120,34 +123,40 @@ class BatchedCopies:
         """Keep what the agents of a copy see, who will act, and what each can do then."""
         self.obs[copy, ~self.active[copy]] = 0  # an agent that is cut off unseen keeps what it saw last
         self.active[copy] = False
+        if self.avail is not None:
+            self.avail[copy] = True
         acting = set(self.envs[copy].agents)
         for index, agent in enumerate(self.possible_agents):
             if agent in seen:
-                flat = flatten(self.spaces[index], seen[agent])
+                flat = np.asarray(flatten(self.spaces[index], seen[agent]), np.float32)
                 self.obs[copy, index, : len(flat)] = flat
-                self.active[copy, index] = agent in acting
-            self._allow(copy, index, _mask(seen.get(agent), infos.get(agent)))
+                if agent in acting:
+                    self.active[copy, index] = True
+                    self._allow(copy, index, self._mask(agent, seen, infos))
 
     def _allow(self, copy: int, index: int, mask: Array | None) -> None:
-        """Keep which actions an agent can choose."""
-        agent = self.possible_agents[index]
-        if self.avail is None:
-            if mask is not None:
-                raise ValueError(
-                    f"--env {self.config.name}: {agent} has an {MASK} now and had none at first: give it in reset()"
-                )
-            return
-        row, count = self.avail[copy, index], int(self.actions.own[index].n)
-        row[:] = True
-        if not self.active[copy, index]:
-            return
-        row[count:] = False
-        if mask is not None:
-            row[:count] = mask
-            if not row.any():
-                raise ValueError(
-                    f"--env {self.config.name}: the {MASK} of {agent} allows nothing: allow an action that does nothing"
-                )
+        """Keep which actions an acting agent can choose."""
+        if self.avail is not None:
+            count = self.actions.counts[index]
+            self.avail[copy, index, :count] = True if mask is None else mask
+            self.avail[copy, index, count:] = False
+        elif mask is not None:
+            agent = self.possible_agents[index]
+            raise ValueError(
+                f"--env {self.config.name}: {agent} has an {MASK} now and had none at first: give it in reset()"
+            )
+
+    def _mask(self, agent: str, seen: dict[str, Any], infos: dict[str, Any]) -> Array | None:
+        """Which actions an acting agent can choose, `[actions]`, by its info or observation; None by neither."""
+        holder = next((part[agent] for part in (infos, seen) if _has_mask(part.get(agent))), None)
+        if holder is None:
+            return None
+        mask = np.asarray(holder[MASK], bool)
+        if not mask.any():
+            raise ValueError(
+                f"--env {self.config.name}: the {MASK} of {agent} allows nothing: allow an action that does nothing"
+            )
+        return mask
 
     def _state(self, obs: Array) -> Array:
         """`[..., A, A * D]` from observations `[..., A, D]`."""
@@ -200,7 +209,7 @@ class BatchedCopies:
         )  # fmt: skip
 
     def snapshot(self) -> None:
-        """None: what others wrote cannot be saved; a resumed run starts new episodes."""
+        """None: other packages' environments cannot be saved; a resumed run starts new episodes."""
         return None
 
     def restore(self, snapshot: dict[str, Any]) -> Observed:
@@ -213,8 +222,5 @@ class BatchedCopies:
         self.envs = []
 
 
-def _mask(seen: Any, info: dict[str, Any] | None) -> Array | None:
-    """Which actions an agent can choose, `[actions]`, from its info or its observation; None where neither says so."""
-    if info and MASK in info:
-        return np.asarray(info[MASK], bool)
-    return np.asarray(seen[MASK], bool) if isinstance(seen, dict) and MASK in seen else None
+def _has_mask(part: Any) -> bool:
+    return isinstance(part, dict) and MASK in part

@@ -22,7 +22,7 @@ class ByNameConfig:
             raise ValueError(f"--max-steps must be at least 1 (got {self.max_steps})")
         if (self.reward_low is None) != (self.reward_high is None):
             raise ValueError("--reward-low and --reward-high go together: give both or neither")
-        if self.reward_low is not None:
+        if self.reward_low is not None and self.reward_high is not None:
             if not (math.isfinite(self.reward_low) and math.isfinite(self.reward_high)):
                 raise ValueError("--reward-low and --reward-high must be finite")
             if not self.reward_low < self.reward_high:

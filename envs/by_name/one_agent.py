@@ -11,7 +11,8 @@ class OneAgent(ParallelEnv):
 
     def __init__(self, env: gymnasium.Env):
         self.env = env
-        self.possible_agents, self.agents = ["agent"], []
+        self.possible_agents = ["agent"]
+        self.agents: list[str] = []
         self.metadata = env.metadata
 
     def observation_space(self, agent: str) -> gymnasium.Space:

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, Step
 from rqe_mappo.envs.tabular import exact
 from rqe_mappo.envs.tabular.dynamics import Moved, TabularDynamics
 from rqe_mappo.envs.tabular.model import FiniteGame
@@ -17,13 +17,17 @@ class BatchedTabular:
     Terminated on arrival in a terminal state, otherwise truncated at the horizon. `cost` is 0.
 
     observe_time: append the time left, 1 to 0, to observation and state, so that the horizon may be learned as an end.
-        Where the horizon is never met (`exact.horizon_binds`), `time_in_observation` holds without it.
+        Where no play reaches the horizon (`exact.horizon_binds`), `time_in_observation` holds without it.
 
-    A sub-class may keep account of its episodes: an array `[E, A]` in `self.totals`, zero when an episode begins,
+    A sub-class may add to the episode records: an array `[E, A]` in `self.totals`, zero when an episode begins,
     updated in `watch`, becomes a record of that name.
 
     Raises ValueError if the players have different numbers of actions.
     """
+
+    action_space: ActionSpace
+    observation_space: Box
+    state_space: Box
 
     def __init__(self, game: FiniteGame, num_envs: int, observe_time: bool = False):
         if len(set(game.n_actions)) > 1:
@@ -40,14 +44,14 @@ class BatchedTabular:
         self.time_in_observation = observe_time or not exact.horizon_binds(game)
         self.shape = (num_envs, len(game.players))
         self.active = np.ones(self.shape, bool)
-        self.totals = {"return": np.zeros(self.shape), "cost": np.zeros(self.shape)}
+        self.totals: dict[str, np.ndarray] = {"return": np.zeros(self.shape), "cost": np.zeros(self.shape)}
 
     def watch(self, moved: Moved) -> np.ndarray:
         """Update the sub-class's totals after a step; gives the step's cost, `[E, A]`."""
         return np.zeros(self.shape)
 
     def reset(self, seed: int) -> Observed:
-        """Start every copy anew; the same seed and E give the same trajectories."""
+        """Start every copy from the beginning; the same seed and E give the same trajectories."""
         self.rng = np.random.default_rng(seed)
         self._begin(slice(None))
         return self._observed()

@@ -1,4 +1,4 @@
-"""One worker process: what it does, and how its owner starts, asks and ends it. It loads no PyTorch."""
+"""One worker process, and how its owner starts, calls and ends it. It loads no PyTorch."""
 
 import atexit
 import contextlib
@@ -12,10 +12,10 @@ import struct
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from gymnasium.spaces import Discrete
@@ -29,7 +29,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class Failed(Exception):
-    """A worker ended, gave up or does not answer; the message says which, for its owner to put into a sentence."""
+    """A worker ended, failed or does not answer; the message is the rest of a sentence that begins with its name."""
 
 
 class Board:
@@ -81,7 +81,7 @@ class Board:
         return Observed(*(self.arrays[name] for name in SEEN), avail=self._avail())
 
     def step(self, count: int, episodes: dict[str, np.ndarray], sim_crashed: np.ndarray | None) -> Step:
-        """Views of the step on the board, with `count` final rows, and what came beside it."""
+        """Views of the step on the board, with `count` final rows, and what was sent with it."""
         shown = {name: self.arrays[name] for name in (*SEEN, *EARNED)}
         finals = {name: self.arrays[name][:count] for name in FINAL}
         return Step(**shown, **finals, episodes=episodes, sim_crashed=sim_crashed, avail=self._avail())
@@ -95,12 +95,13 @@ class Board:
         self.memory.close()
 
 
-def _serve(pipe: Connection, build: Any, owner: int) -> None:
-    """Body of a worker: build the environments, then answer calls until told to close."""
+def _serve(pipe: Connection, build: Callable[[], BatchedEnv], owner: int) -> None:
+    """Body of a worker: build the environments, then answer calls until asked to close."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the owner decides and closes us
         signal.signal(number, signal.SIG_IGN)
     _die_with(owner)
-    env, board = None, None
+    env: BatchedEnv | None = None
+    board: Board | None = None
     try:
         env = build()
         described = {name: getattr(env, name) for name in BatchedEnv.__annotations__}
@@ -120,7 +121,7 @@ def _serve(pipe: Connection, build: Any, owner: int) -> None:
                     answer = board.write(answer)
             pipe.send(("done", answer))
     except (EOFError, ConnectionError):
-        pass  # the owner is gone
+        pass  # the owner has ended
     except Exception as error:
         with contextlib.suppress(OSError):
             pipe.send(("failed", f"{type(error).__name__}: {error}"))
@@ -134,16 +135,16 @@ def _serve(pipe: Connection, build: Any, owner: int) -> None:
 def _die_with(owner: int) -> None:
     """Let the system kill this process when its owner ends: a stopped process cannot see that the pipe is closed.
 
-    To Linux the owner is the thread that started this process: who starts workers in a thread has to let it live.
+    To Linux the owner is the thread that started this process: that thread has to stay alive.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != owner:  # it ended before we asked
+        if os.getppid() != owner:  # it ended before the call
             os._exit(1)
 
 
 @contextlib.contextmanager
-def _lean_start(build: Any) -> Iterator[None]:
+def _lean_start(build: Callable[[], BatchedEnv]) -> Iterator[None]:
     """Processes started here get one numeric thread, and do not run the program's main module again.
 
     multiprocessing would have them import it, which for rqe-train means PyTorch: 190 MB and a second for each worker.
@@ -162,7 +163,7 @@ def _lean_start(build: Any) -> Iterator[None]:
 
 
 def _bounded(pipe: Connection, limit_s: float) -> None:
-    """Let reads and writes fail after `limit_s`, should the other side stop in the midst of a message."""
+    """Let reads and writes fail after `limit_s`, in case the other side stops within a message."""
     if sys.platform != "win32":
         timeval = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
         with socket.socket(fileno=os.dup(pipe.fileno())) as end:
@@ -171,13 +172,15 @@ def _bounded(pipe: Connection, limit_s: float) -> None:
 
 
 class Worker:
-    """A worker process as its owner sees it: once it has failed it is dead, and says the same cause ever after.
+    """A worker process as its owner sees it; once it has failed it stays dead, with the same `cause`.
 
     `described` holds the environment's attributes and `board` the shared arrays, both from `open` on.
     """
 
-    def __init__(self, build: Any, limit_s: float):
-        self.limit_s, self.cause, self.board, self.asked = limit_s, None, None, time.monotonic()
+    def __init__(self, build: Callable[[], BatchedEnv], limit_s: float):
+        self.limit_s, self.asked = limit_s, time.monotonic()
+        self.cause: str | None = None
+        self.board: Board | None = None
         context = mp.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         _bounded(self.pipe, limit_s)
@@ -189,14 +192,21 @@ class Worker:
 
     def open(self, until: float) -> "Worker":
         """Wait until its environments are built, by `until` of the monotonic clock, and share memory with it."""
-        self.described = self.answer(until)
-        self.board = Board(self.described)
+        self.described: dict[str, Any] = self.answer(until)
+        board = self.board = Board(self.described)
         try:
-            self._send(self.board.memory.name)
+            self._send(board.memory.name)
             self.answer(until)
         finally:
-            self.board.memory.unlink()  # both have it open: whoever is killed from now on, nothing stays behind
+            board.memory.unlink()  # both have it open: it is freed whichever of them is killed from now on
         return self
+
+    @property
+    def shared(self) -> Board:
+        """The board; Failed once the worker has failed."""
+        if self.board is None:
+            raise Failed(self.cause)
+        return self.board
 
     def ask(self, name: str, *args: Any) -> None:
         """Call a method of its environments; `answer` gives the result."""
@@ -209,7 +219,7 @@ class Worker:
         try:
             self.pipe.send(message)
         except BlockingIOError:
-            self._fail(self._silence())
+            self._fail(self._no_answer())
         except OSError:
             self._fail(self._end_of_process())
 
@@ -218,19 +228,19 @@ class Worker:
         if self.cause is not None:
             raise Failed(self.cause)
         try:
-            # a second look: we may have been suspended ourselves, along with it, and time went on
+            # poll twice: this process may have been suspended together with the worker
             if not (self.pipe.poll(max(0.0, until - time.monotonic())) or self.pipe.poll(self.limit_s / 10)):
-                self._fail(self._silence())
+                self._fail(self._no_answer())
             word, content = self.pipe.recv()
         except BlockingIOError:
-            self._fail(self._silence())
+            self._fail(self._no_answer())
         except (EOFError, OSError):
             self._fail(self._end_of_process())
         if word == "failed":
             self._fail(f"failed: {content}")
         return content
 
-    def _silence(self) -> str:
+    def _no_answer(self) -> str:
         return f"gave no answer for {time.monotonic() - self.asked:.0f} s"
 
     def _end_of_process(self) -> str:
@@ -239,10 +249,10 @@ class Worker:
         if code is None:
             return "closed its connection"
         if code == -signal.SIGKILL:
-            return "was killed by SIGKILL (by somebody, or by the system for lack of memory)"
+            return "was killed by SIGKILL (by a user, or by the system when memory ran out)"
         return f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
-    def _fail(self, cause: str) -> None:
+    def _fail(self, cause: str) -> NoReturn:
         self.cause = cause
         self.kill()
         raise Failed(cause)

@@ -87,7 +87,7 @@ def train(
             run.restore()
         log = RunLog(folder, run.step, config.total_timesteps, quiet)
         if workers := vector.workers_of(env):
-            workers.say = log.say
+            workers.log = log.say
         log.say(f"{'resuming' if resume else 'training'} in {folder}")
         for note in config.algorithm.notes():
             log.say(f"note: {note}")
