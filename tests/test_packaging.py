@@ -58,6 +58,7 @@ def files_of(folder: Path) -> set[str]:
 def test_wheel_holds_every_file_of_the_tree(installed):
     expected = {f"{mapped}/{name}" for folder, mapped in MAPPED.items() for name in files_of(ROOT / folder)}
     expected = {name for name in expected if not name.startswith("rqe_mappo/sweeps/results/")}  # measured, not needed
+    assert "rqe_mappo/py.typed" in expected  # type checkers of users read our types
     assert {f"rqe_mappo/{name}" for name in files_of(installed / "rqe_mappo")} == expected
 
 
