@@ -1,4 +1,4 @@
-"""What a worker process holds: an environment with one copy, and its looks. It loads no PyTorch."""
+"""What a worker process holds: an environment with one copy, and its scene. It loads no PyTorch."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
 MOST_FRAMES = 200  # kept for a caller that does not ask
 
 
-class Stage:
-    """A `BatchedEnv` of one copy that also tells what there is to see.
+class SceneEnv:
+    """A `BatchedEnv` of one copy that also records what there is to draw.
 
     factory, scene: `module:name`, as in the registry. A scene has `static()`, what never moves, and `frame()`, what
     moves, both as plain values; `watch(call)`, which calls after each simulation step; and `forget()`, called when an
@@ -20,23 +20,23 @@ class Stage:
     between frames and `decision_s` between decisions.
     """
 
-    def __init__(self, factory: str, scene: str, knobs: Any):
-        self.env: BatchedEnv = registry.load(factory)(knobs, 1)
+    def __init__(self, factory: str, scene: str, env_config: Any):
+        self.env: BatchedEnv = registry.load(factory)(env_config, 1)
         for name in BatchedEnv.__annotations__:
             setattr(self, name, getattr(self.env, name))
         self.scene = registry.load(scene)(self.env)
-        self.scene.watch(self._look)
+        self.scene.watch(self._after_step)
         self.frame_s = self.scene.static()["frame_s"]
-        self.kept: list[dict[str, Any]] = []
+        self.recorded: list[dict[str, Any]] = []
         self.count = 0
 
-    def _look(self) -> None:
+    def _after_step(self) -> None:
         self.count += 1
-        self._keep()
+        self._record()
 
-    def _keep(self) -> None:
-        self.kept = [
-            *self.kept[1 - MOST_FRAMES :],
+    def _record(self) -> None:
+        self.recorded = [
+            *self.recorded[1 - MOST_FRAMES :],
             {"time_s": round(self.count * self.frame_s, 3)} | self.scene.frame(),
         ]
 
@@ -46,14 +46,14 @@ class Stage:
 
     def frames(self) -> list[dict[str, Any]]:
         """What moved since the last call, a frame for each simulation step; `time_s` is since the episode's start."""
-        frames, self.kept = self.kept, []
+        frames, self.recorded = self.recorded, []
         return frames
 
     def reset(self, seed: int) -> Observed:
         observed = self.env.reset(seed)
         self._begin()
-        self.kept = []
-        self._keep()
+        self.recorded = []
+        self._record()
         return observed
 
     def step(self, actions: np.ndarray) -> Step:
