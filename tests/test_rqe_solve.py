@@ -92,7 +92,7 @@ def test_bad_arguments_end_in_one_line(capsys, args, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "no valid JSON"),
+        ("{", "not valid JSON"),
         ("[1, 2]", 'must be an object with "payoffs"'),
         ('{"payoffs": [[[1, 2], [3]], [[1, 2], [3, 4]]]}', "equal lengths"),
         ('{"payoffs": [[["a", 2], [3, 4]], [[1, 2], [3, 4]]]}', "payoffs must be numbers"),

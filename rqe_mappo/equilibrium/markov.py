@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rqe_mappo.equilibrium.adversary import Penalty, adversary
-from rqe_mappo.equilibrium.game import Form, RiskGame, per_player
+from rqe_mappo.equilibrium.game import Form, PerPlayer, RiskGame, per_player
 from rqe_mappo.equilibrium.response import Regulariser
 from rqe_mappo.equilibrium.solver import TOLERANCE, Equilibrium, solve_game
 from rqe_mappo.equilibrium.two_by_two import all_equilibria_2x2
@@ -33,7 +33,7 @@ class MarkovEquilibrium:
 
 
 def solve_markov(
-    model: Any, tau: float | Sequence[float], eps: float | Sequence[float], *, form: Form = "action",
+    model: Any, tau: PerPlayer, eps: PerPlayer, *, form: Form = "action",
     penalty: Penalty = "kl", regulariser: Regulariser = "entropy", warm_start: bool = False, look_for_several: int = 0,
     seed: int = 0, tolerance: float = TOLERANCE,
 ) -> MarkovEquilibrium:  # fmt: skip
