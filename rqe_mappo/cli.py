@@ -120,9 +120,9 @@ def report(asked: EvalConfig) -> None:
             env.close()
         return
     if asked.render is not None:
-        take = film.Take(asked.render_episodes, asked.seed, asked.laws)
-        frames = film.film(config, choose, policy, asked.render, take)
-        print(f"{asked.render}: {frames} frames of {take.episodes} episodes\n")
+        settings = film.FilmSettings(asked.render_episodes, asked.seed, asked.laws)
+        frames = film.film(config, choose, policy, asked.render, settings)
+        print(f"{asked.render}: {frames} frames of {settings.episodes} episodes\n")
     if policy is None:
         records = drive(config, choose, asked.episodes, asked.seed)
         print(reports.table(reports.rows(records, asked.seed)))
@@ -152,7 +152,7 @@ def write_report(
             f"tau {tau:g} eps {eps:g}": [agent for agent, found in enumerate(index) if found == attitude]
             for attitude, (tau, eps) in enumerate(attitudes)
         }
-        rows += reports.by_attitude(records, groups, asked.seed)
+        rows += reports.by_group(records, groups, asked.seed)
     print(reports.table(rows))
     content = {
         "episodes": len(records["return"]), "seed": asked.seed, "deterministic": asked.deterministic,

@@ -304,7 +304,7 @@ def test_report_of_no_episodes_is_refused():
         report.rows({key: value[:0] for key, value in RECORDS.items()})
 
 
-def test_rows_by_attitude_count_each_group_alone_and_who_crosses_later():
+def test_rows_by_group_count_each_group_alone_and_who_crosses_later():
     records = {
         "copy": np.array([0, 1]),
         "return": np.array([[-5.0, -9.0, -7.0], [-6.0, -8.0, -30.0]]),
@@ -313,7 +313,7 @@ def test_rows_by_attitude_count_each_group_alone_and_who_crosses_later():
         "timed_out": np.zeros((2, 3)),
         "travel_time_s": np.array([[5.0, 9.0, 7.0], [6.0, 6.0, 2.0]]),
     }
-    found = {(row.metric, row.level): row for row in report.by_attitude(records, {"tau 0.3": [1], "tau inf": [0, 2]})}
+    found = {(row.metric, row.level): row for row in report.by_group(records, {"tau 0.3": [1], "tau inf": [0, 2]})}
     assert found["mean return", "tau 0.3"].estimate.value == pytest.approx(-8.5)
     assert found["collision rate", "tau inf"].estimate.value == pytest.approx(0.25)
     # pairs that both crossed: (9 > 5), (9 > 7), (6 = 6); the crashed vehicle counts in none
