@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -37,15 +38,15 @@ KINDS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, its complaints in one line."""
+    """argparse with one-line errors."""
 
     def error(self, message: str) -> NoReturn:
         command_line.fail("rqe-sweep", f"{message} (see rqe-sweep --help)")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; what it does not know is for rqe-train."""
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    """The command line; unknown flags are passed on to rqe-train."""
+    common = Parser(add_help=False, allow_abbrev=False)
     common.add_argument("--env", default="sumo", help="environment, as for rqe-train (default: sumo)")
     common.add_argument("--scenario", default="default", help="its named setting")
     common.add_argument("--seeds", type=int, default=5, help="runs of each setting (default: 5)")
@@ -53,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--episodes", type=int, help=f"of each run's evaluation (default: {EPISODES} where cheap)")
     common.add_argument("--out", type=Path, help="folder of the sweep (runs/sweep_ENV; later sweeps add to it)")
     common.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one core each")
-    common.add_argument("--dry-run", action="store_true", help="print the runs and how they stand; run nothing")
-    common.add_argument("--ray", metavar="ADDRESS", nargs="?", const="", help="run on a Ray cluster, or one made here")
+    common.add_argument("--dry-run", action="store_true", help="print the runs and their states; run nothing")
+    common.add_argument("--ray", metavar="ADDRESS", nargs="?", const="", help="run on a Ray cluster, or a new one here")
     common.add_argument("--slurm", metavar="KEY=VALUE,...", nargs="?", const="", help="run on SLURM, through submitit")
     main = Parser(
         prog="rqe-sweep", allow_abbrev=False, description=__doc__, epilog="Further flags are passed on to rqe-train.",
@@ -80,8 +81,8 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command line asks for; jobs seed-major: every setting once, then again, so that what is there at any time
-    can be compared."""
+    """What a command line asks for; jobs seed-major: every setting once, then again, so that results can be compared at
+    any time."""
 
     folder: Path
     env: str
@@ -92,7 +93,7 @@ class Plan:
 
 
 def plan(args: Sequence[str]) -> tuple[Plan, argparse.Namespace]:
-    """The runs of a command line; ConfigError or an exit in one line where it cannot be."""
+    """The runs of a command line; ConfigError or an exit in one line where it is not valid."""
     asked, common = parser().parse_known_args(args)
     for name in ("seeds", "jobs", "episodes"):
         if (value := getattr(asked, name)) is not None and value < 1:
@@ -162,7 +163,7 @@ def check_folders(asked: Plan) -> None:
                 )
 
 
-def backend(asked: argparse.Namespace, folder: Path) -> Backend:
+def make_backend(asked: argparse.Namespace, folder: Path) -> Backend:
     """Where the jobs of a command line run."""
     if asked.ray is not None:
         return Ray(asked.ray, asked.jobs)
@@ -174,19 +175,19 @@ def backend(asked: argparse.Namespace, folder: Path) -> Backend:
     return Local(asked.jobs)
 
 
-class StopAsked:
-    """Counts Ctrl-C and SIGTERM instead of being torn by them."""
+class StopRequests:
+    """Counts Ctrl-C and SIGTERM, which do not interrupt anything by themselves."""
 
     def __init__(self) -> None:
-        self.times = 0
-        self.previous: dict[int, Any] = {}
+        self.count = 0
+        self.previous: dict[int, Any] = {}  # whatever `signal.signal` returns
 
-    def _count(self, number: int, frame: Any) -> None:
-        self.times += 1
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
 
-    def __enter__(self) -> "StopAsked":
+    def __enter__(self) -> "StopRequests":
         for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self._count)
+            self.previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -211,47 +212,47 @@ class Progress:
         if self.bar is not None:
             self.bar.update(self._steps() - self.bar.n)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         tqdm.write(text) if self.bar is not None else print(text, flush=True)
 
-    def line(self, outcome: Outcome, log: str, words: str) -> None:
+    def job_ended(self, outcome: Outcome, log: str, headline: str) -> None:
         self.ended += 1
         count = f"[{self.ended:>{len(str(len(self.jobs)))}}/{len(self.jobs)}]"
         minutes = f"{int(outcome.seconds // 60)}:{int(outcome.seconds % 60):02d}"
-        said = {
-            "done": f"done{f' in {minutes}' * bool(outcome.seconds)}  {words}",
+        texts = {
+            "done": f"done{f' in {minutes}' * bool(outcome.seconds)}  {headline}",
             "failed": f"failed: {outcome.reason}  (log: {log})",
-            "interrupted": "stopped; what it learned is saved",
+            "interrupted": "stopped; its progress is saved",
         }
-        self.say(f"{count} {outcome.name}  {said[outcome.state]}".rstrip())
+        self.log(f"{count} {outcome.name}  {texts[outcome.state]}".rstrip())
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
-def work(jobs: Sequence[Job], known: Manifest, where: Backend) -> bool:
+def run_jobs(jobs: Sequence[Job], known: Manifest, backend: Backend) -> bool:
     """Run `jobs`, keeping the manifest and results.csv up to date; True if it was asked to stop."""
     from rqe_mappo.sweeps import tables
 
-    with StopAsked() as stop, closing(Progress(jobs)) as progress:
+    with StopRequests() as stop, closing(Progress(jobs)) as progress:
         for job in jobs:
-            where.submit(job)
-        answered = 0
-        for outcome in where.as_completed():
+            backend.submit(job)
+        handled = 0
+        for outcome in backend.as_completed():
             if outcome is None:
                 progress.tick()
             elif outcome.state != "waiting":
-                known.note(outcome)
-                words = tables.headline(Path(known.run_folder(outcome.name))) if outcome.state == "done" else ""
-                progress.line(outcome, os.path.relpath(known.log(outcome.name)), words)
+                known.record(outcome)
+                headline = tables.headline(Path(known.run_folder(outcome.name))) if outcome.state == "done" else ""
+                progress.job_ended(outcome, os.path.relpath(known.log(outcome.name)), headline)
                 if outcome.state == "done":
                     tables.write_results(known)
-            if stop.times > answered:
-                answered = stop.times
-                progress.say("stopping: runs save where they are (Ctrl-C again kills them)")
-                where.stop()
-    return stop.times > 0
+            if stop.count > handled:
+                handled = stop.count
+                progress.log("stopping: runs save their progress (Ctrl-C again kills them)")
+                backend.stop()
+    return stop.count > 0
 
 
 def sweep(args: Sequence[str]) -> int:
@@ -276,19 +277,19 @@ def sweep(args: Sequence[str]) -> int:
         todo = [job for job in asked.jobs if not finished(job)]
         print(f"{asked.folder}: {len(asked.jobs)} runs, {len(asked.jobs) - len(todo)} of them finished", flush=True)
         began = time.monotonic()
-        stopped = bool(todo) and work(todo, known, backend(options, asked.folder))
+        stopped = bool(todo) and run_jobs(todo, known, make_backend(options, asked.folder))
         states = Counter(known.jobs[job.name].state for job in asked.jobs)
         minutes = (time.monotonic() - began) / 60
         print(", ".join(f"{number} {state}" for state, number in states.items()) + f"; {minutes:.1f} minutes")
         if stopped:
-            print(f"go on with: {asked.command}", file=sys.stderr)
+            print(f"to continue: {asked.command}", file=sys.stderr)
             return 130
         if states["done"]:
-            present(asked.folder)
+            write_outputs(asked.folder)
         return 0 if states["done"] == len(asked.jobs) else 1
 
 
-def present(folder: Path) -> None:
+def write_outputs(folder: Path) -> None:
     """Tables, plots and page of what has finished."""
     from rqe_mappo.sweeps import page, plots, tables
 
@@ -300,7 +301,7 @@ def present(folder: Path) -> None:
 
 
 def dry_run(asked: Plan) -> None:
-    """Print every run, how it stands, and its command."""
+    """Print every run, its state and its command."""
     for job in asked.jobs:
         state = "finished" if finished(job) else "begun" if (Path(job.folder) / "latest").is_file() else "new"
         print(f"{job.name:<30} {state:<9} rqe-train {shlex.join(job.command())}")
