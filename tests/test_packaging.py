@@ -70,7 +70,7 @@ def test_wheel_imports_without_the_checkout(installed, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["envs", "baselines", "sweeps"])
-def test_bare_import_from_the_checkout_fails_with_the_mend(name):
+def test_bare_import_from_the_checkout_fails_with_the_fix(name):
     done = python("-c", f"import {name}", cwd=ROOT)
     assert done.returncode == 1
     assert f"import rqe_mappo.{name}, not {name}" in done.stderr

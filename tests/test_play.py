@@ -357,7 +357,7 @@ def test_wilson_gives_the_textbook_interval():
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["no/such/run"], "no/such/run"),
         (["{safe}", "{neutral}", "--alpha", "2"], "--alpha must lie in [0, 1]"),
@@ -367,14 +367,14 @@ def test_wilson_gives_the_textbook_interval():
         (["{safe}", "--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
     ],
 )
-def test_bad_input_is_answered_in_one_line(carts, args, said, capsys):
+def test_bad_input_is_answered_in_one_line(carts, args, message, capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         names = {"safe": carts[0], "neutral": carts[1], "taken": other.getsockname()[1]}
         with pytest.raises(SystemExit) as stop:
             cli.play([arg.format(**names) for arg in args])
     error = capsys.readouterr().err.strip()
     assert stop.value.code == 2
-    assert said.format(**names) in error and "\n" not in error
+    assert message.format(**names) in error and "\n" not in error
 
 
 def test_an_environment_without_a_scene_is_refused(carts, monkeypatch):

@@ -67,7 +67,7 @@ def test_a_crash_is_marked_and_forgotten_with_the_episode():
     assert near(frames[0], CRASH) == 0
 
 
-def test_risk_colours_a_halo_and_laws_stand_beside():
+def test_risk_colours_a_halo_and_distributions_are_drawn_beside():
     env = BatchedIntersection(SCENARIOS["easy"], 1)
     camera = Camera(env)
     env.reset(0)
@@ -117,7 +117,7 @@ def test_rqe_eval_films_a_driver_as_mp4(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["sumo", "--driver", "careless"], "there is no driver careless"),
         (["sumo", "--driver", "caution:x"], "needs a level"),
@@ -131,13 +131,13 @@ def test_rqe_eval_films_a_driver_as_mp4(tmp_path):
         (["sumo", "--driver", "sumo", "--render", "out.gif", "--laws"], "leave it out"),
     ],
 )
-def test_bad_input_is_answered_in_one_line(args, said, capsys, tmp_path, monkeypatch):
+def test_bad_input_is_answered_in_one_line(args, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         cli.evaluate([*args, "--episodes", "4"])
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip()
-    assert said in error and "\n" not in error
+    assert message in error and "\n" not in error
 
 
 def test_a_driver_can_take_a_trained_policys_place(run, capsys):

@@ -95,7 +95,7 @@ def test_interval_is_reproducible_and_its_seed_matters():
     assert interval(np.mean, samples, seed=1) != interval(np.mean, samples, seed=2)
 
 
-def test_interval_of_a_mean_is_that_of_the_normal_law():
+def test_interval_of_a_mean_is_that_of_the_normal_distribution():
     samples = np.random.default_rng(0).normal(3.0, 2.0, 400)
     found = interval(np.mean, samples)
     half = 1.96 * samples.std() / 20
@@ -118,7 +118,7 @@ def test_agents_that_share_an_episode_add_no_evidence():
     assert (together.value, together.low, together.high) == pytest.approx((alone.value, alone.low, alone.high))
 
 
-def test_interval_counts_only_what_it_is_told_and_episodes_with_something_to_count():
+def test_interval_counts_only_counted_samples_and_episodes_with_some():
     samples = np.array([[1.0, 99.0], [3.0, 5.0], [99.0, 99.0]])
     counted = np.array([[True, False], [True, True], [False, False]])
     found = interval(np.mean, samples, counted)
