@@ -80,7 +80,7 @@ def interval(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """`statistic` of all samples, with its 95 % percentile bootstrap interval over the rows they stand in.
+    """`statistic` of all samples, with its 95 % percentile bootstrap interval over their rows.
 
     samples: `[F]` or `[F, A]`. A row is an episode: agents that shared it are not independent, so whole rows are drawn.
     counted: which samples count, of the same shape (default: all); rows without any are left out, also from `n`.

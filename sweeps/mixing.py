@@ -118,7 +118,7 @@ class MixtureRun:
         mixture = interpolate(safe, neutral, self.alpha, self.kind)
         mixture.seed(self.seed)
         records = drive(configs.from_json(safe.config_json), chooser(mixture), self.episodes, self.seed)
-        episodes = len(records["return"])  # more than asked for where every copy must run equally many
+        episodes = len(records["return"])  # more than requested where all copies must run equally many
         return self.columns() | {"episodes": episodes} | tables.cells(report.as_dict(report.rows(records, self.seed)))
 
 

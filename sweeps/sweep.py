@@ -92,23 +92,23 @@ class Plan:
     configs: dict[str, TrainConfig]
 
 
-def plan(args: Sequence[str]) -> tuple[Plan, argparse.Namespace]:
+def make_plan(args: Sequence[str]) -> tuple[Plan, argparse.Namespace]:
     """The runs of a command line; ConfigError or an exit in one line where it is not valid."""
-    asked, common = parser().parse_known_args(args)
+    options, common = parser().parse_known_args(args)
     for name in ("seeds", "jobs", "episodes"):
-        if (value := getattr(asked, name)) is not None and value < 1:
+        if (value := getattr(options, name)) is not None and value < 1:
             raise ConfigError(f"--{name} must be at least 1 (got {value})")
-    if asked.ray is not None and asked.slurm is not None:
+    if options.ray is not None and options.slurm is not None:
         raise ConfigError("--ray and --slurm cannot go together: choose one")
     grid.refuse(common)
-    place = ["--env", asked.env, "--scenario", asked.scenario]
-    settings = _settings(asked, place, common)
+    place = ["--env", options.env, "--scenario", options.scenario]
+    settings = _settings(options, place, common)
     grid.check(settings, common)
-    scenario = "" if asked.scenario == "default" else f"_{asked.scenario}"
-    folder = (asked.out or Path("runs") / f"sweep_{asked.env.replace(':', '-')}{scenario}").resolve()
+    scenario = "" if options.scenario == "default" else f"_{options.scenario}"
+    folder = (options.out or Path("runs") / f"sweep_{options.env.replace(':', '-')}{scenario}").resolve()
     base = {setting.label: command_line.train_config([*place, *common, *setting.args])[0] for setting in settings}
     jobs, known = [], {}
-    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for setting in settings:
             config = dataclasses.replace(base[setting.label], seed=seed)
             name = f"{setting.slug}__s{seed}"
@@ -127,34 +127,34 @@ def plan(args: Sequence[str]) -> tuple[Plan, argparse.Namespace]:
                     folder=str(folder / "runs" / name),
                     log=str(folder / "logs" / f"{name}.log"),
                     timesteps=config.total_timesteps,
-                    episodes=asked.episodes or usual,
+                    episodes=options.episodes or usual,
                 )
             )
-    reference = settings[0 if asked.kind in ("compare", "grid") else -1].label
+    reference = settings[0 if options.kind in ("compare", "grid") else -1].label
     return Plan(
-        folder, asked.env + scenario.replace("_", "/", 1), reference, shlex.join(["rqe-sweep", *args]), jobs, known
-    ), asked
+        folder, options.env + scenario.replace("_", "/", 1), reference, shlex.join(["rqe-sweep", *args]), jobs, known
+    ), options
 
 
-def _settings(asked: argparse.Namespace, place: list[str], common: list[str]) -> list[grid.Setting]:
-    if asked.kind == "compare":
-        return grid.compare(asked.algo)
+def _settings(options: argparse.Namespace, place: list[str], common: list[str]) -> list[grid.Setting]:
+    if options.kind == "compare":
+        return grid.compare(options.algo)
     recipe = command_line.train_config([*place, *common])[0]
-    if asked.kind == "tau":
-        return grid.tau([value for value in asked.taus.split(",") if value], recipe.algo)
-    if asked.kind == "ablation":
-        values = {name: getattr(asked, name) or spelled(getattr(recipe, name)) for name in ("tau", "eps")}
+    if options.kind == "tau":
+        return grid.tau([value for value in options.taus.split(",") if value], recipe.algo)
+    if options.kind == "ablation":
+        values = {name: getattr(options, name) or spelled(getattr(recipe, name)) for name in ("tau", "eps")}
         return grid.ablation(**{name: grid.number(name, value) for name, value in values.items()})
-    return grid.grid(asked.grid, recipe.algo)
+    return grid.grid(options.grid, recipe.algo)
 
 
-def check_folders(asked: Plan) -> None:
+def check_folders(plan: Plan) -> None:
     """Raise ConfigError where a run's folder already holds a run with other settings."""
-    for job in asked.jobs:
+    for job in plan.jobs:
         path = Path(job.folder) / "config.json"
         if not (Path(job.folder) / "latest").is_file() or not path.is_file():
             continue
-        found, wanted = configs.from_json(path.read_text()), asked.configs[job.name]
+        found, wanted = configs.from_json(path.read_text()), plan.configs[job.name]
         for field in dataclasses.fields(wanted):
             if field.name not in MAY_DIFFER and getattr(found, field.name) != getattr(wanted, field.name):
                 raise ConfigError(
@@ -163,16 +163,16 @@ def check_folders(asked: Plan) -> None:
                 )
 
 
-def make_backend(asked: argparse.Namespace, folder: Path) -> Backend:
+def make_backend(options: argparse.Namespace, folder: Path) -> Backend:
     """Where the jobs of a command line run."""
-    if asked.ray is not None:
-        return Ray(asked.ray, asked.jobs)
-    if asked.slurm is not None:
-        pairs = [pair.partition("=") for pair in asked.slurm.split(",") if pair]
+    if options.ray is not None:
+        return Ray(options.ray, options.jobs)
+    if options.slurm is not None:
+        pairs = [pair.partition("=") for pair in options.slurm.split(",") if pair]
         if bad := [name for name, equals, value in pairs if not (name and equals and value)]:
             raise ConfigError(f"--slurm {bad[0]} must be KEY=VALUE, as in partition=cpu,timeout_min=600")
         return Slurm(folder, {name: value for name, _, value in pairs})
-    return Local(asked.jobs)
+    return Local(options.jobs)
 
 
 class StopRequests:
@@ -257,36 +257,36 @@ def run_jobs(jobs: Sequence[Job], known: Manifest, backend: Backend) -> bool:
 
 def sweep(args: Sequence[str]) -> int:
     """Run what a command line asks for; gives the exit code: 1 if a run failed, 130 if it was stopped."""
-    asked, options = plan(args)
-    check_folders(asked)
+    plan, options = make_plan(args)
+    check_folders(plan)
     if options.dry_run:
-        dry_run(asked)
+        dry_run(plan)
         return 0
-    with manifest.lock(asked.folder):
-        path = asked.folder / "manifest.json"
-        known = manifest.load(asked.folder) if path.is_file() else Manifest(asked.folder, asked.env, asked.reference)
-        if known.env != asked.env:
-            raise ConfigError(f"{asked.folder} holds a sweep of --env {known.env}: choose another --out")
-        known.add(asked.jobs)
-        known.commands += [asked.command] if asked.command not in known.commands else []
+    with manifest.lock(plan.folder):
+        path = plan.folder / "manifest.json"
+        known = manifest.load(plan.folder) if path.is_file() else Manifest(plan.folder, plan.env, plan.reference)
+        if known.env != plan.env:
+            raise ConfigError(f"{plan.folder} holds a sweep of --env {known.env}: choose another --out")
+        known.add(plan.jobs)
+        known.commands += [plan.command] if plan.command not in known.commands else []
         known.versions = versions()
-        for job in asked.jobs:
+        for job in plan.jobs:
             if finished(job):
                 known.jobs[job.name] = dataclasses.replace(known.jobs[job.name], state="done", reason="")
         known.save()
-        todo = [job for job in asked.jobs if not finished(job)]
-        print(f"{asked.folder}: {len(asked.jobs)} runs, {len(asked.jobs) - len(todo)} of them finished", flush=True)
+        todo = [job for job in plan.jobs if not finished(job)]
+        print(f"{plan.folder}: {len(plan.jobs)} runs, {len(plan.jobs) - len(todo)} of them finished", flush=True)
         began = time.monotonic()
-        stopped = bool(todo) and run_jobs(todo, known, make_backend(options, asked.folder))
-        states = Counter(known.jobs[job.name].state for job in asked.jobs)
+        stopped = bool(todo) and run_jobs(todo, known, make_backend(options, plan.folder))
+        states = Counter(known.jobs[job.name].state for job in plan.jobs)
         minutes = (time.monotonic() - began) / 60
         print(", ".join(f"{number} {state}" for state, number in states.items()) + f"; {minutes:.1f} minutes")
         if stopped:
-            print(f"to continue: {asked.command}", file=sys.stderr)
+            print(f"to continue: {plan.command}", file=sys.stderr)
             return 130
         if states["done"]:
-            write_outputs(asked.folder)
-        return 0 if states["done"] == len(asked.jobs) else 1
+            write_outputs(plan.folder)
+        return 0 if states["done"] == len(plan.jobs) else 1
 
 
 def write_outputs(folder: Path) -> None:
@@ -300,9 +300,9 @@ def write_outputs(folder: Path) -> None:
     print(f"page:   {page.write(folder)}")
 
 
-def dry_run(asked: Plan) -> None:
+def dry_run(plan: Plan) -> None:
     """Print every run, its state and its command."""
-    for job in asked.jobs:
+    for job in plan.jobs:
         state = "finished" if finished(job) else "begun" if (Path(job.folder) / "latest").is_file() else "new"
         print(f"{job.name:<30} {state:<9} rqe-train {shlex.join(job.command())}")
-    print(f"{len(asked.jobs)} runs in {asked.folder}")
+    print(f"{len(plan.jobs)} runs in {plan.folder}")

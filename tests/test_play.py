@@ -395,7 +395,7 @@ def test_ctrl_c_ends_everything_without_a_traceback(carts):
         program.send_signal(signal.SIGINT)
         _, errors = program.communicate(timeout=PATIENCE_S)
     assert program.returncode == 130
-    assert "warning: whoever can reach" in errors and "Traceback" not in errors
+    assert "warning: anyone who can reach" in errors and "Traceback" not in errors
     until = time.monotonic() + PATIENCE_S
     while not all(map(gone, workers)) and time.monotonic() < until:
         time.sleep(0.05)  # Python's own helper processes end when they see that their parent did

@@ -18,7 +18,7 @@ from rqe_mappo.sweeps import cli, front_plots, fronts, grid, manifest, page, plo
 from rqe_mappo.sweeps.backends import Local, Ray, Slurm
 from rqe_mappo.sweeps.job import Job, Outcome, begin_attempt, end_attempt, finished, run, steps_done, train_seconds
 from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, METRICS
-from rqe_mappo.sweeps.sweep import Progress, plan
+from rqe_mappo.sweeps.sweep import Progress, make_plan
 from tests.test_bad_input import complaint
 
 TINY = ["--num-envs", "4", "--num-steps", "16", "--n-atoms", "11", "--total-timesteps", "256"]
@@ -49,7 +49,7 @@ def swept(tmp_path_factory) -> tuple[Path, int]:
 
 
 def jobs_of(*args: str) -> list[Job]:
-    return plan(list(args))[0].jobs
+    return make_plan(list(args))[0].jobs
 
 
 def test_a_sweep_is_settings_times_seeds_seed_by_seed(tmp_path):

@@ -149,7 +149,7 @@ def equilibria(problem: RiskGame, scan: bool) -> Sequence[Equilibrium]:
 
 
 def as_dict(work: Task, found: Sequence[Equilibrium], complete: bool) -> dict[str, Any]:
-    """All that is printed, for --json; an infinite tau is the string "inf", `complete` says that there are no more."""
+    """All that is printed, for --json; an infinite tau is the string "inf", `complete`: there are no others."""
     problem = work.problem
     theory = condition(problem.tau, problem.eps, problem.form, problem.penalty, problem.regulariser)
     return {

@@ -11,8 +11,8 @@ STEP_LIMITS = ((0.9, 0.5), (0.995, 0.05))
 class Curve:
     """The curve H(point, level) = 0, known at level 0 and wanted at level `goal`.
 
-    A subclass gives `origin`, the point at level 0, and `equations`, which also says whether the point it was given is
-    `inside` the region where H means something. `steps` counts evaluations.
+    A subclass gives `origin`, the point at level 0, and `equations`, which also sets whether its point is `inside`
+    the region where H means something. `steps` counts evaluations.
     """
 
     goal: float

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PROG = "rqe-play"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 LARGEST = 4096  # bytes of a message; a tab that sends more is disconnected
-GRACE_S = 2  # for tabs to be told that the server ends
+GRACE_S = 2  # to close the connections of tabs when the server ends
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def serve(config: PlayConfig) -> None:
 
     from rqe_mappo.deploy.policy import Policy
 
-    torch.set_num_threads(1)  # networks are small; other programs may want the machine
+    torch.set_num_threads(1)  # networks are small, and other programs may need the cores
     policies = tuple(Policy.load(path) for path in (config.safe, config.neutral) if path)
     hub = Hub()
     alpha = 0.5 if config.alpha is None else config.alpha
@@ -121,7 +121,7 @@ def announce(config: PlayConfig, port: int) -> None:
     name = f"[{config.host}]" if ":" in config.host else config.host
     url = f"http://{name}:{port}/"
     if config.host not in LOCAL:
-        print(f"{PROG}: warning: whoever can reach {name}:{port} can watch and steer this session", file=sys.stderr)
+        print(f"{PROG}: warning: anyone who can reach {name}:{port} can watch and steer this session", file=sys.stderr)
     print(f"watch at {url} (Ctrl-C ends)", flush=True)
     if config.open:
         webbrowser.open(url)
