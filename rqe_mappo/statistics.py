@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -171,7 +170,11 @@ def seed_interval(values: Samples) -> Estimate:
 
 
 def stratified(
-    statistic: Callable[..., Any], strata: Sequence[Samples], *, seed: int = 0, resamples: int = RUN_RESAMPLES
+    statistic: Callable[..., float | np.ndarray],
+    strata: Sequence[Samples],
+    *,
+    seed: int = 0,
+    resamples: int = RUN_RESAMPLES,
 ) -> Estimate:
     """`statistic` of the runs of all strata together, with its 95 % stratified percentile bootstrap interval.
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rqe_mappo.equilibrium.adversary import PENALTIES, Adversary, Penalty, adversary
 from rqe_mappo.equilibrium.best_response import best_response
@@ -16,6 +17,16 @@ FORMS: tuple[Form, ...] = ("action", "aggregate")
 Strategies = Sequence[np.ndarray]
 PerPlayer = float | Sequence[float] | np.ndarray
 """One number for all players, or one for each."""
+
+
+class HasPayoffs(Protocol):
+    """A game with payoffs `[n, A_1, ..., A_n]`."""
+
+    @property
+    def payoffs(self) -> np.ndarray: ...
+
+
+Game = ArrayLike | HasPayoffs
 SMALLEST = 1e-12  # the least eps as a share of the payoffs' range: float64 resolves payoffs no finer
 
 
@@ -56,7 +67,7 @@ class RiskGame:
 
     @classmethod
     def of(
-        cls, game: Any, tau: PerPlayer, eps: PerPlayer, form: Form = "action",
+        cls, game: Game, tau: PerPlayer, eps: PerPlayer, form: Form = "action",
         penalty: Penalty = "kl", regulariser: Regulariser = "entropy",
     ) -> "RiskGame":  # fmt: skip
         """Checks its arguments; `game` is an array of payoffs or anything that has one as `.payoffs`."""

@@ -1,13 +1,12 @@
 """The algorithm of the theory: n players and their n adversaries, each of them learning without regret."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax
 
 from rqe_mappo.equilibrium.adversary import Penalty, adversary
-from rqe_mappo.equilibrium.game import PerPlayer, RiskGame
+from rqe_mappo.equilibrium.game import Game, PerPlayer, RiskGame
 from rqe_mappo.equilibrium.response import Regulariser, cost, respond
 
 
@@ -21,7 +20,7 @@ class NoRegretPlay:
 
 
 def no_regret_play(
-    game: Any, tau: PerPlayer, eps: PerPlayer, *, penalty: Penalty = "reverse-kl",
+    game: Game, tau: PerPlayer, eps: PerPlayer, *, penalty: Penalty = "reverse-kl",
     regulariser: Regulariser = "entropy", rounds: int = 10_000, step: float | None = None,
 ) -> NoRegretPlay:  # fmt: skip
     """Simultaneous mirror descent of the 2n-player game of the aggregate form, from uniform strategies.

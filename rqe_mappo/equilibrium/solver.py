@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.optimize import root
 
 from rqe_mappo.equilibrium.adversary import Penalty
 from rqe_mappo.equilibrium.curve import STEP_LIMITS
-from rqe_mappo.equilibrium.game import Form, PerPlayer, RiskGame, Strategies
+from rqe_mappo.equilibrium.game import Form, Game, PerPlayer, RiskGame, Strategies
 from rqe_mappo.equilibrium.response import Regulariser
 from rqe_mappo.equilibrium.systems import AdversarySystem, ValueSystem
 
@@ -40,7 +39,7 @@ class Equilibrium:
 
 
 def solve(
-    game: Any, tau: PerPlayer, eps: PerPlayer, *, form: Form = "action",
+    game: Game, tau: PerPlayer, eps: PerPlayer, *, form: Form = "action",
     penalty: Penalty = "kl", regulariser: Regulariser = "entropy", start: Strategies | None = None, seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> Equilibrium:  # fmt: skip

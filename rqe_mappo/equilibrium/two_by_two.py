@@ -1,12 +1,10 @@
 """Every equilibrium of a 2x2 game, by scanning one player's strategy."""
 
-from typing import Any
-
 import numpy as np
 from scipy.optimize.elementwise import find_root
 
 from rqe_mappo.equilibrium.adversary import Penalty
-from rqe_mappo.equilibrium.game import Form, PerPlayer, RiskGame
+from rqe_mappo.equilibrium.game import Form, Game, PerPlayer, RiskGame
 from rqe_mappo.equilibrium.response import Regulariser, respond, values_for
 from rqe_mappo.equilibrium.solver import TOLERANCE, Equilibrium, assess
 from rqe_mappo.equilibrium.systems import ValueSystem
@@ -17,7 +15,7 @@ ZOOMS = 3
 
 
 def all_equilibria_2x2(
-    game: Any, tau: PerPlayer, eps: PerPlayer, *, form: Form = "action",
+    game: Game, tau: PerPlayer, eps: PerPlayer, *, form: Form = "action",
     penalty: Penalty = "kl", regulariser: Regulariser = "entropy", points: int = POINTS,
 ) -> list[Equilibrium]:  # fmt: skip
     """All equilibria of a 2x2 game, by player 1's probability of its first action.

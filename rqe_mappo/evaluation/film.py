@@ -2,10 +2,11 @@
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,20 @@ PAUSE = FRAMES_PER_S  # frames for which an episode's end stays
 COLOURS = 64  # of a GIF: the scene has few
 Predicted = tuple[np.ndarray, ...]  # V_tau of each agent; with the distributions also their atoms and probabilities
 SUFFIXES = (".gif", ".mp4")
+
+
+class Camera(Protocol):
+    """Draws an environment with one copy."""
+
+    def watch(self, call: Callable[[], None], /) -> None:
+        """Call `call` after each simulation step."""
+
+    def frame(self, title: str, /, *predicted: np.ndarray) -> Image.Image:
+        """The picture of this moment, with what the critic predicts."""
+        ...
+
+    def forget(self) -> None:
+        """The episode is over."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path
     env = vector.make(config, 1)
     frames: list[Image.Image] = []
     try:
-        camera = registry.load(entry.camera)(env.env if isinstance(env, History) else env)
+        camera: Camera = registry.load(entry.camera)(env.env if isinstance(env, History) else env)
         observed = env.reset(settings.seed)
         for episode in range(settings.episodes):
             title = f"episode {episode + 1}   " if settings.episodes > 1 else ""
@@ -97,7 +112,7 @@ def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path
 class Recording:
     """The frames of one episode; `predicted` is the critic's prediction at the last decision."""
 
-    camera: Any
+    camera: Camera
     title: str
     predicted: Predicted = ()
     frames: list[Image.Image] = field(default_factory=list)

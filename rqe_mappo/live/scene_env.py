@@ -1,6 +1,7 @@
 """What a worker process holds: an environment with one copy, and its scene. It loads no PyTorch."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,21 +11,42 @@ from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
 MOST_FRAMES = 200  # kept for a caller that does not ask
 
 
+class Scene(Protocol):
+    """What the page draws of an environment with one copy, as plain values."""
+
+    def static(self) -> dict[str, Any]:
+        """What never moves.
+
+        kind, title: which function of the page draws it, and under which title.
+        colours: of the agents.
+        actions, action_values: the names of the actions, and what they stand for in numbers.
+        unit: of the reward.
+        frame_s, decision_s: the times between frames and between decisions.
+        """
+        ...
+
+    def frame(self) -> dict[str, Any]:
+        """What moves."""
+        ...
+
+    def watch(self, call: Callable[[], None], /) -> None:
+        """Call `call` after each simulation step."""
+
+    def forget(self) -> None:
+        """The episode is over."""
+
+
 class SceneEnv:
     """A `BatchedEnv` of one copy that also records what there is to draw.
 
-    factory, scene: `module:name`, as in the registry. A scene has `static()`, what never moves, and `frame()`, what
-    moves, both as plain values; `watch(call)`, which calls after each simulation step; and `forget()`, called when an
-    episode is over. `static()` names its `kind`, for which the page has a way of drawing, and a `title`; the `colours`
-    of the agents; the `actions` and, in numbers, the `action_values`; the `unit` of the reward; and the times `frame_s`
-    between frames and `decision_s` between decisions.
+    factory, scene: `module:name`, as in the registry; `scene` makes a `Scene` of the environment.
     """
 
     def __init__(self, factory: str, scene: str, env_config: Any):
         self.env: BatchedEnv = registry.load(factory)(env_config, 1)
         for name in BatchedEnv.__annotations__:
             setattr(self, name, getattr(self.env, name))
-        self.scene = registry.load(scene)(self.env)
+        self.scene: Scene = registry.load(scene)(self.env)
         self.scene.watch(self._after_step)
         self.frame_s = self.scene.static()["frame_s"]
         self.recorded: list[dict[str, Any]] = []
