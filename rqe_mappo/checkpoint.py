@@ -1,7 +1,7 @@
 """Checkpoints: a policy file and a training-state file, written atomically, read without executing anything.
 
 `checkpoints/step_N.policy.pt` holds what a deployer needs, `checkpoints/step_N.training.pt` what a resumed run needs,
-and `latest`, replaced last, names the newest complete pair. A kill at any moment leaves the previous pair in force.
+and `latest`, replaced last, names the newest complete pair. A kill at any moment leaves the previous pair valid.
 """
 
 import os
@@ -25,7 +25,7 @@ OLDER: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
 
 
 class CheckpointError(ValueError):
-    """A file or folder that is no checkpoint of ours; the message names it and the mend, in one line."""
+    """A file or folder that is not a checkpoint of this package; the message names it and the fix, in one line."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -53,7 +53,7 @@ def _load(path: Path, wanted: str, device: str = "cpu") -> dict[str, Any]:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises a different class for each kind of damage
-        cause = "is damaged, or no checkpoint of rqe-train (nothing in it was executed)"
+        cause = "is damaged, or not a checkpoint of rqe-train (nothing in it was executed)"
         raise CheckpointError(f"{path} {cause}: use another checkpoint of the run") from error
     older, upgraded = OLDER[wanted]
     if isinstance(content, dict) and content.get("format") == older:
@@ -101,17 +101,17 @@ def save(run: Path, step: int, policy: dict[str, Any], training: dict[str, Any],
 
 def newest(run: Path) -> tuple[Path, Path]:
     """Policy file and training-state file of the newest complete checkpoint of a run folder."""
-    mend = "give the folder of a run that has saved at least once"
+    fix = "give the folder of a run that has saved at least once"
     if not run.is_dir():
-        raise CheckpointError(f"{run} is not a folder: {mend}")
+        raise CheckpointError(f"{run} is not a folder: {fix}")
     pointer = run / "latest"
     name = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
     if not re.fullmatch(r"step_\d+", name):
-        raise CheckpointError(f"{run} holds no checkpoint: {mend}")
-    pair = tuple(run / "checkpoints" / f"{name}.{kind}.pt" for kind in ("policy", "training"))
-    if not pair[0].is_file():
-        raise CheckpointError(f"{pair[0]} is missing although {pointer} names it: {mend}")
-    return pair
+        raise CheckpointError(f"{run} holds no checkpoint: {fix}")
+    policy, training = (run / "checkpoints" / f"{name}.{kind}.pt" for kind in ("policy", "training"))
+    if not policy.is_file():
+        raise CheckpointError(f"{policy} is missing although {pointer} names it: {fix}")
+    return policy, training
 
 
 def to_plain(value: Any) -> Any:

@@ -118,9 +118,9 @@ def report(asked: EvalConfig) -> None:
             env.close()
         return
     if asked.render is not None:
-        take = film.Take(asked.render_episodes, asked.seed, asked.laws)
-        frames = film.film(config, choose, policy, asked.render, take)
-        print(f"{asked.render}: {frames} frames of {take.episodes} episodes\n")
+        settings = film.FilmSettings(asked.render_episodes, asked.seed, asked.laws)
+        frames = film.film(config, choose, policy, asked.render, settings)
+        print(f"{asked.render}: {frames} frames of {settings.episodes} episodes\n")
     if policy is None:
         records = drive(config, choose, asked.episodes, asked.seed)
         print(reports.table(reports.rows(records, asked.seed)))
@@ -148,7 +148,7 @@ def write_report(
     if len(known_groups.pairs) > 1:
         named = zip(known_groups.pairs, known_groups.members, strict=True)
         groups = {f"tau {tau:g} eps {eps:g}": members for (tau, eps), members in named}
-        rows += reports.by_attitude(records, groups, asked.seed)
+        rows += reports.by_group(records, groups, asked.seed)
     print(reports.table(rows))
     content = {
         "episodes": evaluation.episodes, "seed": asked.seed, "deterministic": asked.deterministic,

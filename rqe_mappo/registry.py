@@ -24,7 +24,7 @@ class Environment:
     recipe: `recipe(scenario)` gives settings of runs and algorithms that train well, by their names.
     drivers: `drivers(name, seed)` gives a scripted policy, `policy(env)`; empty if there are none.
     camera: `camera(env)` draws an environment with one copy (`rqe_mappo.evaluation.film`); empty if it cannot be drawn.
-    scene: `scene(env)` shows an environment with one copy to the live page, see `rqe_mappo.live.stage`; empty if none.
+    scene: `scene(env)` shows an environment with one copy on the live page (`rqe_mappo.live.scene_env`); empty if none.
     own_process: whether a process can hold one copy only, so that every copy gets a worker process of its own.
     """
 

@@ -419,11 +419,13 @@ def test_policy_of_a_scalar_critic(tmp_path, capsys, monkeypatch, algo, width):
     with pytest.raises(ValueError, match="mean return, no distribution"):
         policy.distribution(views)
     observed = Wide(toy.ToyConfig(), 1).reset(0)
-    (halo,) = film._expected(policy, observed, laws=False)
+    (halo,) = film._predicted(policy, observed, distributions=False)
     assert halo.shape == (3,) and np.isfinite(halo).all()
     monkeypatch.setitem(registry.ENVIRONMENTS, "toy", replace(registry.ENVIRONMENTS["toy"], camera="none:needed"))
     with pytest.raises(ValueError, match="--laws"):
-        film.film(from_json(policy.config_json), None, policy, tmp_path / "out.gif", film.Take(laws=True))
+        film.film(
+            from_json(policy.config_json), None, policy, tmp_path / "out.gif", film.FilmSettings(distributions=True)
+        )
     cli.evaluate([str(run), "--episodes", "8"])
     assert "no calibration" in capsys.readouterr().out
     assert "critic" not in json.loads((run / "eval.json").read_text())

@@ -243,7 +243,7 @@ def test_eval_mixes(runs, tmp_path, capsys):
         assert [(row["kind"], row["alpha"]) for row in rows] == [(k, a) for k in KINDS for a in ("0", "0.5", "1")]
         ends = {row["kind"]: row["mean return (agent)"] for row in rows if row["alpha"] == "1"}
         assert len(set(ends.values())) == 1
-        patch.setattr(mixing.Play, "row", None)  # nothing is played again
+        patch.setattr(mixing.MixtureRun, "measure", None)  # nothing is measured again
         cli.evaluate([*args, "--episodes", "100", "--out", str(out), "--front", str(out)])
     bends = {(row["kind"], row["metric"]): row for row in tables.read(out / "bends.csv")}
     means = [float(row["mean return (agent)"]) for row in rows if row["kind"] == "logit"]
