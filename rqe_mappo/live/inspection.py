@@ -10,6 +10,7 @@ from rqe_mappo.config import TrainConfig
 from rqe_mappo.deploy.policy import ActingPolicy, Policy
 from rqe_mappo.envs.contract import Observed
 from rqe_mappo.functional.risk import Entropic
+from rqe_mappo.nets import DistributionCritic
 
 DIGITS = 4  # of probabilities that are shown
 
@@ -18,15 +19,13 @@ def describe_policy(policy: Policy, config: TrainConfig, name: str) -> dict[str,
     """What the page shows about a policy: name, risk profile, and its critic's atoms (None without a distribution)."""
     taus = dict.fromkeys(getattr(measure, "tau", None) for measure in policy.measures)
     known = [_tau_text(tau) for tau in taus if tau is not None]
-    distributional = policy.predicts_distribution
+    critic = policy.returns
     return {
         "name": name,
         "risk_profile": f"τ = {', '.join(known)}" if known else policy.measure.name,
         "risk": policy.measure.name,
         "gamma": config.gamma,
-        "atoms": policy.modules["critic"].get_buffer("atoms").double().round(decimals=3).tolist()
-        if distributional
-        else None,
+        "atoms": critic.atoms.double().round(decimals=3).tolist() if isinstance(critic, DistributionCritic) else None,
     }
 
 
