@@ -8,7 +8,7 @@ normalisation, the Huber loss and the masks are MAPPO's (`baselines.mappo`), as 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from rqe_mappo.algorithms.value_critic import ValueCriticConfig
 from rqe_mappo.baselines.mappo import Mappo
@@ -18,7 +18,7 @@ from rqe_mappo.baselines.mappo import Mappo
 class IppoConfig(ValueCriticConfig):
     """IPPO's settings."""
 
-    critic_input: ClassVar[str] = "obs"
+    critic_input: ClassVar[Literal["obs"]] = "obs"
 
 
 class Ippo(Mappo):

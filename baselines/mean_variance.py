@@ -142,15 +142,26 @@ class MeanVarianceMappo:
         if self.config.form == "surrogate":
             advantage = self._surrogate(chunk, predicted, aversion)
         else:
-            past, discount = chunk.past.past, chunk.past.discount[..., None]
-            expected = self.critic(chunk.past.start, chunk.agent[:-1])[..., 0]  # at the episode's first state
-            cross = 2 * (past - expected) * mean_advantage
-            advantage = mean_advantage - aversion * (discount * square_advantage + cross)
+            advantage = self._gradient(chunk, mean_advantage, square_advantage, aversion)
         batch = Batch.of(chunk, advantage, torch.stack((mean_target, square_target), -1))
         scalars = advantage_scalars(batch.advantage)
         scalars |= self._describe(predicted.value[chunk.active], batch, aversion)
         self.value.normalise(batch)
         return batch, predicted.raw[chunk.active], scalars | self.policy.scale(batch)
+
+    def _gradient(
+        self,
+        chunk: Trajectory,
+        mean_advantage: Float[Tensor, "T E A"],
+        square_advantage: Float[Tensor, "T E A"],
+        aversion: Float[Tensor, " A"],
+    ) -> Float[Tensor, "T E A"]:
+        if chunk.past is None:
+            raise ValueError("--form gradient looks at episodes from their start: wrap the environment in its History")
+        past, discount = chunk.past.past, chunk.past.discount[..., None]
+        expected = self.critic(chunk.past.start, chunk.agent[:-1])[..., 0]  # at the episode's first state
+        cross = 2 * (past - expected) * mean_advantage
+        return mean_advantage - aversion * (discount * square_advantage + cross)
 
     def _surrogate(
         self, chunk: Trajectory, predicted: Predicted, aversion: Float[Tensor, " A"]

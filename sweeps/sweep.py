@@ -25,7 +25,7 @@ from rqe_mappo.sweeps import grid, manifest
 from rqe_mappo.sweeps.backends import Backend, Local, Ray, Slurm
 from rqe_mappo.sweeps.job import Job, Outcome, finished, steps_done
 from rqe_mappo.sweeps.manifest import Manifest
-from rqe_mappo.training.loop import versions
+from rqe_mappo.training.run import versions
 
 EPISODES = 1000  # the worst 5 % are then fifty
 MAY_DIFFER = command_line.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}

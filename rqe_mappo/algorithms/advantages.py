@@ -1,17 +1,30 @@
 """The advantage estimators, from the critic's distributions and its targets: `[T, E, A]` each (docs/risk.md)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rqe_mappo.data.trajectory import Past
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.functional.risk import RiskMeasure
 
 IN_CACHE = 2**16  # numbers of a temporary
+
+
+@dataclass(frozen=True)
+class SoFar:
+    """What each step's episode has brought before it.
+
+    gained, discount: its return so far, and the weight of the next reward in it.
+    start: the critic's log-probabilities at its first state.
+    """
+
+    gained: Float[Tensor, "T E A"]
+    discount: Float[Tensor, "T E A"]
+    start: Float[Tensor, "T E A N"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +33,7 @@ class AdvantageInputs:
 
     log_probs, next_probs: the critic's distribution at each step, and at the step after it (or the final state).
     target: the distribution of the lambda-return.
-    past, discount: return of the episode so far, and the weight of the next reward in it.
-    start: the critic's log-probabilities at the episode's first state. These three only where the run needs them.
+    so_far: where the environment keeps it.
     """
 
     atoms: Float[Tensor, " N"]
@@ -33,19 +45,26 @@ class AdvantageInputs:
     target: Float[Tensor, "T E A N"]
     gamma: float
     lam: float
-    past: Float[Tensor, "T E A"] | None = None
-    discount: Float[Tensor, "T E A"] | None = None
-    start: Float[Tensor, "T E A N"] | None = None
+    so_far: SoFar | None = None
 
-    def with_past(self, past: Past, start: Float[Tensor, "T E A N"] | None) -> "AdvantageInputs":
-        """With what the episodes have brought so far."""
-        return replace(self, past=past.past, discount=past.discount[..., None].expand_as(past.past), start=start)
+    @property
+    def episode(self) -> SoFar:
+        """What the episodes have brought; ValueError where that is not kept."""
+        if self.so_far is None:
+            raise ValueError("this advantage looks at episodes from their start: wrap the environment in its History")
+        return self.so_far
 
     def of(self, agents: list[int]) -> "AdvantageInputs":
         """The part that concerns `agents`."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        own = {name: part[:, :, agents] for name, part in parts.items() if isinstance(part, Tensor) and part.ndim > 1}
-        return replace(self, **own)
+        so_far = None if self.so_far is None else replace(self.so_far, **_of(self.so_far, agents))
+        return replace(self, **_of(self, agents), so_far=so_far)
+
+
+def _of(parts: Any, agents: list[int]) -> dict[str, Tensor]:
+    """The tensors `[T, E, A, ...]` among the fields of `parts`, of some agents."""
+    return {
+        name: value[:, :, agents] for name, value in vars(parts).items() if isinstance(value, Tensor) and value.ndim > 1
+    }
 
 
 Estimator = Callable[[AdvantageInputs, RiskMeasure], Float[Tensor, "T E A"]]
@@ -65,8 +84,8 @@ def _in_parts(distributions: Float[Tensor, "T E A N"]) -> tuple[Tensor, ...]:
 def influence_by_age(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E A"]:
     """As `influence`, with the tolerance tau / gamma^t at the episode's step t."""
     advantage = torch.empty_like(inputs.reward)
-    for discount in inputs.discount.unique():
-        rows = inputs.discount == discount
+    for discount in inputs.episode.discount.unique():
+        rows = inputs.episode.discount == discount
         log_probs = inputs.log_probs[rows]
         psi = measure.scaled(1 / max(float(discount), 1e-6)).influence(inputs.atoms, log_probs)
         advantage[rows] = returns.influence_advantage(psi, inputs.target[rows], log_probs.exp())
@@ -79,14 +98,15 @@ def static(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E 
     H is what the episode's total return, so far C_t, is expected to do for its risk; it changes by nothing but news, so
     the trace carries no gamma.
     """
-    psi = torch.stack([measure.influence(inputs.atoms, log_probs) for log_probs in inputs.start])
+    episode = inputs.episode
+    psi = torch.stack([measure.influence(inputs.atoms, log_probs) for log_probs in episode.start])
 
     def outlook(probs: Tensor, past: Tensor, discount: Tensor) -> Tensor:
         return (categorical.project(inputs.atoms, probs, past, discount) * psi).sum(-1)
 
-    past = inputs.past + inputs.discount * inputs.reward
-    onward = inputs.gamma * inputs.discount * ~inputs.terminated
-    value = outlook(inputs.log_probs.exp(), inputs.past, inputs.discount)
+    past = episode.gained + episode.discount * inputs.reward
+    onward = inputs.gamma * episode.discount * ~inputs.terminated
+    value = outlook(inputs.log_probs.exp(), episode.gained, episode.discount)
     next_value = outlook(inputs.next_probs, past, onward)
     none = torch.zeros_like(inputs.terminated)
     return returns.gae(torch.zeros_like(value), value, next_value, none, inputs.ended, 1.0, inputs.lam)

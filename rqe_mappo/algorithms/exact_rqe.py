@@ -69,10 +69,10 @@ class ExactRqeConfig(ActorCriticConfig, RiskConfig):
 
 def joint_actions(env: BatchedEnv) -> int:
     """How many joint actions the critic must tell apart; ConfigError where they are too many, or cannot be listed."""
-    number = getattr(env.action_space, "n", None)
-    if number is None:
+    actions = ActionSpec.of(env.action_space, "none")
+    if actions.kind != "discrete":
         raise ConfigError(f"--algo exact-rqe lists joint actions, and {env.action_space} has no list: use rqe-mappo")
-    count = int(number) ** len(env.possible_agents)
+    count = actions.outputs ** len(env.possible_agents)
     if count > MOST_JOINT_ACTIONS:
         raise ConfigError(
             f"--algo exact-rqe lists at most {MOST_JOINT_ACTIONS} joint actions (here {count}): use rqe-mappo"
@@ -97,7 +97,6 @@ class ExactRqe:
             [Entropic(tau, config.risk_clip) for tau, _ in self.groups.pairs],
             {"name": "entropic", "tau": list(each_agent(config.tau)), "clip": config.risk_clip},
         )
-        self.n_actions = int(env.action_space.n)
         spec = ActorSpec(
             obs_dim=env.observation_space.shape[0],
             n_agents=len(env.possible_agents),
@@ -106,6 +105,7 @@ class ExactRqe:
             shared=config.shared_actor,
             groups=self.groups.indices,
         )
+        self.n_actions = spec.actions.outputs
         self.actor = PolicyActor(spec).to(self.device)
         atoms = choose_support(env, run.gamma, run.time_limit, config.n_atoms)
         critic_spec = JointCriticSpec(

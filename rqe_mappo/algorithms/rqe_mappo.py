@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tyro.conf import arg
 
 from rqe_mappo.algorithms.actor_critic import Optimiser, moment, passes, step_sizes
-from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, influence_by_age
+from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, SoFar, influence_by_age
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.groups import AgentGroups, agent_groups
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, PPOConfig, advantage_scalars
@@ -170,16 +170,22 @@ class RqeMappo:
         )
         inputs = AdvantageInputs(
             atoms, chunk.reward, terminated, ended, log_probs[:-1], next_probs, target,
-            gamma=self.run.gamma, lam=self.config.gae_lambda,
+            gamma=self.run.gamma, lam=self.config.gae_lambda, so_far=self._so_far(chunk),
         )  # fmt: skip
-        if chunk.past is not None:
-            static = self.config.advantage == "static"
-            start = self.critic(chunk.past.start, agent[:-1]).log_softmax(-1) if static else None
-            inputs = inputs.with_past(chunk.past, start)
         batch = Batch.of(chunk, self._advantage(inputs, measures), target)
         scalars = advantage_scalars(batch.advantage)
         scalars |= self._describe(batch, log_probs[0], chunk.active[0], measures)
         return batch, scalars | self.policy.scale(batch)
+
+    def _so_far(self, chunk: Trajectory) -> SoFar | None:
+        """What the episodes have brought, with the critic's view of their start where the advantage asks for it."""
+        past = chunk.past
+        if past is None:
+            return None
+        start = chunk.reward.new_empty(*chunk.reward.shape, 0)
+        if self.config.advantage == "static":
+            start = self.critic(past.start, chunk.agent[:-1]).log_softmax(-1)
+        return SoFar(past.past, past.discount[..., None].expand_as(past.past), start)
 
     def _advantage(self, inputs: AdvantageInputs, measures: list[RiskMeasure]) -> Float[Tensor, "T E A"]:
         estimate = influence_by_age if self.config.discount_tau else ESTIMATORS[self.config.advantage]

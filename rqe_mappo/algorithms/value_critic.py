@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -61,7 +61,7 @@ class Predicted:
 class ValueUpdate:
     """A `ValueCritic` and its optimiser: PPO's clipped value loss, in normalised units."""
 
-    def __init__(self, run: TrainConfig, env: BatchedEnv, values: int = 1, view: str = "state"):
+    def __init__(self, run: TrainConfig, env: BatchedEnv, values: int = 1, view: Literal["state", "obs"] = "state"):
         self.run, self.config = run, run.algorithm
         space = env.observation_space if view == "obs" else env.state_space
         spec = ValueCriticSpec(
@@ -73,8 +73,9 @@ class ValueUpdate:
             memory=self.config.memory if view == "obs" else 0,
             normalise=self.config.normalise_obs,
         )
-        self.memory: Tensor | None = None  # of a critic with memory, before the next trajectory
-        self.before: Tensor | None = None  # and before the one that is being learned from
+        rows = env.num_envs * len(env.possible_agents)
+        self.memory = torch.zeros(rows, spec.memory, device=run.device)  # of the critic, before the next trajectory
+        self.before = self.memory  # and before the one that is being learned from
         self.critic = ValueCritic(spec).to(torch.device(run.device))
         self.optimiser = Optimiser(self.critic, self.config.critic_learning_rate, 2 * self.config.max_grad_norm)
 
@@ -95,8 +96,6 @@ class ValueUpdate:
     def _along(self, chunk: Trajectory) -> tuple[Float[Tensor, "T+1 E A K"], Float[Tensor, "T E A H"]]:
         """What a critic with memory predicts, in normalised units, and what it remembers after each step."""
         critic, (t, e, a) = self.critic, chunk.active.shape
-        if self.memory is None:
-            self.memory = chunk.obs.new_zeros(e * a, critic.memory_size)
         self.before = self.memory
         agent = chunk.agent[0].flatten()
         active, begins = chunk.active.flatten(1, 2), chunk.begins.repeat_interleave(a, 1)
@@ -146,8 +145,8 @@ class ValueUpdate:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimiser.adam.load_state_dict(state["critic_optimizer"])
-        memory = state.get("critic_memory")
-        self.memory = None if memory is None else memory.to(self.run.device)
+        if "critic_memory" in state:  # older files hold none, and critics had no memory
+            self.memory = state["critic_memory"].to(self.run.device)
 
 
 def huber(error: Float[Tensor, "*batch"], delta: float) -> Float[Tensor, "*batch"]:

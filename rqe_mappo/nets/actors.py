@@ -41,6 +41,8 @@ class PolicyActor(nn.Module):
     """
 
     kind = "actor"
+    groups: Tensor | None
+    own: Tensor | None
 
     def __init__(self, spec: ActorSpec):
         super().__init__()

@@ -91,6 +91,7 @@ class DistributionCritic(_Critic):
     """
 
     kind = "distribution critic"
+    atoms: Tensor
 
     def __init__(self, spec: DistributionCriticSpec, atoms: Float[Tensor, " atoms"] | None = None):
         """atoms: None where they are loaded with the weights."""
@@ -114,6 +115,7 @@ class JointCritic(_Critic):
     """Logits of the distribution of `r + gamma V(s')` for each joint action; it starts as a `DistributionCritic`."""
 
     kind = "joint critic"
+    atoms: Tensor
 
     def __init__(self, spec: JointCriticSpec, atoms: Float[Tensor, " atoms"] | None = None):
         """atoms: None where they are loaded with the weights."""

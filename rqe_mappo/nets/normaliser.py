@@ -10,6 +10,10 @@ LARGEST = 10.0  # stds; what lies further out is clipped, as in Gymnasium's and 
 class Normaliser(nn.Module):
     """Features less their mean, over their std, clipped at ten; unchanged until the first `update`."""
 
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
     def __init__(self, features: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))

@@ -14,6 +14,9 @@ class ValueNorm(nn.Module):
 
     MEMORY = 0.99999
     LEAST_VARIANCE = 1e-2
+    first: Tensor
+    second: Tensor
+    weight: Tensor
 
     def __init__(self, values: int):
         super().__init__()
