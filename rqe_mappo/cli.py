@@ -101,12 +101,12 @@ def report(asked: EvalConfig) -> None:
     if asked.render is not None:
         film.check(asked.render)
     path = Path(asked.run)
-    if asked.driver and not path.exists():
-        policy, config = None, configs.default_config(*asked.run.split("/", 1))
+    policy = None if asked.driver and not path.exists() else Policy.load(path, asked.device)
+    if policy is None:
+        config = configs.default_config(*asked.run.split("/", 1))
     else:
-        policy = Policy.load(path, asked.device)
         config = configs.from_json(policy.config_json)
-    if asked.driver:
+    if policy is None or asked.driver:
         policy, choose = None, scripted(config, asked.driver, asked.seed)
     else:
         choose = chooser(policy, asked.deterministic)

@@ -236,7 +236,8 @@ def default_config(env: str, scenario: str = "default", algo: str = "rqe-mappo")
 
 def type_of(config: TrainConfig) -> Any:
     """The type of `config` with those of its nested settings, from which the command line is built."""
-    return TrainConfig.__class_getitem__((type(config.algorithm), type(config.env_config)))
+    generic: Any = TrainConfig
+    return generic[type(config.algorithm), type(config.env_config)]
 
 
 def to_json(config: TrainConfig) -> str:

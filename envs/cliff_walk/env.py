@@ -1,6 +1,6 @@
 """The cliff walk as a PettingZoo parallel environment."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from rqe_mappo.envs.cliff_walk.config import CliffConfig
 from rqe_mappo.envs.cliff_walk.model import Places, cliff_game
@@ -39,7 +39,7 @@ class CliffEnv(TabularParallelEnv):
     **Info** of each agent: `cost`, 1.0 on the step that falls and else 0.0.
     """
 
-    metadata: ClassVar[dict] = {"name": "cliff_v0", "render_modes": []}
+    metadata = {"name": "cliff_v0", "render_modes": []}  # noqa: RUF012  (as PettingZoo declares it)
 
     def __init__(self, config: CliffConfig | None = None):
         self.config = config or CliffConfig()

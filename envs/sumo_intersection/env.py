@@ -1,7 +1,7 @@
 """The intersection as a PettingZoo parallel environment: one junction, agents that leave when they are clear."""
 
 import secrets
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -75,7 +75,7 @@ class IntersectionEnv(ParallelEnv):
     `parallel_env(own_process=True)` for environments side by side.
     """
 
-    metadata: ClassVar[dict] = {"name": "sumo_intersection_v0", "render_modes": ["rgb_array"], "render_fps": 2}
+    metadata = {"name": "sumo_intersection_v0", "render_modes": ["rgb_array"], "render_fps": 2}  # noqa: RUF012  (as PettingZoo declares it)
 
     def __init__(self, config: IntersectionConfig | None = None, render_mode: str | None = None):
         if render_mode not in (None, *self.metadata["render_modes"]):

@@ -68,7 +68,7 @@ class Camera(Watcher):
         return (place[0] + VIEW_M / 2) * self.scale, (VIEW_M / 2 - place[1]) * self.scale
 
     def _ground(self) -> Image.Image:
-        image = Image.new("RGB", (self.size * FINER,) * 2, GROUND)
+        image = Image.new("RGB", (self.size * FINER, self.size * FINER), GROUND)
         brush = ImageDraw.Draw(image)
         for path in self.env.world.geometry.paths:
             points = [self._pixel(point) for point in path]

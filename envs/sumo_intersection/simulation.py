@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,7 +50,8 @@ class Simulation:
                 import traci as api
         except ImportError:
             raise SumoMissing from None
-        self.api, self.inside, self.started, self.closed = api, inside, False, False
+        self.api: Any = api  # two modules with one interface, but for connections
+        self.inside, self.started, self.closed = inside, False, False
         self.program = "sumo" if inside else str(home / "bin" / ("sumo-gui" if backend == "gui" else "sumo"))
         self.options = [
             "--net-file", str(net), "--step-length", str(step_s),
@@ -96,7 +97,7 @@ class Simulation:
         return self.simulation.getCollisions()
 
     @contextlib.contextmanager
-    def _captured(self) -> Iterator[None]:
+    def _captured(self) -> Generator[None]:
         """Redirect standard error, to which SUMO writes without Python's streams, into `errors`."""
         sys.stderr.flush()
         kept = os.dup(2)
@@ -108,7 +109,7 @@ class Simulation:
             os.close(kept)
 
     @contextlib.contextmanager
-    def guarded(self) -> Iterator[None]:
+    def guarded(self) -> Generator[None]:
         """Turn what SUMO raises inside into `SimulationCrashed`, with its error output."""
         try:
             yield

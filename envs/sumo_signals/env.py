@@ -1,7 +1,7 @@
 """The traffic lights as a PettingZoo parallel environment."""
 
 import secrets
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -50,7 +50,7 @@ class SignalsEnv(ParallelEnv):
     One simulation per process: a second open environment, of vehicles too, is refused.
     """
 
-    metadata: ClassVar[dict] = {"name": "sumo_signals_v0", "render_modes": []}
+    metadata = {"name": "sumo_signals_v0", "render_modes": []}  # noqa: RUF012  (as PettingZoo declares it)
 
     def __init__(self, config: SignalsConfig | None = None):
         self.core = BatchedSignals(config or SignalsConfig())

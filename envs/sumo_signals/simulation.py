@@ -1,7 +1,7 @@
 """sumo-rl's environment, adapted. Importing this module imports SUMO: do so only where a simulation is needed."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ class Junctions(SumoEnvironment):
         return sum(len(libsumo.edge.getPendingVehicles(edge)) for edge in light.entries)
 
     @contextlib.contextmanager
-    def guarded(self) -> Iterator[None]:
+    def guarded(self) -> Generator[None]:
         """Turn what libsumo raises inside into `SimulationCrashed`."""
         try:
             yield

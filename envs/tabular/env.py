@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, Space
 from pettingzoo import ParallelEnv
 
 from rqe_mappo.envs.tabular.dynamics import Moved, TabularDynamics
@@ -65,7 +65,7 @@ class TabularParallelEnv(ParallelEnv):
     `state()` is what a centralised critic may see, float32 `[n, D']`, one row a player.
     """
 
-    metadata: ClassVar[dict] = {"name": "finite_game_v0", "render_modes": []}
+    metadata = {"name": "finite_game_v0", "render_modes": []}  # noqa: RUF012  (as PettingZoo declares it)
 
     def __init__(self, game: FiniteGame, observe_time: bool = False):
         self.game, self.dynamics = game, TabularDynamics(game, 1, observe_time)
@@ -78,10 +78,10 @@ class TabularParallelEnv(ParallelEnv):
         self.state_space = Box(row.low[0], row.high[0], (len(game.players), *row.shape), np.float32)
         self.rng = np.random.default_rng()
 
-    def observation_space(self, agent: str) -> Box:
+    def observation_space(self, agent: str) -> Space:
         return self.observation_spaces[agent]
 
-    def action_space(self, agent: str) -> Discrete:
+    def action_space(self, agent: str) -> Space:
         return self.action_spaces[agent]
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, np.ndarray], dict]:

@@ -61,7 +61,8 @@ class FiniteGame:
         for name, chances in (("prob", self.prob), ("start", self.start)):
             off = np.abs(chances.sum(-1) - 1).max()
             _require(
-                chances.min() >= 0 and off <= ROUNDING, f"{name} must be >= 0 and sum to 1 (off by up to {off:.2g})"
+                bool(chances.min() >= 0) and off <= ROUNDING,
+                f"{name} must be >= 0 and sum to 1 (off by up to {off:.2g})",
             )
         _require(not self.start[self.terminal].any(), "start must give terminal states probability 0")
         _require(np.isfinite(self.reward).all(), "reward must be finite")

@@ -12,7 +12,7 @@ import struct
 import sys
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any, NoReturn
@@ -144,7 +144,7 @@ def _die_with(owner: int) -> None:
 
 
 @contextlib.contextmanager
-def _lean_start(build: Callable[[], BatchedEnv]) -> Iterator[None]:
+def _lean_start(build: Callable[[], BatchedEnv]) -> Generator[None]:
     """Processes started here get one numeric thread, and do not run the program's main module again.
 
     multiprocessing would have them import it, which for rqe-train means PyTorch: 190 MB and a second for each worker.

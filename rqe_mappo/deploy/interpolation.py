@@ -14,7 +14,6 @@ what they would have remembered alone.
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -145,16 +144,16 @@ class Mixture(ActingPolicy):
             self._let_all_remember(obs, agent, avail, active)
             return mixed.action(mixed.mode())
         chosen = self._chosen(weights, obs.shape[:-1])
-        actions = None
+        found: list[Tensor] = []
         for index, policy in enumerate(self.policies):
             mine = chosen == index
             if policy._remembers or mine.any():
-                found = policy.step(obs, agent, uniform, avail, active).action
-                each = mine.reshape(*mine.shape, *(1 for _ in found.shape[mine.ndim :]))
-                actions = found if actions is None else torch.where(each, found, actions)
-        return actions
+                theirs = policy.step(obs, agent, uniform, avail, active).action
+                each = mine.reshape(*mine.shape, *(1 for _ in theirs.shape[mine.ndim :]))
+                found.append(torch.where(each, theirs, found[-1]) if found else theirs)
+        return found[-1]
 
-    def _chosen(self, weights: Tensor | list[float], rows: torch.Size) -> Int[Tensor, "*rows"]:
+    def _chosen(self, weights: Tensor | list[float], rows: tuple[int, ...]) -> Int[Tensor, "*rows"]:
         """Which policy acts for each row."""
         if isinstance(weights, list) and max(weights) == 1:
             return torch.full(rows, weights.index(1), device=self.device)
@@ -181,33 +180,32 @@ class Mixture(ActingPolicy):
         self, obs: Tensor, agent: Tensor, weights: Tensor | list[float], avail: Tensor | None = None
     ) -> Categorical:
         """The mixture's own distribution, of choices."""
-        policies = self.policies
-        if isinstance(weights, list):
-            policies = [policy for policy, weight in zip(policies, weights, strict=True) if weight > 0]
-            weights = [weight for weight in weights if weight > 0]
-        every = [policy.choices(obs, agent, avail) for policy in policies]
+        parts = list(weights.unbind(-1)) if isinstance(weights, Tensor) else [obs.new_tensor(w) for w in weights]
+        using = list(zip(self.policies, parts, strict=True))
+        if not isinstance(weights, Tensor):
+            using = [
+                (policy, part) for policy, part, weight in zip(self.policies, parts, weights, strict=True) if weight
+            ]
+        every = [policy.choices(obs, agent, avail) for policy, _ in using]
         if len(every) == 1:
             return every[0]
-        parts = list(weights) if isinstance(weights, list) else list(weights.unbind(-1))
-        return replace(every[0], logits=self._mixed([each.logits for each in every], parts, every[0].masked))
+        logits = self._mixed([each.logits for each in every], [part[..., None] for _, part in using])
+        masked = every[0].masked
+        return replace(
+            every[0], logits=logits.masked_fill(every[0].logits <= NO_ACTION, NO_ACTION) if masked else logits
+        )
 
-    def _mixed(
-        self, every: list[Tensor], weights: Sequence[float] | Sequence[Tensor], masked: bool
-    ) -> Float[Tensor, "*rows outputs"]:
+    def _mixed(self, every: list[Tensor], weights: list[Tensor]) -> Float[Tensor, "*rows outputs"]:
         """Logits of the mixture; those of a policy with all the weight are its own to the last bit."""
-        each = isinstance(weights[0], Tensor)
-        if each:
-            weights = [weight[..., None] for weight in weights]
         if self.kind == "logit":
-            mixed = sum(weight * logits for weight, logits in zip(weights, every, strict=True))
+            parts = [weight * logits for weight, logits in zip(weights, every, strict=True)]
+            mixed = reduce(torch.add, parts)
         else:
-            logs = [weight.log() if each else math.log(weight) for weight in weights]
-            parts = [self._log_probs(logits) + log for log, logits in zip(logs, every, strict=True)]
+            parts = [self._log_probs(logits) + weight.log() for weight, logits in zip(weights, every, strict=True)]
             mixed = reduce(torch.logaddexp, parts)
-        if each:
-            for weight, logits in zip(weights, every, strict=True):
-                mixed = torch.where(weight == 1, logits, mixed)
-        return mixed.masked_fill(every[0] <= NO_ACTION, NO_ACTION) if masked else mixed
+        for weight, logits in zip(weights, every, strict=True):
+            mixed = torch.where(weight == 1, logits, mixed)
+        return mixed
 
     def _log_probs(self, logits: Tensor) -> Tensor:
         """Log-probabilities, those of each choice apart."""

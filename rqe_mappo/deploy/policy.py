@@ -143,9 +143,11 @@ class Policy(ActingPolicy):
             module = nets.build(description)
             module.load_state_dict(content["modules"][name])
             self.modules[name] = module.to(self.device).eval()
-        self.actor: Actor = self.modules["actor"]
-        self.spec = self.modules["actor"].spec
-        self.returns: ReturnModel | None = None if content["returns"] is None else self.modules[content["returns"]]
+        actor: Any = self.modules["actor"]  # a network that keeps the contract of actors
+        self.actor: Actor = actor
+        self.spec: ActorSpec = actor.spec
+        returns: Any = None if content["returns"] is None else self.modules[content["returns"]]
+        self.returns: ReturnModel | None = returns
         self.risk: dict[str, Any] | None = content["risk"]
         self.measures: tuple[RiskMeasure, ...] = (Neutral(),)
         if self.risk is not None:

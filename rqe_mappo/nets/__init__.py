@@ -41,9 +41,9 @@ NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
 """Networks that a policy file may hold, by their `kind`: the class, and the dataclass from which it is built."""
 
 
-def register(network: type[nn.Module], spec: type) -> None:
-    """Make policy files that hold a `network` loadable: it is built as `network(spec(...))` and names its `kind`."""
-    NETWORKS[network.kind] = network, spec
+def register(kind: str, network: type[nn.Module], spec: type) -> None:
+    """Make policy files that hold a `network` of that `kind` loadable: it is built as `network(spec(...))`."""
+    NETWORKS[kind] = network, spec
 
 
 def describe(network: nn.Module) -> dict[str, Any] | None:

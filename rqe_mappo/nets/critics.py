@@ -135,7 +135,7 @@ class JointCritic(_Critic):
 def _start_as_a_bell(nets: AgentNets, atoms: Float[Tensor, " atoms"]) -> None:
     width = (atoms[-1] - atoms[0]) / 8
     with torch.no_grad():
-        bias = nets[0][-1].bias
+        bias = [layer for layer in nets.modules() if isinstance(layer, nn.Linear)][-1].bias
         bias.copy_((-0.5 * (atoms / width) ** 2).repeat(len(bias) // len(atoms)))
 
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -131,7 +131,14 @@ class OneNumber(RiskMeasure):
         return self.form.spell(self.number)
 
     def annealed(self, fraction: float) -> RiskMeasure:
-        return type(self)((1 - fraction) * self.form.neutral + fraction * self.number)
+        if self.form.neutral is None:
+            raise ValueError(f"{self.name} has no risk-neutral number to begin with")
+        return self.of((1 - fraction) * self.form.neutral + fraction * self.number)
+
+    @classmethod
+    def of(cls, number: float) -> Self:
+        """The measure of this kind with another number."""
+        return cls(**{cls.form.word.lower(): number})
 
 
 def centred(psi: RowsOfAtoms, log_probs: LogProbs) -> RowsOfAtoms:
