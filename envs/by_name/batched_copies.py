@@ -186,7 +186,7 @@ class BatchedCopies:
             for i, agent in enumerate(self.possible_agents):
                 if acted[copy, i]:
                     gain, dead, over, info = (part.get(agent) for part in parts)
-                    reward[copy, i], cost[copy, i] = gain, dict(info or {}).get("cost", 0.0)
+                    reward[copy, i], cost[copy, i] = gain, info.get("cost", 0.0) if isinstance(info, dict) else 0.0
                     terminated[copy, i] = dead
                     truncated[copy, i] = not dead and (over or cut or agent not in env.agents)
             self._see(copy, seen, parts[-1])

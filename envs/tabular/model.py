@@ -65,7 +65,7 @@ class FiniteGame:
                 f"{name} must be >= 0 and sum to 1 (off by up to {off:.2g})",
             )
         _require(not self.start[self.terminal].any(), "start must give terminal states probability 0")
-        _require(np.isfinite(self.reward).all(), "reward must be finite")
+        _require(bool(np.isfinite(self.reward).all()), "reward must be finite")
 
     @property
     def n_states(self) -> int:
