@@ -96,6 +96,14 @@ def test_imports_point_one_way(installed, tmp_path):
     assert " 0 broken" in done.stdout
 
 
+def test_types_are_clean(installed):
+    """Checked in the wheel, since the type checker does not know the mapping of folders; settings of pyproject.toml."""
+    shutil.copy(ROOT / "pyproject.toml", installed)
+    options = ("--python", sys.executable, "--output-format", "concise", "--no-progress")
+    done = python("-m", "ty", "check", *options, "rqe_mappo", cwd=installed)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_deploying_a_policy_loads_no_simulator_and_no_logger():
     code = f"import sys, rqe_mappo.deploy.policy; print([name for name in {HEAVY} if name in sys.modules])"
     done = python("-c", code)
