@@ -60,10 +60,8 @@ class FiniteGame:
         _require(low >= 0 and high < s, f"next_state must lie in 0 to {s - 1} (got {low} to {high})")
         for name, chances in (("prob", self.prob), ("start", self.start)):
             off = np.abs(chances.sum(-1) - 1).max()
-            _require(
-                bool(chances.min() >= 0) and off <= ROUNDING,
-                f"{name} must be >= 0 and sum to 1 (off by up to {off:.2g})",
-            )
+            fits = bool(chances.min() >= 0 and off <= ROUNDING)
+            _require(fits, f"{name} must be >= 0 and sum to 1 (off by up to {off:.2g})")
         _require(not self.start[self.terminal].any(), "start must give terminal states probability 0")
         _require(bool(np.isfinite(self.reward).all()), "reward must be finite")
 
