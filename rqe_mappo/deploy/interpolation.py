@@ -180,20 +180,18 @@ class Mixture(ActingPolicy):
         self, obs: Tensor, agent: Tensor, weights: Tensor | list[float], avail: Tensor | None = None
     ) -> Categorical:
         """The mixture's own distribution, of choices."""
-        parts = list(weights.unbind(-1)) if isinstance(weights, Tensor) else [obs.new_tensor(w) for w in weights]
-        using = list(zip(self.policies, parts, strict=True))
-        if not isinstance(weights, Tensor):
-            using = [
-                (policy, part) for policy, part, weight in zip(self.policies, parts, weights, strict=True) if weight
-            ]
+        if isinstance(weights, Tensor):
+            using = list(zip(self.policies, weights.unbind(-1), strict=True))
+        else:
+            pairs = zip(self.policies, weights, strict=True)
+            using = [(policy, obs.new_tensor(weight)) for policy, weight in pairs if weight > 0]
         every = [policy.choices(obs, agent, avail) for policy, _ in using]
         if len(every) == 1:
             return every[0]
-        logits = self._mixed([each.logits for each in every], [part[..., None] for _, part in using])
-        masked = every[0].masked
-        return replace(
-            every[0], logits=logits.masked_fill(every[0].logits <= NO_ACTION, NO_ACTION) if masked else logits
-        )
+        logits = self._mixed([each.logits for each in every], [weight[..., None] for _, weight in using])
+        if every[0].masked:
+            logits = logits.masked_fill(every[0].logits <= NO_ACTION, NO_ACTION)
+        return replace(every[0], logits=logits)
 
     def _mixed(self, every: list[Tensor], weights: list[Tensor]) -> Float[Tensor, "*rows outputs"]:
         """Logits of the mixture; those of a policy with all the weight are its own to the last bit."""
