@@ -55,7 +55,7 @@ class EvalConfig:
     risk: tuple[str, ...] = ()
     """Further risk values of the return to report, spelled as for rqe-train, such as var:0.1 worst-case."""
     driver: str = ""
-    """A policy that nobody trained instead: random; always-go, caution:0.5, sumo; lqr:-0.1; fixed, greedy (signals)."""
+    """A scripted policy instead: random; always-go, caution:0.5, sumo; lqr:-0.1; fixed, greedy (signals)."""
     render: Path | None = None
     """Film some episodes too, into this .gif or .mp4; no screen is needed."""
     render_episodes: int = 3

@@ -116,7 +116,7 @@ def facts(policy: Policy) -> dict[str, str]:
 
 
 def to_onnx(policy: Policy) -> bytes:
-    """The policy as an ONNX file. Raises ImportError with the mend if `onnx` is not installed."""
+    """The policy as an ONNX file. Raises ImportError with the fix if `onnx` is not installed."""
     onnx = _installed("onnx")
     actor, spec = policy.actor, policy.spec
     nodes, constants = [], []

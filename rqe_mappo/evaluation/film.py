@@ -79,7 +79,7 @@ def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path
     if not entry.camera:
         raise ValueError(f"--render: there are no pictures of --env {config.env}")
     if critic is None and settings.distributions:
-        raise ValueError("--laws shows what a critic predicts, and a reference driver has none: leave it out")
+        raise ValueError("--laws shows what a critic predicts, and a scripted policy has none: leave it out")
     if critic is not None and not critic.predicts_distribution and settings.distributions:
         raise ValueError(
             "--laws shows distributions, and this run's critic predicts only the mean return: leave it out"

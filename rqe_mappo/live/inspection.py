@@ -39,7 +39,7 @@ def training_tau(policy: Policy) -> float:
 
 
 def inspect_decision(
-    policies: Sequence[Policy], decider: ActingPolicy, observed: Observed, actions: np.ndarray, tau: float | None
+    policies: Sequence[Policy], actor: ActingPolicy, observed: Observed, actions: np.ndarray, tau: float | None
 ) -> list[dict[str, Any]]:
     """For each agent of copy 0: its action, and the probabilities, distributions and values behind it.
 
@@ -47,7 +47,7 @@ def inspect_decision(
         training, bounded by `risk_clip`, it never rises as tau falls. None: each policy's own value, as in training.
     """
     agents = np.arange(observed.active.shape[1])
-    mixture = decider.probabilities(observed.obs[0], agents).round(DIGITS).tolist()
+    mixture = actor.probabilities(observed.obs[0], agents).round(DIGITS).tolist()
     inspected = [_inspect_policy(policy, observed, agents, tau) for policy in policies]
     return [
         {

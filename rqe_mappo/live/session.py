@@ -55,7 +55,7 @@ class Session(threading.Thread):
             raise ValueError(f"there is no live view of --env {self.config.env}: give runs of --env {known}")
         single = len(policies) == 1
         self.mixture: Mixture | None = None if single else interpolate(*policies, alpha, kind)
-        self.decider: ActingPolicy = self.mixture or policies[0]
+        self.actor: ActingPolicy = self.mixture or policies[0]
         self.alpha = None if single else alpha
         self.tau = inspection.training_tau(policies[0]) if single else None
         self.agents = np.arange(len(policies[0].agents))
@@ -158,7 +158,7 @@ class Session(threading.Thread):
 
     def _reset(self, env: BatchedEnv, seed: int) -> None:
         self.seed = seed
-        self.decider.seed(seed)
+        self.actor.seed(seed)
         self.observed: Observed = env.reset(seed)
         self.episode, self.due = 0, 0.0
         self.statistics.clear()
@@ -173,7 +173,7 @@ class Session(threading.Thread):
     def _begin(self) -> None:
         """An episode begins; it counts unless alpha changes while it runs."""
         self.episode, self.counts = self.episode + 1, True
-        self.decider.begin()
+        self.actor.begin()
 
     def _handle_commands(self) -> None:
         """Wait until the next decision is due or a command comes; apply all that wait."""
@@ -217,7 +217,7 @@ class Session(threading.Thread):
         now, fast = time.monotonic(), self.speed == "max"
         latest = self.observed
         observed = Observed(latest.obs.copy(), latest.state.copy(), latest.active.copy())  # the step overwrites them
-        actions = self.decider.act(observed.obs, np.broadcast_to(self.agents, observed.active.shape))
+        actions = self.actor.act(observed.obs, np.broadcast_to(self.agents, observed.active.shape))
         step = self.observed = env.step(actions)
         ended, lost = len(step.episodes["copy"]) > 0, step.sim_crashed is not None
         if ended and self.counts:
@@ -231,7 +231,7 @@ class Session(threading.Thread):
             self.shown_at = now
             self.publish("decision", {
                 "episode": self.episode, "alpha": self.alpha,
-                "agents": inspection.inspect_decision(self.policies, self.decider, observed, actions, self.tau),
+                "agents": inspection.inspect_decision(self.policies, self.actor, observed, actions, self.tau),
                 "frames": self._frames()[-1 if fast else 0 :],
                 "outcome": outcome(step.episodes, self.policies[0].agents) if ended else "",
             })  # fmt: skip
