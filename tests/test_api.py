@@ -131,6 +131,16 @@ def test_the_optuna_example_searches_and_prunes(tmp_path, monkeypatch):
     assert Policy.load(tmp_path / "trial_1").timesteps <= 9000 + 8192
 
 
+def test_the_python_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    first = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    assert len(first.splitlines()) <= 7 and "200_000" in first
+    code = first.replace("total_timesteps=200_000", "total_timesteps=1024, num_envs=8").replace("episodes=200", "episodes=8")
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert names["actions"].shape == (1,) and "mean return" in capsys.readouterr().out
+
+
 def test_the_package_offers_what_it_lists():
     assert set(rqe_mappo.__all__) <= set(dir(rqe_mappo))
     assert all(getattr(rqe_mappo, name) is not None for name in rqe_mappo.__all__)
