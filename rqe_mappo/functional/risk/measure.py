@@ -136,7 +136,7 @@ class OneNumber(RiskMeasure):
         return self.of((1 - fraction) * self.form.neutral + fraction * self.number)
 
     @classmethod
-    def of(cls, number: float) -> Self:
+    def of(cls, number: float) -> "OneNumber":
         """The measure of this kind with another number."""
         return cls(**{cls.form.word.lower(): number})
 
