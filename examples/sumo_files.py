@@ -141,9 +141,9 @@ def command(args: list[str]) -> None:
     config = configs.from_json(Policy.load(asked.run).config_json)
     if config.env != "sumo":
         raise ValueError(f"{asked.run} was trained with --env {config.env}: give a run with --env sumo")
-    if config.advantage == "static":
+    if getattr(config.algorithm, "advantage", "") == "static":
         raise ValueError(f"{asked.run} was trained with --advantage static and observes its return: give another run")
-    write(config.knobs, asked.folder, asked.seed, asked.waves)
+    write(config.env_config, asked.folder, asked.seed, asked.waves)
 
 
 if __name__ == "__main__":

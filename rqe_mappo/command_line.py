@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 import re
 import sys
@@ -19,6 +20,9 @@ from rqe_mappo import registry
 from rqe_mappo.config import ConfigError, TrainConfig
 
 Parsed = TypeVar("Parsed")
+ABOUT_RISK = {
+    "--tau", "--risk", "--advantage", "--warmup-fraction", "--risk-anneal-fraction", "--return-scale",
+}  # fmt: skip
 CHANGEABLE_ON_RESUME = {
     "total_timesteps", "device", "keep", "save_interval", "log_interval", "eval_episodes", "worker_timeout",
 }  # fmt: skip
@@ -111,22 +115,39 @@ def _without_algo(args: list[str]) -> list[str]:
 
 
 def _parsed(args: list[str], default: TrainConfig) -> TrainConfig:
-    """The flags on top of `default`; a flag of another algorithm is refused by that name."""
-    known = {f"--{name.replace('_', '-')}" for name in default.flat()}
-    for word in args:
-        flag = word.split("=")[0].replace("--no-", "--", 1).replace("_", "-")
-        if flag.startswith("--") and flag not in known:
-            owners = [name for name in registry.ALGORITHMS if flag in _flags_of(name)]
-            if owners:
-                raise ConfigError(
-                    f"--algo {default.algo} has no {flag}: leave it out, or use --algo {', '.join(owners)}"
-                )
+    """The flags on top of `default`; a flag of other algorithms is refused with their names."""
+    known = _flags_of(default) | _flags_of(default.algorithm) | _flags_of(default.env_config)
+    for word, following in itertools.pairwise([*args, "--"]):
+        flag, _, value = word.partition("=")
+        plain = flag.replace("--no-", "--", 1).replace("_", "-")
+        if not flag.startswith("--") or plain in known:
+            continue
+        kinds = {name: registry.algorithm(name).Config for name in registry.ALGORITHMS}
+        if owners := [name for name, kind in kinds.items() if plain in _flags_of(kind)]:
+            asked = " ".join((flag, value or ("" if following.startswith("--") else following))).strip()
+            raise ConfigError(_refusal(default.algo, plain, asked, owners, known))
     return parse(configs.type_of(default), "rqe-train", args, default)
 
 
-def _flags_of(algorithm: str) -> set[str]:
-    """The flags of an algorithm that its help shows."""
-    kind = registry.algorithm(algorithm).Config
-    shown = typing.get_type_hints(kind, include_extras=True)
-    hidden = {name for name, hint in shown.items() if tyro.conf.Suppress in getattr(hint, "__metadata__", ())}
-    return {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(kind) if field.name not in hidden}
+def _refusal(algo: str, flag: str, asked: str, owners: list[str], known: set[str]) -> str:
+    """Why `--algo ALGO` has not the flag that was `asked` for, and which do."""
+    neutral = flag in ABOUT_RISK and getattr(registry.algorithm(algo), "risk", algo) is None
+    averse = " and ".join(name for name in ("--tau", "--rqe-penalty") if name in known)
+    instead = f", {averse} {'say' if ' ' in averse else 'says'} how averse" if flag == "--risk" and averse else ""
+    *others, last = owners
+    which = f"{', '.join(others)} or {last}" if others else last
+    return (
+        f"--algo {algo} {'is risk-neutral and ' if neutral else ''}has no {asked}: "
+        f"leave it out{instead}, or use --algo {which}"
+    )
+
+
+def _flags_of(settings: Any) -> set[str]:
+    """The flags of a dataclass, or of an instance, that the command line shows."""
+    types = typing.get_type_hints(settings if isinstance(settings, type) else type(settings), include_extras=True)
+    shown = [
+        field.name
+        for field in dataclasses.fields(settings)
+        if tyro.conf.Suppress not in getattr(types[field.name], "__metadata__", ())
+    ]
+    return {f"--{name.replace('_', '-')}" for name in shown}

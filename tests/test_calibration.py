@@ -13,7 +13,7 @@ from rqe_mappo import cli, registry, statistics
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy, ReturnDistribution
 from rqe_mappo.envs.contract import Observed, Step
-from rqe_mappo.evaluation.episodes import Calibration, calibration, completed, evaluate, play
+from rqe_mappo.evaluation.episodes import Calibration, calibration, completed, evaluate, run_episodes
 from rqe_mappo.evaluation.plots import calibration_plot
 from rqe_mappo.functional import categorical
 from rqe_mappo.functional.risk import CVaR, Entropic, MeanVariance, Neutral
@@ -33,10 +33,13 @@ def few_resamples(monkeypatch):
 
 
 class Oracle:
-    """A critic that predicts the distribution `predict(state)` `[rows, N]`, whoever acts."""
+    """A critic of states that predicts the distribution `predict(state)` `[rows, N]`, whoever acts."""
 
     def __init__(self, predict, measure=None, return_scale=None, atoms=ATOMS):
         self.predict, self.measure, self.return_scale, self.atoms = predict, measure or Neutral(), return_scale, atoms
+
+    def view_of(self, obs, state):
+        return state
 
     def distribution(self, state, agent):
         assert len(agent) == len(state)
@@ -69,7 +72,8 @@ def known_returns(seed: int = 0) -> tuple[list[Observed], dict[str, np.ndarray]]
     active = np.ones((EPISODES, AGENTS), bool)
     starts = [Observed(view, view, acts) for view, acts in zip(state, active, strict=True)]
     returns = state[..., 0] + 2 * rng.standard_normal((EPISODES, AGENTS))
-    return starts, {"discounted": returns, "remaining": np.zeros_like(returns), "final_state": np.zeros_like(state)}
+    finals = {name: np.zeros_like(state) for name in ("final_obs", "final_state")}
+    return starts, {"discounted": returns, "remaining": np.zeros_like(returns), **finals}
 
 
 def judged(predict, measure=None) -> Calibration:
@@ -187,18 +191,19 @@ class Script:
         )  # fmt: skip
 
 
-def test_play_keeps_what_a_time_limit_hides():
-    records, starts = play(Script(), lambda env, seen: np.zeros((2, 2), int), each=2, seed=0, gamma=0.5)
+def test_run_episodes_keeps_what_a_time_limit_hides():
+    records, starts = run_episodes(Script(), lambda env, seen: np.zeros((2, 2), int), each=2, seed=0, gamma=0.5)
     assert np.array_equal(records["copy"], [0, 1, 0, 1])
     assert np.array_equal(records["discounted"], [[1, 2 + 10 / 2], [3, 4 + 20 / 2], [1, 2], [3, 4]])
     assert np.array_equal(records["remaining"], [[0.5, 0], [0, 0.25], [0, 0], [0, 0]])
-    assert np.array_equal(records["final_state"][..., 0], [[71, 0], [0, 72], [0, 0], [0, 0]])
+    for name in ("final_obs", "final_state"):
+        assert np.array_equal(records[name][..., 0], [[71, 0], [0, 72], [0, 0], [0, 0]])
     assert [start.state[0, 0] for start in starts] == [0, 0, 2, 2]
 
 
 def test_returns_cut_by_a_time_limit_are_completed_by_the_critic():
     """A critic that is sure of state - 60: 11 after the first step, 12 after the second, beside -5 at the starts."""
-    records, starts = play(Script(), lambda env, seen: np.zeros((2, 2), int), each=2, seed=0, gamma=0.5)
+    records, starts = run_episodes(Script(), lambda env, seen: np.zeros((2, 2), int), each=2, seed=0, gamma=0.5)
     sure = Oracle(lambda state: categorical.dirac(ATOMS.double(), torch.where(state > 50, state - 60, -5.0)))
     expected = np.array([[1 + 0.5 * 11, 7], [3, 14 + 0.25 * 12], [1, 2], [3, 4]])
     assert np.allclose(completed(sure, records, np.random.default_rng(0)), expected)
@@ -216,6 +221,7 @@ def test_completion_draws_from_the_distribution_and_repeats_with_its_seed():
     cut = {
         "discounted": np.zeros((4000, 1)),
         "remaining": np.full((4000, 1), 0.5),
+        "final_obs": np.zeros((4000, 1, 1)),
         "final_state": np.zeros((4000, 1, 1)),
     }
     oracle = Oracle(lambda state: bell(state, 4.0))
@@ -240,7 +246,7 @@ def test_picture_is_a_png(tmp_path, case):
     if case == "one return":
         found = replace(found, pit=found.pit[:1], realised=found.realised[:1], episodes=1, realised_value_low=math.nan)
     if case == "two atoms":
-        found = replace(found, atoms=np.array([-20.0, 20.0]), foretold=np.array([0.5, 0.5]))
+        found = replace(found, atoms=np.array([-20.0, 20.0]), predicted=np.array([0.5, 0.5]))
     if case == "beyond the atoms":
         found = replace(found, realised=found.realised + 100)
     path = tmp_path / "calibration.png"
@@ -255,7 +261,7 @@ def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "toy"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry.ENVIRONMENTS, "toy", toy.ENTRY)
-        yield train(replace(default_config("toy"), total_timesteps=1000, out=str(out)))
+        yield train(default_config("toy").replace(total_timesteps=1000, out=str(out)))
 
 
 def test_evaluation_reports_the_critic_in_print_file_and_picture(run, capsys):

@@ -518,13 +518,13 @@ def test_registry_knows_all_and_says_so():
 )
 def test_short_runs(tmp_path, env, scenario):
     """Small networks rather than tables, so that this holds whatever the recipes' networks are."""
-    config = replace(
-        default_config(env, scenario), total_timesteps=2000, num_envs=16, num_steps=16, eval_episodes=0,
+    config = default_config(env, scenario).replace(
+        total_timesteps=2000, num_envs=16, num_steps=16, eval_episodes=0,
         actor_hidden=(8,), critic_hidden=(8,), out=str(tmp_path / "run"),
     )  # fmt: skip
     policy = Policy.load(train(config))
     assert policy.timesteps >= 2000
-    copies = registry.load(registry.environment(env).factory)(config.knobs, 4)
+    copies = registry.load(registry.environment(env).factory)(config.env_config, 4)
     seen = copies.reset(0)
     actions = policy.act(seen.obs, np.broadcast_to(np.arange(len(policy.agents)), seen.active.shape))
     assert actions.shape == seen.active.shape and copies.action_space.contains(actions.max())
@@ -532,7 +532,7 @@ def test_short_runs(tmp_path, env, scenario):
 
 def test_a_table_learns_the_right_choice(tmp_path):
     """Half of the threshold of `m2` and twice that: safe, then risky."""
-    config = replace(default_config("gamble", "m2"), total_timesteps=30_000, eval_episodes=0, learning_rate=1e-2)
+    config = default_config("gamble", "m2").replace(total_timesteps=30_000, eval_episodes=0, learning_rate=1e-2)
     for tau, right in ((4.4, SAFE), (17.7, RISKY)):
-        policy = Policy.load(train(replace(config, tau=tau, out=str(tmp_path / f"{tau}"))))
+        policy = Policy.load(train(config.replace(tau=tau, out=str(tmp_path / f"{tau}"))))
         assert policy.probabilities(np.array([1, 0, 0], np.float32))[right] > 0.8

@@ -14,7 +14,7 @@ from rqe_mappo.envs.sumo_intersection.dynamics import roads_of
 from rqe_mappo.envs.sumo_intersection.geometry import read, seen_from
 from rqe_mappo.envs.sumo_intersection.network import build, netconvert, sumo_home
 from rqe_mappo.envs.sumo_intersection.roads import plain_xml
-from rqe_mappo.evaluation.episodes import play
+from rqe_mappo.evaluation.episodes import run_episodes
 
 DEFAULT = SCENARIOS["default"]
 
@@ -48,7 +48,7 @@ def test_junctions_of_three_to_five_arms_from_plain_xml(tmp_path, arms):
     assert known.approach_m.min() > config.spawn_far_m  # short roads were lengthened
     assert (known.conflicts == known.conflicts.T).all()
     env = BatchedIntersection(config, 4)
-    records, _ = play(env, lambda env, seen: scripted.always_go(env), 10, seed=1)
+    records, _ = run_episodes(env, lambda env, seen: scripted.always_go(env), 10, seed=1)
     env.close()
     assert 0.1 < records["collision"].mean() < 0.7
     assert records["timed_out"].sum() == 0
@@ -57,7 +57,7 @@ def test_junctions_of_three_to_five_arms_from_plain_xml(tmp_path, arms):
 def test_cautious_agents_rarely_crash_on_five_arms(tmp_path):
     env = BatchedIntersection(replace(DEFAULT, net=str(star(tmp_path, 5)), junction="J"), 8)
     careful = scripted.caution(1.0)
-    records, _ = play(env, lambda env, seen: careful(env), 8, seed=1)
+    records, _ = run_episodes(env, lambda env, seen: careful(env), 8, seed=1)
     env.close()
     assert records["collision"].mean() < 0.05
 
@@ -139,7 +139,7 @@ def test_an_arm_is_seen_left_ahead_or_right():
 def test_scenarios_merge_and_mixed_run():
     for name, rate in (("merge", 0.2), ("mixed", 0.05)):
         env = BatchedIntersection(SCENARIOS[name], 8)
-        records, _ = play(env, lambda env, seen: scripted.always_go(env), 5, seed=1)
+        records, _ = run_episodes(env, lambda env, seen: scripted.always_go(env), 5, seed=1)
         env.close()
         took_part = records["length"] > 0
         assert records["collision"][took_part].mean() > rate

@@ -19,25 +19,25 @@ from rqe_mappo.envs.history import History
 from rqe_mappo.envs.sumo_intersection import BatchedIntersection, IntersectionConfig
 from rqe_mappo.envs.sumo_signals import (
     NETS,
-    SCENARIOS,
     BatchedSignals,
     SignalsConfig,
     SignalsEnv,
     parallel_env,
     scripted,
     trips,
-)
+)  # fmt: skip
 from rqe_mappo.envs.sumo_signals.nets import bundled, green_s
 from rqe_mappo.evaluation import report
-from rqe_mappo.evaluation.episodes import evaluate, play
+from rqe_mappo.evaluation.episodes import evaluate, run_episodes
 from rqe_mappo.functional import policy_gradient
-from rqe_mappo.nets import Actor, Shapes, sample
+from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
 from rqe_mappo.training.loop import train
 from tests.toy import Toy, ToyConfig
 
 SHORT = SignalsConfig(num_seconds=200)
 COLOGNE = replace(SHORT, net="cologne3")
-MASKED = Shapes(4, 4, 4, 3, 11, (8,), (8,), shared_actor=True, action_counts=(2, 4, 3))
+FOUR = ActionSpec("discrete", (4,))
+MASKED = ActorSpec(obs_dim=4, n_agents=3, actions=replace(FOUR, counts=(2, 4, 3)), hidden=(8,))
 
 
 @pytest.fixture
@@ -75,14 +75,14 @@ def test_same_seed_same_trajectory_another_seed_another(opened, config):
 
 def test_episodes_of_one_reset_differ(opened):
     env = opened()
-    records, _ = play(env, lambda env, seen: scripted.greedy(env), 3, seed=4)
+    records, _ = run_episodes(env, lambda env, seen: scripted.greedy(env), 3, seed=4)
     assert len(np.unique(records["return"])) == 3
 
 
 def test_return_is_minus_the_waiting_of_all_trips(opened):
     """One light alone sees every vehicle of its net, so that rewards and SUMO's own account must agree."""
     env = opened(replace(SHORT, reward="waiting", num_seconds=600, most_waiting=10_000))
-    records, _ = play(env, lambda env, seen: scripted.random(1)(env), 1, seed=5)
+    records, _ = run_episodes(env, lambda env, seen: scripted.random(1)(env), 1, seed=5)
     waited_min = records["waiting_mean_s"] * records["trips"] / 60
     assert records["not_inserted_trips"] > 0  # these count in both
     assert -records["return"][0, 0] == pytest.approx(waited_min[0], rel=0.03)
@@ -95,7 +95,7 @@ def test_a_long_wait_of_w_minutes_costs_w_and_half_its_square(opened, tmp_path):
     env.reset(0)
     light = env.world.lights[0]
     red = int(np.flatnonzero(~light.served[:, light.lanes.index("n_t_0")])[0])
-    records, _ = play(env, lambda env, seen: np.array([[red]]), 1, seed=0)
+    records, _ = run_episodes(env, lambda env, seen: np.array([[red]]), 1, seed=0)
     wait_min = records["waiting_max_s"][0] / 60
     assert wait_min > 2
     assert -records["return"][0, 0] == pytest.approx(wait_min + wait_min**2 / 2, rel=0.02)
@@ -207,8 +207,8 @@ def test_fixed_cycle_shows_the_phases_of_the_net_in_turn(opened):
 def test_greedy_serves_the_longest_queue_and_beats_random(opened):
     env = opened(replace(SHORT, num_seconds=600))
     dice = scripted.random(0)
-    chance, _ = play(env, lambda env, seen: dice(env), 1, seed=6)
-    queue, _ = play(env, lambda env, seen: scripted.greedy(env), 1, seed=6)
+    chance, _ = run_episodes(env, lambda env, seen: dice(env), 1, seed=6)
+    queue, _ = run_episodes(env, lambda env, seen: scripted.greedy(env), 1, seed=6)
     assert queue["waiting_mean_s"] < 0.5 * chance["waiting_mean_s"]
 
 
@@ -243,8 +243,8 @@ def test_every_reward_keeps_its_bounds(opened, reward):
 
 def test_demand_is_scaled_by_a_factor_that_the_seed_decides(opened):
     env = opened(replace(SHORT, demand_spread=0.5))
-    records, _ = play(env, lambda env, seen: scripted.greedy(env), 4, seed=1)
-    again, _ = play(env, lambda env, seen: scripted.greedy(env), 4, seed=1)
+    records, _ = run_episodes(env, lambda env, seen: scripted.greedy(env), 4, seed=1)
+    again, _ = run_episodes(env, lambda env, seen: scripted.greedy(env), 4, seed=1)
     assert len(set(records["trips"])) > 2 and np.array_equal(records["trips"], again["trips"])
 
 
@@ -359,30 +359,34 @@ def test_every_bundled_net_is_there_and_can_be_driven():
 
 
 def test_actions_that_an_agent_lacks_have_no_part_in_anything():
-    actor = Actor(MASKED)
+    actor, counts = PolicyActor(MASKED), MASKED.actions.counts
     obs, agent = torch.randn(40, 3, 4), torch.arange(3).expand(40, 3)
-    logits = actor(obs, agent)
-    probs = logits.softmax(-1)
-    for index, count in enumerate(MASKED.action_counts):
+    policy, _ = actor(obs, agent)
+    logits, probs = policy.logits, policy.probs
+    assert torch.equal(logits, actor.logits(obs, agent)) and torch.equal(probs, logits.softmax(-1))
+    for index, count in enumerate(counts):
         assert not probs[:, index, count:].any()
         own = logits[:, index, :count]
         assert torch.allclose(policy_gradient.entropy(logits)[:, index], policy_gradient.entropy(own))
         assert torch.allclose(policy_gradient.log_barrier(logits)[:, index], policy_gradient.log_barrier(own))
-    assert (sample(logits, torch.ones(40, 3)) == torch.tensor(MASKED.action_counts) - 1).all()
-    (policy_gradient.entropy(logits).sum() + policy_gradient.log_barrier(logits).sum()).backward()
+    assert torch.equal(policy.entropy(), policy_gradient.entropy(logits))
+    assert torch.equal(policy.log_barrier(), policy_gradient.log_barrier(logits))
+    assert (policy.sample(torch.ones(40, 3, 1))[..., 0] == torch.tensor(counts) - 1).all()
+    (policy.entropy().sum() + policy.log_barrier().sum()).backward()
     assert all(weight.grad.isfinite().all() for weight in actor.parameters())
-    assert not any("lacking" in name for name in actor.state_dict())
+    assert not any("own" in name for name in actor.state_dict())
 
 
 def test_actor_without_a_mask_is_the_same_as_with_a_mask_of_nothing():
     torch.manual_seed(0)
-    plain = Actor(replace(MASKED, action_counts=()))
-    masked = Actor(replace(MASKED, action_counts=(4, 4, 4)))
+    plain = PolicyActor(replace(MASKED, actions=FOUR))
+    masked = PolicyActor(replace(MASKED, actions=replace(FOUR, counts=(4, 4, 4))))
     masked.load_state_dict(plain.state_dict())
     obs, agent = torch.randn(40, 3, 4), torch.arange(3).expand(40, 3)
-    assert torch.equal(plain(obs, agent), masked(obs, agent))
-    old = plain(obs, agent).log_softmax(-1).sum(-1)
-    assert torch.equal(policy_gradient.log_barrier(plain(obs, agent)), old)
+    logits = plain.logits(obs, agent)
+    assert torch.equal(logits, masked.logits(obs, agent))
+    old = logits.log_softmax(-1).sum(-1)
+    assert torch.equal(policy_gradient.log_barrier(logits), old)
 
 
 def test_environments_without_counts_have_all_actions():
@@ -395,11 +399,13 @@ def test_environments_without_counts_have_all_actions():
 
 
 def test_lights_train_in_a_process_each_and_are_evaluated_with_their_tails(tmp_path):
-    config = replace(default_config("sumo-signals", "cologne"), knobs=COLOGNE, tau=0.5, total_timesteps=360,
-                     warmup_fraction=0.0, num_steps=20, eval_episodes=0, out=str(tmp_path / "run"))  # fmt: skip
+    config = default_config("sumo-signals", "cologne").replace(
+        env_config=COLOGNE, tau=0.5, total_timesteps=360, warmup_fraction=0.0, num_steps=20, eval_episodes=0,
+        out=str(tmp_path / "run"),
+    )  # fmt: skip
     policy = Policy.load(train(config))
-    assert policy.shapes.action_counts == (3, 4, 4)
-    obs = np.random.default_rng(0).random((200, policy.shapes.obs_dim))
+    assert policy.spec.actions.counts == (3, 4, 4)
+    obs = np.random.default_rng(0).random((200, policy.spec.obs_dim))
     assert not policy.probabilities(obs, 0)[:, 3].any() and policy.act(obs, 0).max() == 2
     records, *_ = evaluate(policy, 2, seed=1)
     rows = {row.metric: row for row in report.rows(records)}
@@ -408,7 +414,7 @@ def test_lights_train_in_a_process_each_and_are_evaluated_with_their_tails(tmp_p
 
 
 def test_every_copy_has_a_process_of_its_own():
-    config = replace(default_config("sumo-signals"), knobs=replace(SCENARIOS["uncertain"], num_seconds=100))
+    config = default_config("sumo-signals", "uncertain").replace(num_seconds=100)
     env = vector.make(config, 2)
     try:
         seen = env.reset(0)

@@ -21,7 +21,7 @@ from rqe_mappo.envs.sumo_intersection.batched_intersection import return_bounds,
 from rqe_mappo.envs.sumo_intersection.geometry import conflict_zones
 from rqe_mappo.envs.sumo_intersection.reward import braked_hard, rewards
 from rqe_mappo.envs.sumo_intersection.simulation import SimulationCrashed
-from rqe_mappo.evaluation.episodes import play
+from rqe_mappo.evaluation.episodes import run_episodes
 from rqe_mappo.training.loop import train
 
 DEFAULT = SCENARIOS["default"]
@@ -100,7 +100,7 @@ def test_same_trajectory_in_another_process(opened):
 
 
 def shares(env: BatchedIntersection, driver, each: int) -> tuple[float, float, int]:
-    records, _ = play(env, lambda env, observed: driver(env), each, seed=3)
+    records, _ = run_episodes(env, lambda env, observed: driver(env), each, seed=3)
     return records["collision"].mean(), records["collision"].any(1).mean(), len(records["return"])
 
 
@@ -245,7 +245,7 @@ def test_wrong_settings_name_flag_and_value(change, words):
 
 
 def test_simulations_in_worker_processes_act_as_one_environment():
-    env = vector.make(replace(default_config("sumo"), knobs=DEFAULT), 4, num_workers=2)
+    env = vector.make(default_config("sumo").replace(env_config=DEFAULT), 4, num_workers=2)
     try:
         seen = env.reset(0)
         assert seen.obs.shape == (4, 4, 33) and not np.array_equal(seen.obs[:2], seen.obs[2:])
@@ -260,14 +260,15 @@ def test_simulations_in_worker_processes_act_as_one_environment():
 
 
 def test_short_training_is_finite_and_beats_random(tmp_path):
-    config = replace(default_config("sumo"), tau=0.3, total_timesteps=60_000, num_envs=32, num_steps=32,
-                     eval_episodes=0, out=str(tmp_path / "run"))  # fmt: skip
+    config = default_config("sumo").replace(
+        tau=0.3, total_timesteps=60_000, num_envs=32, num_steps=32, eval_episodes=0, out=str(tmp_path / "run")
+    )
     policy = Policy.load(train(config))
     env = BatchedIntersection(DEFAULT, 32)
     try:
-        trained, _ = play(env, lambda env, seen: policy.act(seen.obs), each=4, seed=9)
+        trained, _ = run_episodes(env, lambda env, seen: policy.act(seen.obs), each=4, seed=9)
         dice = scripted.random(0)
-        chance, _ = play(env, lambda env, seen: dice(env), each=4, seed=9)
+        chance, _ = run_episodes(env, lambda env, seen: dice(env), each=4, seed=9)
     finally:
         env.close()
     assert np.isfinite(trained["return"]).all()
@@ -276,14 +277,16 @@ def test_short_training_is_finite_and_beats_random(tmp_path):
 
 def test_only_the_ratio_of_costs_counts(tmp_path):
     def trained(factor):
-        costs = replace(DEFAULT, time_cost=factor, collision_cost=factor * 30, hard_brake_cost=factor * 0.5)
-        config = replace(default_config("sumo"), knobs=costs, tau=0.3, total_timesteps=4000, num_envs=8, num_steps=32,
-                         eval_episodes=0, out=str(tmp_path / f"times{factor}"))  # fmt: skip
+        costs = dict(time_cost=factor, collision_cost=factor * 30, hard_brake_cost=factor * 0.5)
+        config = default_config("sumo").replace(
+            env_config=DEFAULT, **costs, tau=0.3, total_timesteps=4000, num_envs=8, num_steps=32, eval_episodes=0,
+            out=str(tmp_path / f"times{factor}"),
+        )  # fmt: skip
         return checkpoint.load_policy_file(train(config))
 
     once, twice = trained(1.0), trained(2.0)
-    for name, weights in once["actor"].items():
-        assert torch.equal(weights, twice["actor"][name]), name
+    for name, weights in once["modules"]["actor"].items():
+        assert torch.equal(weights, twice["modules"]["actor"][name]), name
 
 
 def test_closed_environment_is_not_reset_behind_another_ones_back(opened):

@@ -27,11 +27,9 @@ SCENARIOS = {"default": ToyConfig()}
 ENTRY = Environment("tests.toy:Toy", "tests.toy:SCENARIOS", "tests.toy:recipe")
 
 
-def recipe(scenario: str, config: ToyConfig) -> Any:
-    from rqe_mappo.config import TrainConfig  # which loads PyTorch: not in every worker process
-
-    return TrainConfig(
-        env="toy", scenario=scenario, knobs=config, total_timesteps=2_000, num_envs=4, num_steps=16, eval_episodes=0,
+def recipe(scenario: str) -> dict[str, Any]:
+    return dict(
+        total_timesteps=2_000, num_envs=4, num_steps=16, eval_episodes=0,
         n_atoms=31, actor_hidden=(8,), critic_hidden=(8,), log_interval=1, save_interval=2,
     )  # fmt: skip
 

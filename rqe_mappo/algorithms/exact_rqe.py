@@ -10,7 +10,7 @@ nested, risk of the others within risk of the environment, step by step.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ MOST_JOINT_ACTIONS = 256  # each is a row of the critic's output
 @dataclass(frozen=True, kw_only=True)
 class ExactRqeConfig(ActorCriticConfig, RiskConfig):
     """Which adversary, and what the actor-critic shares with the others."""
+
+    defaults: ClassVar[dict[str, Any]] = {"time_limit": "terminal"}  # values are of finite games
 
     rqe_form: Literal["action", "aggregate"] = "action"
     """Does the adversary see the agent's own action, or only its policy?"""
@@ -63,6 +65,11 @@ class ExactRqeConfig(ActorCriticConfig, RiskConfig):
             raise ConfigError("--algo exact-rqe solves finite games: use --time-limit terminal")
 
     def check_environment(self, env: BatchedEnv) -> None:
+        if not env.time_in_observation:
+            raise ConfigError(
+                "--algo exact-rqe solves finite games with --time-limit terminal, and this environment does not show "
+                "the time left: use rqe-mappo"
+            )
         agent_groups(self.tau, self.eps, len(env.possible_agents))
         joint_actions(env)
 

@@ -161,8 +161,8 @@ class PolicyUpdate:
         chunk, where, agent = batch.chunk, batch.rows[rows], batch.agent[rows]
         policy = self._policy(chunk, where, agent)
         drawn, before = (flat(chunk.extras[name])[where] for name in ("drawn", "log_prob"))
-        log_ratio = policy.log_prob(drawn) - before
-        loss = policy_gradient.clipped_surrogate(log_ratio, batch.advantage[rows], self.config.clip_coef).mean()
+        losses, log_ratio = policy_loss(policy, drawn, before, batch.advantage[rows], self.config.clip_coef)
+        loss = losses.mean()
         entropy = policy.entropy()
         self.optimiser.descend(loss - self._bonus(policy, entropy, agent))
         with torch.no_grad():
@@ -257,6 +257,18 @@ class Sequences:
     def of(self, values: Float[Tensor, "T+1 E A V"]) -> Float[Tensor, "T S V"]:
         """What belongs to the sequences, of something that is seen before each step and after the last."""
         return values[:-1].flatten(1, 2)[:, self.index]
+
+
+def policy_loss(
+    policy: ActionDistribution,
+    drawn: Tensor,
+    before: Float[Tensor, "*rows"],
+    advantage: Float[Tensor, "*rows"],
+    clip: float,
+) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows"]]:
+    """PPO's clipped surrogate of each row, and the log-probability of what was `drawn` less that of `before`."""
+    log_ratio = policy.log_prob(drawn) - before
+    return policy_gradient.clipped_surrogate(log_ratio, advantage, clip), log_ratio
 
 
 def advantage_scalars(advantage: Float[Tensor, " R"]) -> dict[str, float]:

@@ -75,9 +75,9 @@ def train(
         checkpoint.newest(resume)
     env = vector.make(config, config.num_envs, config.num_workers)
     try:
+        config.algorithm.check_environment(env)
         if config.time_limit == "terminal" and not env.time_in_observation:
             raise ConfigError("--time-limit terminal needs an environment that shows the time left: use bootstrap")
-        config.algorithm.check_environment(env)
         folder = resume or new_folder(config)
         run = Run.build(config, folder, env)
         if resume is None:
