@@ -135,7 +135,9 @@ def test_the_python_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     first = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
     assert len(first.splitlines()) <= 7 and "200_000" in first
-    code = first.replace("total_timesteps=200_000", "total_timesteps=1024, num_envs=8").replace("episodes=200", "episodes=8")
+    code = first.replace("total_timesteps=200_000", "total_timesteps=1024, num_envs=8").replace(
+        "episodes=200", "episodes=8"
+    )
     names: dict[str, object] = {}
     exec(code, names)
     assert names["actions"].shape == (1,) and "mean return" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from benchmarks import gambles
 from benchmarks.silent import trained
 from rqe_mappo import checkpoint, cli, registry
 from rqe_mappo.algorithms import advantages
-from rqe_mappo.algorithms.advantages import AdvantageInputs
+from rqe_mappo.algorithms.advantages import AdvantageInputs, SoFar
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.value_critic import Predicted, huber, unmasked, value_loss
 from rqe_mappo.config import ConfigError, default_config, from_json, to_json
@@ -342,7 +342,7 @@ def test_moments_and_gradient_are_those_of_the_laws(spread):
     assert torch.allclose(target[..., 1], categorical.mean(atoms**2, law) - 2 * about * mean + about**2)
     each = discount[..., None].expand(shape)
     inputs = AdvantageInputs(
-        atoms, reward, terminated, ended, here, after.exp(), law, 1.0, 0.7, past=past, discount=each, start=start
+        atoms, reward, terminated, ended, here, after.exp(), law, 1.0, 0.7, SoFar(past, each, start)
     )
     assert torch.allclose(advantage, advantages.static(inputs, MeanVariance(3.0)), atol=1e-5)
 
