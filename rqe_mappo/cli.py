@@ -140,9 +140,9 @@ def write_report(
     from rqe_mappo.evaluation import report as reports
     from rqe_mappo.evaluation.plots import calibration_plot
 
-    tau, unit = getattr(policy.measure, "tau", math.inf), policy.return_scale or 1.0
+    tau = getattr(policy.measure, "tau", math.inf)
     records, known = evaluation.records, evaluation.calibration
-    rows = evaluation.rows([parse_risk(name, tau).scaled(unit) for name in asked.risk])
+    rows = evaluation.rows([policy.in_reward(parse_risk(name, tau)) for name in asked.risk])
     algorithm = config.algorithm
     known_groups = agent_groups(getattr(algorithm, "tau", math.inf), getattr(algorithm, "eps", 0.0), len(policy.agents))
     if len(known_groups.pairs) > 1:

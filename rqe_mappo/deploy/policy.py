@@ -165,6 +165,10 @@ class Policy(ActingPolicy):
         """The unit of tau; None where none was measured."""
         return None if self.risk is None else self.risk["return_scale"]
 
+    def in_reward(self, measure: RiskMeasure) -> RiskMeasure:
+        """A measure whose tau is in units of the return's std, as in training, with tau in units of the reward."""
+        return measure.scaled(self.return_scale or 1.0)
+
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "Policy":
         """From a run folder (its newest checkpoint) or a policy file. Executes nothing that the file holds.
@@ -308,8 +312,7 @@ class Policy(ActingPolicy):
         found = self._known_returns().distribution(rows, agents)
         if found is None:
             return self._known_returns().mean(rows, agents)
-        unit = self.return_scale or 1.0
-        values = [measure.scaled(unit).reference(found.atoms, found.log_probs) for measure in self.measures]
+        values = [self.in_reward(measure).reference(found.atoms, found.log_probs) for measure in self.measures]
         if len(values) == 1:
             return values[0]
         return torch.stack(values, -1).gather(-1, agents[..., None]).squeeze(-1)

@@ -226,7 +226,7 @@ def calibration(
     pit = _pit(atoms.numpy(), log_probs.exp().numpy(), realised, rng)
     mixture = log_probs.logsumexp(0) - math.log(len(realised))
     predicted = mixture.exp()
-    measure = policy.measure.scaled(policy.return_scale or 1.0)
+    measure = policy.in_reward(policy.measure)
     value = interval(
         lambda samples: of_samples(measure.reference, samples), returns, took_part, seed=seed, resamples=RESAMPLES
     )

@@ -73,7 +73,7 @@ def _inspect_policy(policy: Policy, observed: Observed, agents: np.ndarray, tau:
     if tau is None:
         value = policy.value(view, agents)
     else:
-        value = distribution.value(Entropic(tau).scaled(policy.return_scale or 1.0))
+        value = distribution.value(policy.in_reward(Entropic(tau)))
     shown = distribution.probs.numpy().round(DIGITS + 1).tolist()
     return {"probs": probs, "distribution": shown, "value": _plain(value.numpy())}
 
