@@ -70,10 +70,8 @@ def _inspect_policy(policy: Policy, observed: Observed, agents: np.ndarray, tau:
     if not policy.predicts_distribution:
         return {"probs": probs, "distribution": nothing, "value": _plain(policy.value(view, agents).numpy())}
     distribution = policy.distribution(view, agents)
-    if tau is None:
-        value = policy.value(view, agents)
-    else:
-        value = distribution.value(policy.in_reward(Entropic(tau)))
+    measure = None if tau is None else policy.in_reward(Entropic(tau))
+    value = policy.value(view, agents) if measure is None else distribution.value(measure)
     shown = distribution.probs.numpy().round(DIGITS + 1).tolist()
     return {"probs": probs, "distribution": shown, "value": _plain(value.numpy())}
 
