@@ -13,7 +13,8 @@ from rqe_mappo import cli, registry, statistics
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy, ReturnDistribution
 from rqe_mappo.envs.contract import Observed, Step
-from rqe_mappo.evaluation.episodes import Calibration, calibration, completed, evaluate, run_episodes
+from rqe_mappo.evaluation.episodes import Calibration, calibration, completed, run_episodes
+from rqe_mappo.evaluation.evaluation import evaluate
 from rqe_mappo.evaluation.plots import calibration_plot
 from rqe_mappo.functional import categorical
 from rqe_mappo.functional.risk import CVaR, Entropic, MeanVariance, Neutral
@@ -278,7 +279,7 @@ def test_evaluation_reports_the_critic_in_print_file_and_picture(run, capsys):
 
 
 def test_most_probable_actions_are_another_policy_than_the_critics(run, capsys):
-    assert evaluate(Policy.load(run), 4, seed=0, deterministic=True)[1] is None
+    assert evaluate(Policy.load(run), 4, seed=0, deterministic=True).calibration is None
     cli.evaluate([str(run), "--episodes", "4", "--deterministic"])
     assert "critic" not in capsys.readouterr().out
     assert "critic" not in json.loads((run / "eval.json").read_text())

@@ -28,7 +28,8 @@ from rqe_mappo.envs.sumo_signals import (
 )  # fmt: skip
 from rqe_mappo.envs.sumo_signals.nets import bundled, green_s
 from rqe_mappo.evaluation import report
-from rqe_mappo.evaluation.episodes import evaluate, run_episodes
+from rqe_mappo.evaluation.episodes import run_episodes
+from rqe_mappo.evaluation.evaluation import evaluate
 from rqe_mappo.functional import policy_gradient
 from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
 from rqe_mappo.training.loop import train
@@ -407,7 +408,7 @@ def test_lights_train_in_a_process_each_and_are_evaluated_with_their_tails(tmp_p
     assert policy.spec.actions.counts == (3, 4, 4)
     obs = np.random.default_rng(0).random((200, policy.spec.obs_dim))
     assert not policy.probabilities(obs, 0)[:, 3].any() and policy.act(obs, 0).max() == 2
-    records, *_ = evaluate(policy, 2, seed=1)
+    records = evaluate(policy, 2, seed=1).records
     rows = {row.metric: row for row in report.rows(records)}
     assert rows["waiting cvar95 s"].level == "episode" and rows["waiting cvar95 s"].estimate.n == 2
     assert rows["unfinished trips"].estimate.value > 0 and "collisions" in rows

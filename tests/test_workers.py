@@ -24,7 +24,8 @@ from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.by_name import batched_from
 from rqe_mappo.envs.contract import action_dtype
 from rqe_mappo.envs.history import History
-from rqe_mappo.evaluation.episodes import evaluate, run_episodes
+from rqe_mappo.evaluation.episodes import run_episodes
+from rqe_mappo.evaluation.evaluation import evaluate
 from rqe_mappo.functional import categorical
 from rqe_mappo.training.loop import train
 from rqe_mappo.training.run import Run
@@ -404,8 +405,8 @@ def test_evaluation_says_how_many_workers_were_replaced(tmp_path, monkeypatch):
     monkeypatch.setitem(registry.ENVIRONMENTS, "toy", replace(toy.ENTRY, own_process=True))
     policy = Policy.load(train(default_config("toy").replace(num_envs=2, total_timesteps=100, out=str(tmp_path))))
     kill_at(monkeypatch, 3)
-    records, _, restarts = evaluate(policy, 4, seed=0)
-    assert restarts == 1 and np.array_equal(np.bincount(records["copy"]), [2, 2])
+    found = evaluate(policy, 4, seed=0)
+    assert found.worker_restarts == 1 and np.array_equal(np.bincount(found.records["copy"]), [2, 2])
 
 
 def test_sumo_run_survives_a_kill(tmp_path, monkeypatch, capsys):
