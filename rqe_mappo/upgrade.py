@@ -34,6 +34,8 @@ def settings(fields: dict[str, Any]) -> dict[str, Any]:
     old.setdefault("algo", "rqe-mappo")
     if old.get("advantage") == "rqe":
         old["algo"] = "exact-rqe"
+        if old.get("risk") == "neutral":
+            old["tau"] = "inf"
     if old["algo"] in NOT_HEEDED:
         unheeded = NOT_HEEDED[old["algo"]]
     elif old["algo"] == "mean-variance":

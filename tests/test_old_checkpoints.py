@@ -1,6 +1,7 @@
 """Runs and pretrained folders of the format before load, act, are evaluated and exported, and go on where they were."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -75,6 +76,11 @@ def test_policy_is_what_it_was(name):
         tau = settings["tau"]
         assert config.algorithm.tau == (tuple(map(float, tau)) if isinstance(tau, list) else float(tau))
     assert (policy.risk is None) == (name in NEUTRAL)
+
+
+def test_neutral_risk_of_exact_rqe_was_an_infinite_tau():
+    settings = json.loads((DATA / "format1" / "advantage-rqe" / "config.json").read_text())
+    assert from_json(json.dumps(settings | {"risk": "neutral"})).algorithm.tau == math.inf
 
 
 def test_policy_is_evaluated(name, run, capsys):
