@@ -66,9 +66,10 @@ def ablation(tau: str, eps: str) -> list[Setting]:
 
 
 def compare(rivals: Sequence[str]) -> list[Setting]:
-    """One setting for each of `rivals`: the name of an algorithm, then its flags; all algorithms if there are none."""
+    """One setting for each of `rivals`: the name of an algorithm, then its flags. All if there are none, but for
+    exact-rqe, which is for small games."""
     settings = []
-    for text in rivals or registry.ALGORITHMS:
+    for text in rivals or [name for name in registry.ALGORITHMS if name != "exact-rqe"]:
         try:
             name, *words = shlex.split(text)
         except ValueError:
