@@ -130,11 +130,11 @@ def _place() -> str:
 def _gru_cell(inputs, memory, input_weights, memory_weights, input_bias=None, memory_bias=None):
     """The CPU's own formula: PyTorch gives other devices a fused one, which rounds differently."""
     linear = torch.nn.functional.linear
-    seen = linear(inputs, input_weights, input_bias).chunk(3, 1)
-    known = linear(memory, memory_weights, memory_bias).chunk(3, 1)
-    reset, update = ((known[gate] + seen[gate]).sigmoid() for gate in range(2))
-    new = (seen[2] + known[2] * reset).tanh()
-    return (memory - new) * update + new
+    seen = linear(inputs, input_weights, input_bias).unsafe_chunk(3, 1)
+    known = linear(memory, memory_weights, memory_bias).unsafe_chunk(3, 1)
+    reset, update = (known[gate].add_(seen[gate]).sigmoid_() for gate in range(2))
+    new = seen[2].add(known[2].mul_(reset)).tanh_()
+    return (memory - new).mul_(update).add_(new)
 
 
 PACKAGE = ("/rqe_mappo/", "/baselines/", "/envs/")
