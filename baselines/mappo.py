@@ -23,12 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from rqe_mappo.algorithms.actor_critic import moment, passes, step_sizes
+from rqe_mappo.algorithms.averages import fetched
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.groups import agent_groups
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, advantage_scalars
 from rqe_mappo.algorithms.value_critic import ValueCriticConfig, ValueUpdate, unmasked, value_scalars
 from rqe_mappo.config import TrainConfig
-from rqe_mappo.data.trajectory import Trajectory
+from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
 
 NEUTRAL = float("inf")
@@ -72,8 +73,8 @@ class Mappo:
         means = passes(
             self.config,
             lambda: batch.minibatches(self.config.num_minibatches, self.generator),
-            lambda rows: self.value.step(batch, old, rows),
-            (lambda rows: self.policy.step(batch, rows)) if now.acting else None,
+            lambda part: self.value.step(batch, old, part),
+            (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
         self.policy.average(now)
         self.policy.observe(batch)
@@ -93,9 +94,9 @@ class Mappo:
         value, following = predicted.value[..., 0], predicted.next_value[..., 0]
         advantage = predicted.gae(chunk.reward, value, following, self.run.gamma, self.config.gae_lambda)
         batch = Batch.of(chunk, advantage, (advantage + value)[..., None])
-        scalars = advantage_scalars(batch.advantage) | value_scalars(value[chunk.active], batch.target[:, 0])
+        scalars = advantage_scalars(batch.advantage) | value_scalars(value.flatten()[batch.rows], batch.target[:, 0])
         self.value.normalise(batch)
-        return batch, predicted.raw[chunk.active], scalars | self.policy.scale(batch)
+        return batch, flat(predicted.raw)[batch.rows], fetched(scalars) | self.policy.scale(batch)
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.policy.state_dict(), **self.value.state_dict()}

@@ -31,13 +31,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rqe_mappo.algorithms.actor_critic import moment, passes, step_sizes
+from rqe_mappo.algorithms.averages import fetched
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.groups import agent_groups
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, advantage_scalars
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
 from rqe_mappo.algorithms.value_critic import Predicted, ValueCriticConfig, ValueUpdate, unmasked, value_scalars
 from rqe_mappo.config import ConfigError, TrainConfig, each_agent, spelled
-from rqe_mappo.data.trajectory import Trajectory
+from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.envs.history import History
 from rqe_mappo.functional.risk import MeanVariance, RiskMeasure
@@ -105,8 +106,8 @@ class MeanVarianceMappo:
         means = passes(
             self.config,
             lambda: batch.minibatches(self.config.num_minibatches, self.generator),
-            lambda rows: self.value.step(batch, old, rows),
-            (lambda rows: self.policy.step(batch, rows)) if now.acting else None,
+            lambda part: self.value.step(batch, old, part),
+            (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
         self.policy.average(now)
         self.policy.observe(batch)
@@ -145,9 +146,10 @@ class MeanVarianceMappo:
             advantage = self._gradient(chunk, mean_advantage, square_advantage, aversion)
         batch = Batch.of(chunk, advantage, torch.stack((mean_target, square_target), -1))
         scalars = advantage_scalars(batch.advantage)
-        scalars |= self._describe(predicted.value[chunk.active], batch, aversion)
+        scalars = fetched(scalars | self._describe(flat(predicted.value)[batch.rows], batch, aversion))
+        scalars["risk/value"] = scalars["critic/mean"] - scalars["risk/mean_minus_value"]
         self.value.normalise(batch)
-        return batch, predicted.raw[chunk.active], scalars | self.policy.scale(batch)
+        return batch, flat(predicted.raw)[batch.rows], scalars | self.policy.scale(batch)
 
     def _gradient(
         self,
@@ -184,15 +186,12 @@ class MeanVarianceMappo:
         each = [1 / (2 * getattr(measures[group], "tau", math.inf)) for group in self.groups.of]
         return torch.tensor(each, device=self.device)
 
-    def _describe(self, value: Float[Tensor, "R 2"], batch: Batch, aversion: Float[Tensor, " A"]) -> dict[str, float]:
+    def _describe(self, value: Float[Tensor, "R 2"], batch: Batch, aversion: Float[Tensor, " A"]) -> dict[str, Tensor]:
         """Scalars to log of the critic, before the update and in units of the return."""
         variance = self._variance(value)
-        subtracted = (aversion[batch.agent] * variance).mean().item()
-        described = value_scalars(value[:, 0], batch.target[:, 0])
-        return described | {
-            "critic/std": variance.mean().sqrt().item(),
-            "risk/value": described["critic/mean"] - subtracted,
-            "risk/mean_minus_value": subtracted,
+        return value_scalars(value[:, 0], batch.target[:, 0]) | {
+            "critic/std": variance.mean().sqrt(),
+            "risk/mean_minus_value": (aversion[batch.agent] * variance).mean(),
         }
 
     def state_dict(self) -> dict[str, Any]:

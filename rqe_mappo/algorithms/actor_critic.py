@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -133,15 +133,16 @@ class Optimiser:
         self.adam.step()
 
 
-Step = Callable[[Tensor], dict[str, Tensor]]
-"""Learns from some rows of a batch; gives scalars to log."""
+Part = TypeVar("Part")
+Step = Callable[[Part], dict[str, Tensor]]
+"""Learns from a part of a batch; gives scalars to log."""
 
 
 def passes(
     config: ActorCriticConfig,
-    minibatches: Callable[[], list[Tensor]],
-    critic_step: Step,
-    actor_step: Step | None,
+    minibatches: Callable[[], list[Part]],
+    critic_step: Step[Part],
+    actor_step: Step[Part] | None,
 ) -> dict[str, float]:
     """The epochs of an update: critic and actors, minibatch by minibatch; gives the means of what they logged.
 
@@ -150,9 +151,9 @@ def passes(
     """
     means = Means()
     for epoch in range(max(config.update_epochs, config.critic_epochs)):
-        for rows in minibatches():
+        for part in minibatches():
             if epoch < config.critic_epochs:
-                means.add(critic_step(rows))
+                means.add(critic_step(part))
             if epoch < config.update_epochs and actor_step is not None:
-                means.add(actor_step(rows))
+                means.add(actor_step(part))
     return means.read()

@@ -5,11 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rqe_mappo.data.trajectory import flat
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.functional.risk import RiskMeasure
+from rqe_mappo.functional.rows import rows_of_each
 
 IN_CACHE = 2**16  # numbers of a temporary
 
@@ -54,13 +56,13 @@ class AdvantageInputs:
             raise ValueError("this advantage looks at episodes from their start: wrap the environment in its History")
         return self.so_far
 
-    def of(self, agents: list[int]) -> "AdvantageInputs":
+    def of(self, agents: Int[Tensor, " G"]) -> "AdvantageInputs":
         """The part that concerns `agents`."""
         so_far = None if self.so_far is None else replace(self.so_far, **_of(self.so_far, agents))
         return replace(self, **_of(self, agents), so_far=so_far)
 
 
-def _of(parts: Any, agents: list[int]) -> dict[str, Tensor]:
+def _of(parts: Any, agents: Int[Tensor, " G"]) -> dict[str, Tensor]:
     """The tensors `[T, E, A, ...]` among the fields of `parts`, of some agents."""
     return {
         name: value[:, :, agents] for name, value in vars(parts).items() if isinstance(value, Tensor) and value.ndim > 1
@@ -83,13 +85,16 @@ def _in_parts(distributions: Float[Tensor, "T E A N"]) -> tuple[Tensor, ...]:
 
 def influence_by_age(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E A"]:
     """As `influence`, with the tolerance tau / gamma^t at the episode's step t."""
-    advantage = torch.empty_like(inputs.reward)
-    for discount in inputs.episode.discount.unique():
-        rows = inputs.episode.discount == discount
-        log_probs = inputs.log_probs[rows]
-        psi = measure.scaled(1 / max(float(discount), 1e-6)).influence(inputs.atoms, log_probs)
-        advantage[rows] = returns.influence_advantage(psi, inputs.target[rows], log_probs.exp())
-    return advantage
+    discounts, age = inputs.episode.discount.unique(return_inverse=True)
+    advantage, log_probs, target = (
+        torch.empty_like(inputs.reward).flatten(),
+        flat(inputs.log_probs),
+        flat(inputs.target),
+    )
+    for discount, rows in zip(discounts.tolist(), rows_of_each(age.flatten(), len(discounts)), strict=True):
+        psi = measure.scaled(1 / max(discount, 1e-6)).influence(inputs.atoms, log_probs[rows])
+        advantage[rows] = returns.influence_advantage(psi, target[rows], log_probs[rows].exp())
+    return advantage.view_as(inputs.reward)
 
 
 def static(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E A"]:

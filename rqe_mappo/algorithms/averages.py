@@ -47,15 +47,20 @@ class Means:
     """Means of scalars, each over as often as it was added; nothing leaves the device before `read`."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor | float] = {}
+        self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         """Take in one value of each of `scalars`."""
         for name, value in scalars.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def read(self) -> dict[str, float]:
         """The means."""
-        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        return {name: total / self.counts[name] for name, total in fetched(self.sums).items()}
+
+
+def fetched(scalars: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars as plain numbers, brought from the device at once."""
+    return dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True)) if scalars else {}

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rqe_mappo.algorithms.actor_critic import ActorCriticConfig, Optimiser, moment, step_sizes
+from rqe_mappo.algorithms.averages import fetched
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.groups import agent_groups
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
@@ -98,7 +99,9 @@ class ExactRqe:
         config, self.device = self.config, torch.device(run.device)
         self.groups = agent_groups(config.tau, config.eps, len(env.possible_agents))
         self.members = self.groups.members
-        self.eps = torch.tensor([self.groups.pairs[group][1] for group in self.groups.of], device=self.device)
+        self.places = [torch.tensor(agents, device=self.device) for agents in self.members]
+        self.eps = torch.tensor([self.groups.pairs[group][1] for group in self.groups.of])
+        self.weight = self.eps.to(self.device)
         self.risk = RiskSchedule(
             config,
             [Entropic(tau, config.risk_clip) for tau, _ in self.groups.pairs],
@@ -134,23 +137,27 @@ class ExactRqe:
         measures = self.risk.measures(now.share)
         obs, state = chunk.obs[:-1].flatten(0, 1), chunk.state[:-1].flatten(0, 1)
         active = chunk.active.flatten(0, 1)
+        rows = active.flatten().nonzero().squeeze(-1)  # in which an agent acted
         joint = self._joint(chunk.extras["drawn"].squeeze(-1).flatten(0, 1), active)
-        target = self._targets(chunk, measures)
-        critic_steps = [self._critic_step(state, joint, active, target) for _ in range(config.critic_epochs)]
+        target = self._targets(chunk, measures).flatten(0, 1)[rows]
+        critic_steps = [self._critic_step(state, joint, rows, target) for _ in range(config.critic_epochs)]
         with torch.no_grad():
             payoff = self._payoffs(state, measures)
-        steps = [self._actor_step(obs, active, payoff, measures, now.acting) for _ in range(config.update_epochs)]
-        value, entropy = torch.stack(steps).mean(0).tolist()
-        low, high = categorical.edge_mass(target[active])
-        return {
-            "critic/edge_mass_low": low.mean().item(),
-            "critic/edge_mass_high": high.mean().item(),
+        steps = [self._actor_step(obs, active, rows, payoff, measures, now.acting) for _ in range(config.update_epochs)]
+        value, entropy = torch.stack(steps).mean(0)
+        low, high = categorical.edge_mass(target)
+        scalars = {
+            "critic/edge_mass_low": low.mean(),
+            "critic/edge_mass_high": high.mean(),
             "risk/value": value,
             "policy/entropy": entropy,
+            "losses/critic_cross_entropy": torch.stack(critic_steps).mean(),
+        }
+        acting = {
             "policy/effective_eps": float(self.eps.min()),
-            "losses/critic_cross_entropy": torch.stack(critic_steps).mean().item(),
             "charts/learning_rate": self.actor_optimiser.learning_rate if now.acting else 0.0,
-        } | self.risk.scalars(measures, self.groups.of, self.eps.tolist())
+        }
+        return fetched(scalars) | acting | self.risk.scalars(measures, self.groups.of, self.eps.tolist())
 
     def on_episodes(self, records: list[dict[str, np.ndarray]], progress: Progress) -> None:
         self.risk.observe(records, moment(self.config, progress).share)
@@ -176,7 +183,7 @@ class ExactRqe:
         agent = torch.arange(state.shape[1], device=self.device).expand(state.shape[:2])
         log_probs = self.critic(state, agent).log_softmax(-1)
         payoff = torch.empty(log_probs.shape[:-1], device=self.device)
-        for agents, measure in zip(self.members, measures, strict=True):
+        for agents, measure in zip(self.places, measures, strict=True):
             payoff[:, agents] = measure.reference(self.critic.atoms, log_probs[:, agents])
         return payoff
 
@@ -208,25 +215,33 @@ class ExactRqe:
         reward = chunk.reward.flatten(0, 1)
         return categorical.dirac(self.critic.atoms, reward + self.run.gamma * value * goes_on)
 
-    def _critic_step(self, state: Tensor, joint: Tensor, active: Tensor, target: Tensor) -> Tensor:
+    def _critic_step(
+        self, state: Tensor, joint: Tensor, rows: Int[Tensor, " M"], target: Float[Tensor, "M N"]
+    ) -> Tensor:
         agent = torch.arange(state.shape[1], device=self.device).expand(state.shape[:2])
         taken = self.critic(state, agent)[torch.arange(len(joint), device=self.device), :, joint]
-        loss = categorical.cross_entropy(target[active], taken[active]).mean()
+        loss = categorical.cross_entropy(target, taken.flatten(0, 1)[rows]).mean()
         self.critic_optimiser.descend(loss)
         return loss.detach()
 
     def _actor_step(
-        self, obs: Tensor, active: Tensor, payoff: Tensor, measures: list[RiskMeasure], acting: bool
+        self,
+        obs: Tensor,
+        active: Tensor,
+        rows: Int[Tensor, " M"],
+        payoff: Tensor,
+        measures: list[RiskMeasure],
+        acting: bool,
     ) -> Float[Tensor, "2"]:
         """One step up the exact gradient, if `acting`; gives mean value and mean entropy."""
         logits, policies = self._policies(obs, active)
         value = self._values(policies, payoff, measures)
         entropy = policy_gradient.entropy(logits)
         regular = policy_gradient.log_barrier(logits) if self.config.regulariser == "log-barrier" else entropy
-        objective = ((value + self.eps * regular) * active).sum() / active.sum()
+        objective = ((value + self.weight * regular) * active).sum() / active.sum()
         if acting:
             self.actor_optimiser.descend(-objective)
-        return torch.stack((value[active].mean(), entropy[active].mean())).detach()
+        return torch.stack([each.flatten()[rows].mean() for each in (value, entropy)]).detach()
 
     def state_dict(self) -> dict[str, Any]:
         return {

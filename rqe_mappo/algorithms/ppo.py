@@ -8,12 +8,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rqe_mappo.algorithms.actor_critic import ActorCriticConfig, Moment, Optimiser
-from rqe_mappo.algorithms.averages import MeanWeights, RunningMean
+from rqe_mappo.algorithms.averages import MeanWeights, RunningMean, fetched
 from rqe_mappo.algorithms.groups import AgentGroups
 from rqe_mappo.config import ConfigError, TrainConfig, require, require_at_least_one, require_positive, require_range
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import policy_gradient
+from rqe_mappo.functional.rows import rows_of_each
 from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
 from rqe_mappo.nets.distributions import ActionDistribution, Squash
 
@@ -84,8 +85,9 @@ class Batch:
     """What is learned from the R rows of a trajectory in which an agent acted.
 
     rows: their places in `[T, E, A]`, flattened.
-    whole: minibatches are of whole sequences, one for each copy and agent, for networks with memory.
     target: what the critic shall predict.
+    sequences: of a copy and an agent each, for networks with memory: their places in `[E, A]`, flattened, and which of
+        them each row belongs to. Minibatches are then of whole sequences.
     """
 
     chunk: Trajectory
@@ -93,7 +95,7 @@ class Batch:
     agent: Int[Tensor, " R"]
     advantage: Float[Tensor, " R"]
     target: Float[Tensor, "R K"]
-    whole: bool
+    sequences: tuple[Int[Tensor, " S"], Int[Tensor, " R"]] | None
 
     @classmethod
     def of(cls, chunk: Trajectory, advantage: Float[Tensor, "T E A"], target: Float[Tensor, "T E A K"]) -> "Batch":
@@ -101,23 +103,34 @@ class Batch:
         rows = chunk.active.flatten().nonzero().squeeze(-1)
         agent = rows % chunk.active.shape[2]
         whole = chunk.memory.shape[-1] > 0
-        return cls(chunk, rows, agent, advantage.flatten()[rows], flat(target)[rows], whole)
+        sequences = (rows % chunk.active[0].numel()).unique(return_inverse=True) if whole else None
+        return cls(chunk, rows, agent, advantage.flatten()[rows], flat(target)[rows], sequences)
 
-    def minibatches(self, count: int, generator: torch.Generator) -> list[Int[Tensor, " M"]]:
+    def minibatches(self, count: int, generator: torch.Generator) -> list["Minibatch"]:
         """The batch shuffled, in `count` parts or as many as it has rows (or sequences), of which none is empty."""
-        if not self.whole:
+        if self.sequences is None:
             order = torch.randperm(len(self.rows), generator=generator).to(self.rows.device)
-            return list(order.tensor_split(min(count, len(order))))
-        _, copies, agents = self.chunk.active.shape
-        sequences, mine = (self.rows % (copies * agents)).unique(return_inverse=True)
-        order = torch.randperm(len(sequences), generator=generator).to(self.rows.device)
-        return [torch.isin(mine, part).nonzero().squeeze(-1) for part in order.tensor_split(min(count, len(order)))]
+            return [Minibatch(rows) for rows in order.tensor_split(min(count, len(order)))]
+        index, mine = self.sequences
+        order = torch.randperm(len(index), generator=generator)
+        count = min(count, len(order))
+        part = torch.empty_like(order)
+        for number, some in enumerate(order.tensor_split(count)):
+            part[some] = number
+        part, place = part.to(self.rows.device), torch.empty_like(index)
+        every = rows_of_each(part, count)
+        for some in every:
+            place[some] = torch.arange(len(some), device=place.device)
+        return [
+            Minibatch(rows, Sequences.of(self.chunk, index[some], self.rows[rows], place[mine[rows]]))
+            for some, rows in zip(every, rows_of_each(part[mine], count), strict=True)
+        ]
 
 
 class PolicyUpdate:
     """Actors and their optimiser: PPO's clipped surrogate with an entropy bonus of fixed weight.
 
-    eps: that weight, of each agent.
+    eps: that weight, of each agent; `weight` the same where the networks live.
     variance: the running variance of the advantages of each group of agents.
     """
 
@@ -125,7 +138,8 @@ class PolicyUpdate:
         """memory: of the running variance of advantages, per rollout; 0: each rollout's own."""
         self.config, self.actor, self.members = config, actor, groups.members
         self.device = device
-        self.eps = torch.tensor([groups.pairs[group][1] for group in groups.of], device=device)
+        self.eps = torch.tensor([groups.pairs[group][1] for group in groups.of])
+        self.weight, self.group = self.eps.to(device), torch.tensor(groups.of, device=device)
         self.optimiser = Optimiser(actor, config.learning_rate, config.max_grad_norm)
         self.variance = [RunningMean(memory) for _ in groups.pairs]
         self.mean_weights = MeanWeights()
@@ -146,20 +160,20 @@ class PolicyUpdate:
             scale = self.variance[0].add(batch.advantage.std().item() ** 2) ** 0.5
             batch.advantage = policy_gradient.normalise(batch.advantage, scale)
             return [scale]
-        scales = []
-        for agents, variance in zip(self.members, self.variance, strict=True):
-            rows = torch.isin(batch.agent, torch.tensor(agents, device=self.device))
-            if rows.sum() > 1:
-                scales.append(variance.add(batch.advantage[rows].std().item() ** 2) ** 0.5)
-                batch.advantage[rows] = policy_gradient.normalise(batch.advantage[rows], scales[-1])
-            else:
-                scales.append(1.0)
+        scales = [1.0] * len(self.members)
+        of_each = rows_of_each(self.group[batch.agent], len(scales))
+        known = {index: rows for index, rows in enumerate(of_each) if len(rows) > 1}
+        stds = fetched({index: batch.advantage[rows].std() for index, rows in known.items()})
+        for index, rows in known.items():
+            scales[index] = self.variance[index].add(stds[index] ** 2) ** 0.5
+            batch.advantage[rows] = policy_gradient.normalise(batch.advantage[rows], scales[index])
         return scales
 
-    def step(self, batch: Batch, rows: Int[Tensor, " M"]) -> dict[str, Tensor]:
+    def step(self, batch: Batch, part: "Minibatch") -> dict[str, Tensor]:
         """Improve the actors on some rows of the batch."""
-        chunk, where, agent = batch.chunk, batch.rows[rows], batch.agent[rows]
-        policy = self._policy(chunk, where, agent)
+        chunk, rows = batch.chunk, part.rows
+        where, agent = batch.rows[rows], batch.agent[rows]
+        policy = self._policy(chunk, where, agent, part.sequences)
         drawn, before = (flat(chunk.extras[name])[where] for name in ("drawn", "log_prob"))
         losses, log_ratio = policy_loss(policy, drawn, before, batch.advantage[rows], self.config.clip_coef)
         loss = losses.mean()
@@ -174,13 +188,14 @@ class PolicyUpdate:
                 "policy/clip_fraction": clipped,
             }
 
-    def _policy(self, chunk: Trajectory, where: Int[Tensor, " M"], agent: Int[Tensor, " M"]) -> ActionDistribution:
+    def _policy(
+        self, chunk: Trajectory, where: Int[Tensor, " M"], agent: Int[Tensor, " M"], part: "Sequences | None"
+    ) -> ActionDistribution:
         """The actors' policy now, at some rows; those with memory go along the sequences that these belong to."""
         avail = None if chunk.avail is None else flat(chunk.avail)[where]
-        if not self.actor.memory_size:
+        if part is None:
             return self.actor(flat(chunk.obs)[where], agent, avail=avail)[0]
-        part = Sequences.through(chunk, where)
-        inputs = self.actor.inputs(part.of(chunk.obs), part.agents)
+        inputs = self.actor.inputs(part.along(chunk.obs), part.agents)
         memory = chunk.memory.flatten(0, 1)[part.index]
         outputs, _ = self.actor.nets.unroll(inputs, part.agent, memory, part.begins, part.active)
         return self.actor.distribution(outputs[part.step, part.place], agent, avail)
@@ -195,7 +210,7 @@ class PolicyUpdate:
     ) -> Float[Tensor, ""]:
         """The regulariser's mean over rows, weighed by eps."""
         one_eps = len(self.members) == 1
-        eps = self.eps[0] if one_eps else self.eps[agent]
+        eps = self.weight[0] if one_eps else self.weight[agent]
         if self.config.regulariser == "log-barrier":
             return (eps * policy.log_barrier()).mean()
         return eps * entropy.mean() if one_eps else (eps * entropy).mean()
@@ -228,6 +243,14 @@ class PolicyUpdate:
 
 
 @dataclass(frozen=True)
+class Minibatch:
+    """Some rows of a batch, and, for networks with memory, the sequences that they are."""
+
+    rows: Int[Tensor, " M"]
+    sequences: "Sequences | None" = None
+
+
+@dataclass(frozen=True)
 class Sequences:
     """The S sequences, of a copy and an agent each, through some rows of a trajectory.
 
@@ -242,10 +265,11 @@ class Sequences:
     active: Bool[Tensor, "T S"]
 
     @classmethod
-    def through(cls, chunk: Trajectory, where: Int[Tensor, " M"]) -> "Sequences":
-        """Those through the rows `where` of `[T, E, A]`, flattened."""
+    def of(
+        cls, chunk: Trajectory, index: Int[Tensor, " S"], where: Int[Tensor, " M"], place: Int[Tensor, " M"]
+    ) -> "Sequences":
+        """Those at `index`; each of the rows `where` of `[T, E, A]`, flattened, lies on that at its `place`."""
         _, copies, agents = chunk.active.shape
-        index, place = (where % (copies * agents)).unique(return_inverse=True)
         begins, active = chunk.begins[:, index // agents], chunk.active.flatten(1, 2)[:, index]
         return cls(index, where // (copies * agents), place, index % agents, begins, active)
 
@@ -254,7 +278,7 @@ class Sequences:
         """The agent of each entry."""
         return self.agent.expand(self.active.shape)
 
-    def of(self, values: Float[Tensor, "T+1 E A V"]) -> Float[Tensor, "T S V"]:
+    def along(self, values: Float[Tensor, "T+1 E A V"]) -> Float[Tensor, "T S V"]:
         """What belongs to the sequences, of something that is seen before each step and after the last."""
         return values[:-1].flatten(1, 2)[:, self.index]
 
@@ -271,8 +295,8 @@ def policy_loss(
     return policy_gradient.clipped_surrogate(log_ratio, advantage, clip), log_ratio
 
 
-def advantage_scalars(advantage: Float[Tensor, " R"]) -> dict[str, float]:
+def advantage_scalars(advantage: Float[Tensor, " R"]) -> dict[str, Tensor]:
     """Scalars to log of the advantages as they come."""
     std = advantage.std()
     kurtosis = (((advantage - advantage.mean()) / (std + 1e-8)) ** 4).mean()
-    return {"advantage/std": std.item(), "advantage/kurtosis": kurtosis.item()}
+    return {"advantage/std": std, "advantage/kurtosis": kurtosis}

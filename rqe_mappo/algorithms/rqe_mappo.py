@@ -18,6 +18,7 @@ from tyro.conf import arg
 
 from rqe_mappo.algorithms.actor_critic import Optimiser, moment, passes, step_sizes
 from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, SoFar, influence_by_age
+from rqe_mappo.algorithms.averages import fetched
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.groups import AgentGroups, agent_groups
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, PPOConfig, advantage_scalars
@@ -29,6 +30,7 @@ from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.envs.history import History
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.functional.risk import GRAMMAR, RiskMeasure, parse_risk
+from rqe_mappo.functional.rows import rows_of_each
 from rqe_mappo.nets import DistributionCritic, DistributionCriticSpec
 
 FINER = 4  # grid of discounted targets while the actors rest; with it throughout, averse CartPole runs fell more
@@ -107,7 +109,7 @@ class RqeMappo:
         self.run, self.config, self.generator = run, run.algorithm, generator
         config, device = self.config, torch.device(run.device)
         self.groups = agent_groups(config.tau, config.eps, len(env.possible_agents))
-        self.members = self.groups.members
+        self.members = [torch.tensor(agents, device=device) for agents in self.groups.members]
         self.risk = config.schedule(self.groups)
         self.actor = config.actor(env, self.groups).to(device)
         atoms = choose_support(env, run.gamma, run.time_limit, config.n_atoms)
@@ -134,8 +136,8 @@ class RqeMappo:
         means = passes(
             self.config,
             lambda: batch.minibatches(self.config.num_minibatches, self.generator),
-            lambda rows: self._critic_step(batch, rows),
-            (lambda rows: self.policy.step(batch, rows)) if now.acting else None,
+            lambda part: self._critic_step(batch, part.rows),
+            (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
         self.policy.average(now)
         self.policy.observe(batch)
@@ -161,9 +163,10 @@ class RqeMappo:
         log_probs = self.critic(chunk.state, agent).log_softmax(-1)
         next_probs = log_probs[1:].exp()
         terminated, truncated = chunk.ends(self.run.time_limit)
-        if truncated.any():
+        cut = truncated.nonzero(as_tuple=True)
+        if len(cut[0]):
             next_probs = next_probs.clone()
-            next_probs[truncated] = self.critic(chunk.final_state, truncated.nonzero()[:, 2]).softmax(-1)
+            next_probs[cut] = self.critic(chunk.final_state, cut[2]).softmax(-1)
         ended = terminated | truncated | chunk.lost
         target = returns.lambda_targets(
             atoms, chunk.reward, next_probs, terminated, ended, self.run.gamma, self.config.gae_lambda, finer
@@ -175,7 +178,7 @@ class RqeMappo:
         batch = Batch.of(chunk, self._advantage(inputs, measures), target)
         scalars = advantage_scalars(batch.advantage)
         scalars |= self._describe(batch, log_probs[0], chunk.active[0], measures)
-        return batch, scalars | self.policy.scale(batch)
+        return batch, fetched(scalars) | self.policy.scale(batch)
 
     def _so_far(self, chunk: Trajectory) -> SoFar | None:
         """What the episodes have brought, with the critic's view of their start where the advantage asks for it."""
@@ -198,23 +201,26 @@ class RqeMappo:
 
     def _describe(
         self, batch: Batch, log_probs: Float[Tensor, "E A N"], active: Bool[Tensor, "E A"], measures: list[RiskMeasure]
-    ) -> dict[str, float]:
+    ) -> dict[str, Tensor]:
         """Scalars to log of the targets, and of the critic at the trajectory's first step."""
-        atoms, probs = self.critic.atoms, log_probs[active].exp()
+        atoms, rows = self.critic.atoms, active.flatten().nonzero().squeeze(-1)
+        first = log_probs.flatten(0, 1)[rows]
+        probs = first.exp()
         low, high = categorical.edge_mass(batch.target)
+        group = self.policy.group
         mean = categorical.mean(atoms, probs).mean()
         values = [
-            measure.reference(atoms, log_probs[:, agents][active[:, agents]])
-            for agents, measure in zip(self.members, measures, strict=True)
+            measure.reference(atoms, first[mine])
+            for measure, mine in zip(measures, rows_of_each(group[rows % len(group)], len(measures)), strict=True)
         ]
         value = torch.cat(values).mean()
         return {
-            "critic/edge_mass_low": low.mean().item(),
-            "critic/edge_mass_high": high.mean().item(),
-            "critic/mean": mean.item(),
-            "critic/std": categorical.variance(atoms, probs).mean().sqrt().item(),
-            "risk/value": value.item(),
-            "risk/mean_minus_value": (mean - value).item(),
+            "critic/edge_mass_low": low.mean(),
+            "critic/edge_mass_high": high.mean(),
+            "critic/mean": mean,
+            "critic/std": categorical.variance(atoms, probs).mean().sqrt(),
+            "risk/value": value,
+            "risk/mean_minus_value": mean - value,
         }
 
     def _critic_step(self, batch: Batch, rows: Int[Tensor, " M"]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rqe_mappo.algorithms.actor_critic import Optimiser
-from rqe_mappo.algorithms.ppo import Batch, PPOConfig, Sequences
+from rqe_mappo.algorithms.ppo import Batch, Minibatch, PPOConfig, Sequences
 from rqe_mappo.config import TrainConfig, require
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
@@ -87,9 +87,9 @@ class ValueUpdate:
         raw, memory = self._along(chunk) if critic.memory_size else (critic.normalised(view, chunk.agent), None)
         value = critic.norm.restore(raw)
         following = value[1:].clone()
-        if truncated.any():
-            remembered = None if memory is None else memory[truncated]
-            following[truncated] = critic(final, truncated.nonzero()[:, 2], remembered)
+        cut = truncated.nonzero(as_tuple=True)
+        if len(cut[0]):
+            following[cut] = critic(final, cut[2], None if memory is None else memory[cut])
         ended = terminated | truncated | chunk.lost
         return Predicted(value[:-1], following, raw[:-1], terminated, ended)
 
@@ -116,22 +116,24 @@ class ValueUpdate:
             self.critic.norm.update(batch.target)
         batch.target = self.critic.norm.normalise(batch.target)
 
-    def step(self, batch: Batch, old: Float[Tensor, "R K"], rows: Int[Tensor, " M"]) -> dict[str, Tensor]:
+    def step(self, batch: Batch, old: Float[Tensor, "R K"], part: Minibatch) -> dict[str, Tensor]:
         """Improve the critic on some rows; `old` is what it predicted before the update, in normalised units."""
-        value = self._predicted(batch.chunk, batch.rows[rows], batch.agent[rows])
+        rows = part.rows
+        value = self._predicted(batch.chunk, batch.rows[rows], batch.agent[rows], part.sequences)
         clip = self.config.clip_coef if self.config.value_clip else math.inf
         loss = value_loss(value, batch.target[rows], old[rows], clip, self.config.huber_delta).sum(-1).mean()
         self.optimiser.descend(loss)
         return {"losses/critic_value": loss.detach()}
 
-    def _predicted(self, chunk: Trajectory, where: Int[Tensor, " M"], agent: Int[Tensor, " M"]) -> Float[Tensor, "M K"]:
+    def _predicted(
+        self, chunk: Trajectory, where: Int[Tensor, " M"], agent: Int[Tensor, " M"], part: Sequences | None
+    ) -> Float[Tensor, "M K"]:
         """What the critic predicts now, in normalised units, at some rows."""
         view = chunk.view(self.critic.view)
-        if not self.critic.memory_size:
+        if part is None or not self.critic.memory_size:
             return self.critic.normalised(flat(view)[where], agent)
-        part = Sequences.through(chunk, where)
         memory = self.before[part.index]
-        raw, _ = self.critic.unrolled(part.of(view), part.agent, memory, part.begins, part.active)
+        raw, _ = self.critic.unrolled(part.along(view), part.agent, memory, part.begins, part.active)
         return raw[part.step, part.place]
 
     def observe(self, batch: Batch) -> None:
@@ -170,10 +172,10 @@ def value_loss(
     return torch.maximum(huber(target - value, delta), huber(target - near, delta))
 
 
-def value_scalars(value: Float[Tensor, " R"], target: Float[Tensor, " R"]) -> dict[str, float]:
+def value_scalars(value: Float[Tensor, " R"], target: Float[Tensor, " R"]) -> dict[str, Tensor]:
     """Scalars to log of the predicted means before an update, and how much of the targets they explain."""
     explained = 1 - (target - value).var() / target.var()
-    return {"critic/mean": value.mean().item(), "critic/explained_variance": explained.item()}
+    return {"critic/mean": value.mean(), "critic/explained_variance": explained}
 
 
 def unmasked(chunk: Trajectory) -> Trajectory:

@@ -18,8 +18,8 @@ class Collector:
     """Steps the environments with an actor and keeps what a learner needs.
 
     Each number is copied once out of the environment's arrays, observations straight to where the networks live, all
-    else to buffers on the CPU that go there when the trajectory is full. Random numbers are drawn on the CPU, so that
-    runs on different devices see the same ones.
+    else to buffers on the CPU that go there when the trajectory is full. Random numbers are drawn on the CPU, those of
+    a trajectory at once, so that runs on different devices see the same ones.
     """
 
     def __init__(self, env: BatchedEnv, actor: Actor, num_steps: int, device: torch.device, generator: torch.Generator):
@@ -65,13 +65,14 @@ class Collector:
         memory = self.memory.clone()
         finals: dict[str, list[Tensor]] = {"final_obs": [], "final_state": []}
         episodes, pasts = [], []
+        uniform = torch.rand(self.num_steps, *self.rows, self.actor.draws, generator=self.generator).to(self.device)
         for t in range(self.num_steps):
             self._look(t)
             kept["active"][t] = torch.from_numpy(self.observed.active)
             kept["begins"][t] = torch.from_numpy(self.begins)
             if isinstance(env, History):
                 pasts.append((env.past, env.discount, env.start))
-            step = env.step(self._act(t))
+            step = env.step(self._act(t, uniform[t]))
             for name in ("reward", "cost", "terminated", "truncated"):
                 kept[name][t] = torch.from_numpy(getattr(step, name))
             played = slice(None) if step.sim_crashed is None else self._take_back(t, step)
@@ -96,14 +97,13 @@ class Collector:
                 self.avail = torch.empty(shape, dtype=torch.bool, device=self.device)
             self.avail[t].copy_(torch.from_numpy(self.observed.avail))
 
-    def _act(self, t: int) -> np.ndarray:
-        """The actions of all agents at decision t."""
+    def _act(self, t: int, uniform: Tensor) -> np.ndarray:
+        """The actions of all agents at decision t, drawn by `uniform`."""
         recurrent = self.actor.memory_size > 0
         if recurrent and self.begins.any():
             copies = torch.from_numpy(self.begins).to(self.device)
-            uniform = torch.rand(len(copies), generator=self.generator).to(self.device)
-            self.memory = self.actor.begin(self.memory, copies, self.state[t].to(self.device), uniform)
-        uniform = torch.rand(*self.rows, self.actor.draws, generator=self.generator).to(self.device)
+            drawn = torch.rand(len(copies), generator=self.generator).to(self.device)
+            self.memory = self.actor.begin(self.memory, copies, self.state[t].to(self.device), drawn)
         avail = None if self.avail is None else self.avail[t]
         acted = self.actor.act(self.obs[t], self.agent, self.memory, uniform=uniform, avail=avail)
         if recurrent:  # who does not act forgets nothing and learns nothing

@@ -125,7 +125,8 @@ class Categorical:
 
     def action(self, drawn: Int[Tensor, "*rows choices"]) -> Int[Tensor, "*rows"] | Int[Tensor, "*rows choices"]:
         if self.spec.start:
-            drawn = drawn + torch.tensor(self.spec.start, device=drawn.device)
+            parts = zip(drawn.unbind(-1), self.spec.start, strict=True)
+            drawn = torch.stack([part + start for part, start in parts], -1)
         return drawn[..., 0] if self.spec.kind == "discrete" else drawn
 
     def log_prob(self, drawn: Int[Tensor, "*rows choices"]) -> Float[Tensor, "*rows"]:
@@ -181,7 +182,7 @@ class Gaussian:
 
     def action(self, drawn: Float[Tensor, "*rows U"]) -> Float[Tensor, "*rows U"]:
         if self.spec.squash != "none":
-            centre, half = self._bounds(drawn)
+            centre, half = _middle(self.spec, drawn.dtype, drawn.device)
             drawn = centre + half * (drawn.tanh() if self.spec.squash == "tanh" else drawn.clamp(-1, 1))
         return drawn if self.own is None else drawn * self.own
 
@@ -193,10 +194,10 @@ class Gaussian:
     def entropy(self) -> Float[Tensor, "*rows"]:
         inner = self.log_std + 0.5 * math.log(2 * math.pi * math.e)
         if self.spec.squash == "tanh":  # E log slope, the only part without a closed form
-            nodes, weights = (part.to(self.mean) for part in _hermite())
+            nodes, weights = _hermite(self.mean.dtype, self.mean.device)
             at = self.mean[..., None] + self.log_std.exp()[..., None] * nodes
             slope = (_log_tanh_slope(at) * weights).sum(-1)
-            return self._sum(inner + slope + self._bounds(self.mean)[1].log())
+            return self._sum(inner + slope + self._half(self.mean).log())
         return self._sum(inner + self._log_slope(self.mean))
 
     def log_barrier(self) -> Float[Tensor, "*rows"]:
@@ -206,13 +207,12 @@ class Gaussian:
         """Log of the derivative of action by draw, of the part of the draw's range that is not clipped."""
         if self.spec.squash == "none":
             return 0.0
-        scale = self._bounds(drawn)[1].log()
+        scale = self._half(drawn).log()
         return scale + _log_tanh_slope(drawn) if self.spec.squash == "tanh" else scale
 
-    def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Centre and half width of the box."""
-        low, high = (torch.tensor(side).to(like) for side in (self.spec.low, self.spec.high))
-        return (low + high) / 2, (high - low) / 2
+    def _half(self, like: Tensor) -> Float[Tensor, " U"]:
+        """Half the width of the box."""
+        return _middle(self.spec, like.dtype, like.device)[1]
 
     def _sum(self, each: Tensor) -> Float[Tensor, "*rows"]:
         if self.own is not None:
@@ -226,7 +226,14 @@ def _log_tanh_slope(x: Tensor) -> Tensor:
 
 
 @functools.cache
-def _hermite() -> tuple[Tensor, Tensor]:
+def _middle(spec: ActionSpec, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Centre and half width of the box."""
+    low, high = (torch.tensor(side, dtype=dtype, device=device) for side in (spec.low, spec.high))
+    return (low + high) / 2, (high - low) / 2
+
+
+@functools.cache
+def _hermite(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Nodes and weights of an expectation over a standard normal number."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-    return torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())
+    return tuple(torch.from_numpy(part).to(device, dtype) for part in (nodes, weights / weights.sum()))

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from rqe_mappo.functional.rows import rows_of_each
+
 
 def mlp(sizes: Sequence[int], activation: type[nn.Module], last_gain: float) -> nn.Sequential:
     """Linear layers of the given sizes, orthogonal weights, zero biases; `last_gain` scales the output layer."""
@@ -62,11 +64,11 @@ class AgentNets(nn.ModuleList):
         """Outputs of feed-forward networks, each for the rows of its agent."""
         if len(self) == 1:
             return self[0](inputs)
-        outputs = inputs.new_empty(*inputs.shape[:-1], self.outputs)
-        for index, net in enumerate(self):
-            rows = agent == index
-            outputs[rows] = net(inputs[rows])
-        return outputs
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        outputs = rows.new_empty(len(rows), self.outputs)
+        for net, mine in zip(self, rows_of_each(agent.flatten(), len(self)), strict=True):
+            outputs[mine] = net(rows[mine])
+        return outputs.reshape(*inputs.shape[:-1], self.outputs)
 
     def step(
         self, inputs: Float[Tensor, "*rows I"], agent: Int[Tensor, "*rows"], memory: Float[Tensor, "*rows H"]
@@ -76,11 +78,11 @@ class AgentNets(nn.ModuleList):
             return self(inputs, agent), memory
         if len(self) == 1:
             return self[0](inputs, memory)
-        outputs, after = inputs.new_empty(*inputs.shape[:-1], self.outputs), torch.empty_like(memory)
-        for index, net in enumerate(self):
-            rows = agent == index
-            outputs[rows], after[rows] = net(inputs[rows], memory[rows])
-        return outputs, after
+        rows, known = inputs.reshape(-1, inputs.shape[-1]), memory.reshape(-1, self.memory_size)
+        outputs, after = rows.new_empty(len(rows), self.outputs), torch.empty_like(known)
+        for net, mine in zip(self, rows_of_each(agent.flatten(), len(self)), strict=True):
+            outputs[mine], after[mine] = net(rows[mine], known[mine])
+        return outputs.reshape(*inputs.shape[:-1], self.outputs), after.view_as(memory)
 
     def unroll(
         self,

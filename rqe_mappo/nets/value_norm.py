@@ -31,10 +31,10 @@ class ValueNorm(nn.Module):
         self.weight.mul_(self.MEMORY).add_(1 - self.MEMORY)
 
     def _mean_and_std(self) -> tuple[Float[Tensor, " values"], Float[Tensor, " values"]]:
-        if self.weight == 0:
-            return torch.zeros_like(self.first).float(), torch.ones_like(self.first).float()
-        mean, square = self.first / self.weight, self.second / self.weight
-        return mean.float(), (square - mean**2).clamp(min=self.LEAST_VARIANCE).sqrt().float()
+        begun = self.weight > 0
+        mean, square = torch.where(begun, self.first / self.weight, 0.0), self.second / self.weight
+        std = torch.where(begun, (square - mean**2).clamp(min=self.LEAST_VARIANCE).sqrt(), 1.0)
+        return mean.float(), std.float()
 
     def normalise(self, returns: Float[Tensor, "*rows values"]) -> Float[Tensor, "*rows values"]:
         """Returns less their mean, over their std."""
