@@ -38,7 +38,6 @@ class Collector:
         self.acted: dict[str, Tensor] = {}
         self.memory = torch.zeros(e, a, actor.memory_size, device=device)
         self.begins = np.ones(e, bool)
-        self.observed: Observed | None = None
 
     def start(self, observed: Observed) -> None:
         """Begin with what the environment shows after `reset`."""
@@ -91,11 +90,11 @@ class Collector:
         """Keep what is seen before decision t."""
         self.obs[t].copy_(torch.from_numpy(self.observed.obs))
         self.state[t].copy_(torch.from_numpy(self.observed.state))
-        if self.observed.avail is not None:
+        avail = self.observed.avail
+        if avail is not None:
             if self.avail is None:
-                shape = (self.num_steps + 1, *self.observed.avail.shape)
-                self.avail = torch.empty(shape, dtype=torch.bool, device=self.device)
-            self.avail[t].copy_(torch.from_numpy(self.observed.avail))
+                self.avail = torch.empty(self.num_steps + 1, *avail.shape, dtype=torch.bool, device=self.device)
+            self.avail[t].copy_(torch.from_numpy(avail))
 
     def _act(self, t: int, uniform: Tensor) -> np.ndarray:
         """The actions of all agents at decision t, drawn by `uniform`."""
