@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rqe_mappo.algorithms.actor_critic import ActorCriticConfig, Moment, Optimiser
-from rqe_mappo.algorithms.averages import MeanWeights, RunningMean, fetched
+from rqe_mappo.algorithms.averages import MeanWeights, RunningMean
 from rqe_mappo.algorithms.groups import AgentGroups
 from rqe_mappo.config import ConfigError, TrainConfig, require, require_at_least_one, require_positive, require_range
 from rqe_mappo.data.trajectory import Trajectory, flat
@@ -162,10 +162,10 @@ class PolicyUpdate:
             return [scale]
         scales = [1.0] * len(self.members)
         of_each = rows_of_each(self.group[batch.agent], len(scales))
-        known = {index: rows for index, rows in enumerate(of_each) if len(rows) > 1}
-        stds = fetched({index: batch.advantage[rows].std() for index, rows in known.items()})
-        for index, rows in known.items():
-            scales[index] = self.variance[index].add(stds[index] ** 2) ** 0.5
+        known = [(index, rows) for index, rows in enumerate(of_each) if len(rows) > 1]
+        stds = torch.stack([batch.advantage[rows].std() for _, rows in known]).tolist() if known else []
+        for (index, rows), std in zip(known, stds, strict=True):
+            scales[index] = self.variance[index].add(std**2) ** 0.5
             batch.advantage[rows] = policy_gradient.normalise(batch.advantage[rows], scales[index])
         return scales
 

@@ -20,7 +20,11 @@ class Collector:
     Each number is copied once out of the environment's arrays, observations straight to where the networks live, all
     else to buffers on the CPU that go there when the trajectory is full. Random numbers are drawn on the CPU, those of
     a trajectory at once, so that runs on different devices see the same ones.
+
+    observed: what the environment shows now, once `start` or `go_on` was called.
     """
+
+    observed: Observed
 
     def __init__(self, env: BatchedEnv, actor: Actor, num_steps: int, device: torch.device, generator: torch.Generator):
         self.env, self.actor, self.device, self.generator = env, actor, device, generator
@@ -74,7 +78,7 @@ class Collector:
             step = env.step(self._act(t, uniform[t]))
             for name in ("reward", "cost", "terminated", "truncated"):
                 kept[name][t] = torch.from_numpy(getattr(step, name))
-            played = slice(None) if step.sim_crashed is None else self._take_back(t, step)
+            played = slice(None) if step.sim_crashed is None else self._take_back(t, step, step.sim_crashed)
             if step.truncated.any():
                 for name, parts in finals.items():
                     parts.append(torch.from_numpy(getattr(step, name)[played].copy()))
@@ -114,19 +118,19 @@ class Collector:
             self.acted[name][t] = value
         return acted.action.cpu().numpy()
 
-    def _take_back(self, t: int, step: Step) -> np.ndarray:
+    def _take_back(self, t: int, step: Step, crashed: np.ndarray) -> np.ndarray:
         """Leave nothing to learn of the copies that did not play step t; says which final states remain.
 
         Their episodes are cut after the step before, where the critic's view is the one kept at t. (At t = 0 that step
         was the last of the trajectory before, which ended there anyway.)
         """
-        gone = torch.from_numpy(step.sim_crashed)
+        gone = torch.from_numpy(crashed)
         if t > 0:
             self.kept["lost"][t - 1][gone] = self.kept["active"][t][gone]
         for name in ("active", "truncated"):
             self.kept[name][t][gone] = False
         copy, _ = np.nonzero(step.truncated)
-        return ~step.sim_crashed[copy]
+        return ~crashed[copy]
 
     def _trajectory(self, memory: Tensor, finals: dict[str, list[Tensor]], pasts: list) -> Trajectory:
         device, acted = self.device, dict(self.acted)

@@ -236,4 +236,5 @@ def _middle(spec: ActionSpec, dtype: torch.dtype, device: torch.device) -> tuple
 def _hermite(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Nodes and weights of an expectation over a standard normal number."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-    return tuple(torch.from_numpy(part).to(device, dtype) for part in (nodes, weights / weights.sum()))
+    places, shares = (torch.from_numpy(part).to(device, dtype) for part in (nodes, weights / weights.sum()))
+    return places, shares
