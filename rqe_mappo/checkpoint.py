@@ -40,18 +40,27 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def _save(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.part")
-    torch.save(content, temporary)
+    torch.save(_on_cpu(content), temporary)
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def _load(path: Path, wanted: str, device: str = "cpu") -> dict[str, Any]:
+def _on_cpu(value: Any) -> Any:
+    """The same with all tensors on the CPU, so that a file does not say where the networks lived."""
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(item) for item in value)
+    return value.cpu() if isinstance(value, torch.Tensor) else value
+
+
+def _load(path: Path, wanted: str) -> dict[str, Any]:
     """Contents of one of our files: tensors and plain values only, so that a stranger's file cannot run code."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: give a run folder or a step_N.policy.pt file of rqe-train")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different class for each kind of damage
         cause = "is damaged, or not a checkpoint of rqe-train (nothing in it was executed)"
         raise CheckpointError(f"{path} {cause}: use another checkpoint of the run") from error
@@ -75,10 +84,10 @@ def _upgraded(
         ) from None
 
 
-def load_policy_file(path: str | Path, device: str = "cpu") -> dict[str, Any]:
-    """Contents of a policy file, given itself or its run folder (then the newest)."""
+def load_policy_file(path: str | Path) -> dict[str, Any]:
+    """Contents of a policy file, given itself or its run folder (then the newest), on the CPU."""
     path = Path(path)
-    return _load(newest(path)[0] if path.is_dir() else path, POLICY_FORMAT, device)
+    return _load(newest(path)[0] if path.is_dir() else path, POLICY_FORMAT)
 
 
 def load_training_file(path: Path) -> dict[str, Any]:

@@ -8,11 +8,10 @@ do, and are no numpy arrays. `with waits() as counted:` counts by place in the p
 import collections
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
@@ -73,21 +72,33 @@ class Held(torch.Tensor):
 def _run(function: Any, *args: Any, **kwargs: Any) -> Any:
     """What the device does: the CPU's work, on what it holds."""
     name = function._schema.name
-    tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+    tensors: list[torch.Tensor] = []
+    _each(lambda value: tensors.append(value) if isinstance(value, torch.Tensor) else None, [args, *kwargs.values()])
     held = {id(value.held): value for value in tensors if isinstance(value, Held)}
     wanted = kwargs.get("device")
     here = isinstance(args[0], Held) if name == "aten::copy_" else wanted is None or wanted.type == NAME
     if wanted is not None:
         kwargs["device"] = torch.device("cpu")
     _look(name, args, tensors, here)
-    found = function(
-        *tree_map_only(Held, lambda value: value.held, args),
-        **tree_map_only(Held, lambda value: value.held, kwargs),
-    )
+    found = function(*_each(_held, args), **dict(zip(kwargs, _each(_held, list(kwargs.values())), strict=True)))
     if not here:
         return found
-    # a tensor that was written in place stays the same object
-    return tree_map_only(torch.Tensor, lambda value: held[id(value)] if id(value) in held else Held(value), found)
+
+    def on_device(value: Any) -> Any:  # a tensor that was written in place stays the same object
+        if not isinstance(value, torch.Tensor):
+            return value
+        return held[id(value)] if id(value) in held else Held(value)
+
+    return _each(on_device, (found,))[0]
+
+
+def _each(change: Callable[[Any], Any], values: Any) -> Any:
+    """`values` with every one changed, in lists and tuples too."""
+    return type(values)([_each(change, v) if isinstance(v, list | tuple) else change(v) for v in values])
+
+
+def _held(value: Any) -> Any:
+    return value.held if isinstance(value, Held) else value
 
 
 def _look(name: str, args: Any, tensors: list[torch.Tensor], here: bool) -> None:

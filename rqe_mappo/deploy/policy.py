@@ -175,7 +175,7 @@ class Policy(ActingPolicy):
 
         Raises CheckpointError, with one line, for whatever is no policy of ours.
         """
-        return cls._from(load_policy_file(path, device), path, device)
+        return cls._from(load_policy_file(path), path, device)
 
     @classmethod
     def _from(cls, content: dict[str, Any], path: str | Path, device: str) -> "Policy":
