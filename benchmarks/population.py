@@ -105,7 +105,7 @@ class Population:
         """The runs' own minibatches, each shuffled by its own generator: `[P, M]` each."""
         count = self.config.num_minibatches
         each = [batch.minibatches(count, run.generator) for batch, run in zip(batches, self.runs, strict=True)]
-        return [torch.stack(parts) for parts in zip(*each, strict=True)]
+        return [torch.stack([part.rows for part in parts]) for parts in zip(*each, strict=True)]
 
     def _critic_step(self, part: "Stacked", rate: float) -> dict[str, Tensor]:
         self.critic.step(categorical.cross_entropy(part.target, self.critic(part.state)).mean(1), rate)

@@ -15,6 +15,7 @@ from rqe_mappo import checkpoint, cli, registry
 from rqe_mappo.algorithms import advantages
 from rqe_mappo.algorithms.advantages import AdvantageInputs, SoFar
 from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.algorithms.ppo import Minibatch
 from rqe_mappo.algorithms.value_critic import Predicted, huber, unmasked, value_loss
 from rqe_mappo.config import ConfigError, default_config, from_json, to_json
 from rqe_mappo.data import vector
@@ -155,7 +156,7 @@ def test_loss_follows_its_switches(own, delta, clip):
     rows = torch.arange(len(batch.agent))
     value = rival.critic.normalised(flat(chunk.state)[batch.rows], batch.agent)
     expected = value_loss(value, batch.target, old, clip, delta).mean()
-    assert torch.equal(rival.value.step(batch, old, rows)["losses/critic_value"], expected)
+    assert torch.equal(rival.value.step(batch, old, Minibatch(rows))["losses/critic_value"], expected)
     assert not torch.equal(expected, value_loss(value, batch.target, old, 0.3, 0.2).mean())
 
 
