@@ -148,12 +148,12 @@ def _inverted(
     logits: Float[Tensor, "*rows actions"], uniform: Float[Tensor, "*rows"], masked: bool
 ) -> Int[Tensor, "*rows"]:
     """Draws by inversion of the cumulative probabilities; never an action that is masked, however a sum is rounded."""
-    below = (logits.softmax(-1).cumsum(-1) <= uniform[..., None]).sum(-1)
+    passed, last = logits.softmax(-1).cumsum(-1) <= uniform[..., None], logits.shape[-1] - 1
     if not masked:
-        return below.clamp(max=logits.shape[-1] - 1)
+        return passed.sum(-1).clamp(max=last)
     there = ~(logits <= NO_ACTION)  # nan, of a diverged run, counts as there
-    last = logits.shape[-1] - 1 - there.flip(-1).int().argmax(-1)
-    return torch.minimum(below, last)
+    before = torch.minimum((passed & there).sum(-1), there.sum(-1) - 1)  # available actions before the drawn one
+    return (there.cumsum(-1) <= before[..., None]).sum(-1).clamp(max=last)
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,8 @@ class Gaussian:
         if self.spec.squash != "none":
             centre, half = _middle(self.spec, drawn.dtype, drawn.device)
             drawn = centre + half * (drawn.tanh() if self.spec.squash == "tanh" else drawn.clamp(-1, 1))
+            low, high = (torch.tensor(side).to(drawn) for side in (self.spec.low, self.spec.high))
+            drawn = drawn.clamp(low, high)  # which rounding may miss
         return drawn if self.own is None else drawn * self.own
 
     def log_prob(self, drawn: Float[Tensor, "*rows U"]) -> Float[Tensor, "*rows"]:

@@ -38,8 +38,26 @@ class RecurrentNet(nn.Module):
         self, inputs: Float[Tensor, "*rows I"], memory: Float[Tensor, "*rows H"]
     ) -> tuple[Float[Tensor, "*rows O"], Float[Tensor, "*rows H"]]:
         """One step: outputs and the memory afterwards."""
-        memory = self.cell(self.encoder(inputs).flatten(0, -2), memory.flatten(0, -2)).view_as(memory)
+        rows = inputs.shape[:-1].numel()
+        memory = self.cell(self.encoder(inputs).reshape(rows, -1), memory.reshape(rows, -1)).view_as(memory)
         return self.output(memory), memory
+
+    def unroll(
+        self,
+        inputs: Float[Tensor, "T S I"],
+        memory: Float[Tensor, "S H"],
+        begins: Bool[Tensor, "T S"],
+        active: Bool[Tensor, "T S"],
+    ) -> tuple[Float[Tensor, "T S O"], Float[Tensor, "T S H"]]:
+        """See `AgentNets.unroll`; all but the GRU's own steps is computed at once."""
+        seen, goes_on = self.encoder(inputs), ~begins[..., None]
+        known, after = [], []
+        for now, kept, acts in zip(seen, goes_on, active[..., None], strict=True):
+            memory = memory * kept
+            known.append(self.cell(now, memory))
+            memory = torch.where(acts, known[-1], memory)
+            after.append(memory)
+        return self.output(torch.stack(known)), torch.stack(after)
 
 
 class AgentNets(nn.ModuleList):
@@ -92,15 +110,18 @@ class AgentNets(nn.ModuleList):
         begins: Bool[Tensor, "T S"],
         active: Bool[Tensor, "T S"],
     ) -> tuple[Float[Tensor, "T S O"], Float[Tensor, "T S H"]]:
-        """Outputs along S sequences, and the memory after each step.
+        """Outputs along S sequences, each of one agent, and the memory after each step.
 
         It is zero where an episode `begins`, and stays as it was where the agent is not `active`.
         """
-        outputs, memories = [], []
-        for t in range(len(inputs)):
-            memory = memory * ~begins[t, :, None]
-            output, after = self.step(inputs[t], agent, memory)
-            memory = torch.where(active[t, :, None], after, memory)
-            outputs.append(output)
-            memories.append(memory)
-        return torch.stack(outputs), torch.stack(memories)
+        if len(self) == 1:
+            return self[0].unroll(inputs, memory, begins, active)
+        outputs = inputs.new_empty(*inputs.shape[:-1], self.outputs)
+        after = inputs.new_empty(*inputs.shape[:-1], self.memory_size)
+        for index, net in enumerate(self):
+            mine = (agent == index).nonzero().squeeze(-1)
+            if len(mine):
+                outputs[:, mine], after[:, mine] = net.unroll(
+                    inputs[:, mine], memory[mine], begins[:, mine], active[:, mine]
+                )
+        return outputs, after
