@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gymnasium import Space
 
 Squash = Literal["tanh", "clip", "none"]
-NODES = 32  # of Gauss-Hermite quadrature: entropies of squashed Gaussians are right to 1e-3 for stds up to 3
+NODES = 64  # of Gauss-Hermite quadrature: entropies of squashed Gaussians are right to 1e-3 for stds up to 3
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class ActionSpec:
                 bounded = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
                 if squash != "none" and not bounded:
                     raise ValueError(f"--squash {squash} needs actions with bounds, and {space} has none: use none")
+                if squash != "none" and not bool((space.low < space.high).all()):
+                    raise ValueError(f"--squash {squash} needs upper bounds above their lower ones (got {space}): use none")
                 low, high = (tuple(float(bound) for bound in side) for side in (space.low, space.high))
                 return cls("box", space.shape, (), counts, low, high, squash)
         raise ValueError(f"no policy here acts in {space}: use Discrete, MultiDiscrete, or a Box with one axis")

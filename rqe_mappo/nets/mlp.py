@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from rqe_mappo.functional.rows import rows_of_each
 
+LONGEST = 64  # steps
+
 
 def mlp(sizes: Sequence[int], activation: type[nn.Module], last_gain: float) -> nn.Sequential:
     """Linear layers of the given sizes, orthogonal weights, zero biases; `last_gain` scales the output layer."""
@@ -23,7 +25,12 @@ def mlp(sizes: Sequence[int], activation: type[nn.Module], last_gain: float) -> 
 
 
 class RecurrentNet(nn.Module):
-    """Hidden layers, a GRU of `memory` units, and a linear output."""
+    """Hidden layers, a GRU of `memory` units, and a linear output.
+
+    Its units begin with memories of 1 to `LONGEST` steps: with biases of zero each step would keep half, and nothing be
+    learned from what was seen twenty steps ago. Tallec and Ollivier, 'Can Recurrent Neural Networks Warp Time?' (2018),
+    with times evenly spread instead of drawn.
+    """
 
     def __init__(self, sizes: Sequence[int], memory: int, activation: type[nn.Module], last_gain: float):
         super().__init__()
@@ -32,6 +39,8 @@ class RecurrentNet(nn.Module):
         self.cell = nn.GRUCell(inner[-1], memory)
         for name, weights in self.cell.named_parameters():
             nn.init.orthogonal_(weights) if "weight" in name else nn.init.zeros_(weights)
+        with torch.no_grad():  # the update gate is the second of three
+            self.cell.bias_ih[memory : 2 * memory] = torch.linspace(1, LONGEST - 1, memory).log()
         self.output = mlp((memory, n_out), activation, last_gain)
 
     def forward(
@@ -118,8 +127,7 @@ class AgentNets(nn.ModuleList):
             return self[0].unroll(inputs, memory, begins, active)
         outputs = inputs.new_empty(*inputs.shape[:-1], self.outputs)
         after = inputs.new_empty(*inputs.shape[:-1], self.memory_size)
-        for index, net in enumerate(self):
-            mine = (agent == index).nonzero().squeeze(-1)
+        for net, mine in zip(self, rows_of_each(agent, len(self)), strict=True):
             if len(mine):
                 outputs[:, mine], after[:, mine] = net.unroll(
                     inputs[:, mine], memory[mine], begins[:, mine], active[:, mine]
