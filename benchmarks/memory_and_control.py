@@ -149,7 +149,7 @@ RECALL = dict(
     gru_size=32,
 )
 CARTPOLE = dict(
-    total_timesteps=250_000,
+    total_timesteps=200_000,
     num_envs=32,
     num_steps=64,  # far longer than the two steps that show a velocity; most episodes go on from chunk to chunk
     gamma=0.99,

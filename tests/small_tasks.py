@@ -85,6 +85,15 @@ def bandit(num_envs: int) -> Bandit:
     return Bandit(num_envs)
 
 
+def unbounded(num_envs: int) -> Bandit:
+    """A bandit whose actions have no bounds."""
+    env = Bandit(num_envs)
+    env.action_space = Box(-np.inf, np.inf, (1,), np.float32)
+    return env
+
+
 def small_config(env: str, algo: str, **changes: Any) -> TrainConfig:
     """Settings of a run that takes a second; `env` is a name in this module."""
-    return default_config(f"tests.small_tasks:{env}", algo=algo).replace(eval_episodes=0, **changes)
+    default = default_config(f"tests.small_tasks:{env}", algo=algo)
+    known = {name: value for name, value in SMALL.items() if name in default.flat()}
+    return default.replace(**known | {"eval_episodes": 0} | changes)

@@ -77,13 +77,15 @@ def test_density_of_squashed_actions_integrates_to_one(mean, log_std):
 
 @pytest.mark.parametrize(("mean", "log_std"), list(itertools.product(MEANS, LOG_STDS)))
 def test_entropy_of_squashed_actions_is_the_integral_of_log_density(mean, log_std):
-    """To 1e-3 nats, as `NODES` says, for means within 3 and stds up to 2.7; by numbers of the draw, whose law is known."""
+    """To 1e-3 nats, as `NODES` says, for means within 3 and stds up to 2.7."""
     policy, std = gaussian(mean, log_std), math.exp(log_std)
 
     def integrand(z: float) -> float:
         return -float(policy.log_prob(torch.tensor([mean + std * z], dtype=torch.float64))) * stats.norm.pdf(z)
 
-    expected, _ = integrate.quad(integrand, -9, 9, epsabs=1e-9, limit=200, points=[-mean / std] if abs(mean) < 9 * std else None)
+    expected, _ = integrate.quad(
+        integrand, -9, 9, epsabs=1e-9, limit=200, points=[-mean / std] if abs(mean) < 9 * std else None
+    )
     assert abs(float(policy.entropy()) - expected) < 1e-3
 
 
@@ -155,7 +157,8 @@ def test_several_choices_are_independent_ones():
     spec, logits = ActionSpec.of(space), torch.randn(6, 9)
     policy, uniform = Categorical(spec, logits), torch.rand(6, 3)
     alone = [
-        Categorical(ActionSpec.of(Discrete(len(part[0]))), part) for part in (logits[:, :3], logits[:, 3:5], logits[:, 5:])
+        Categorical(ActionSpec.of(Discrete(len(part[0]))), part)
+        for part in (logits[:, :3], logits[:, 3:5], logits[:, 5:])
     ]
     drawn = policy.sample(uniform)
     each = [one.sample(uniform[:, [index]]) for index, one in enumerate(alone)]
@@ -257,7 +260,7 @@ def test_numbers_that_an_agent_lacks_count_for_nothing(squash):
 
 def test_spaces_that_no_policy_acts_in_are_refused_with_the_fix():
     unbounded = Box(-np.inf, np.inf, (2,), np.float32)
-    with pytest.raises(ValueError, match="--squash tanh needs actions with bounds.*use none"):
+    with pytest.raises(ValueError, match=r"--squash tanh needs actions with bounds.*use none"):
         ActionSpec.of(unbounded)
     assert ActionSpec.of(unbounded, "none").squash == "none"
     with pytest.raises(ValueError, match="above their lower"):

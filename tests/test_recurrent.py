@@ -151,7 +151,10 @@ def test_a_row_alone_remembers_as_rows_do():
 def test_begin_forgets_in_the_copies_that_it_names_alone():
     policy = policy_of(started("one actor"))
     obs = np.random.default_rng(0).standard_normal((4, 3, 2), np.float32)
-    for rows, agent in ((obs, np.broadcast_to(np.arange(3), (4, 3))), (obs[:, 0], 0)):  # of copies and agents; of copies
+    for rows, agent in (
+        (obs, np.broadcast_to(np.arange(3), (4, 3))),
+        (obs[:, 0], 0),
+    ):  # of copies and agents; of copies
         policy.begin()
         policy.act(rows, agent)
         known = policy.memory.actor.clone()
@@ -194,15 +197,11 @@ def by_hand(run: Run, chunks) -> list[tuple[torch.Tensor, torch.Tensor]]:
             if not chunk.active[t, e, a]:
                 continue
             agent = torch.tensor(a)
-            for_each = []
-            after = memory[e, a]
-            inputs = critic.inputs(chunk.obs[t, e, a], agent)
-            output, after = critic.nets.step(inputs, agent, after)
+            output, after = critic.nets.step(critic.inputs(chunk.obs[t, e, a], agent), agent, memory[e, a])
             memory[e, a] = after
             values[t, e, a] = critic.norm.restore(output)[0]
             goes_on = next(finals) if chunk.truncated[t, e, a] else chunk.obs[t + 1, e, a]
             following[t, e, a] = critic(goes_on, agent, after)[0]
-            del for_each
         found.append((values, following))
     return found
 
@@ -228,7 +227,7 @@ def test_a_critic_with_memory_values_what_follows_with_the_memory_after_the_step
 def test_a_critic_learns_from_what_it_predicted():
     """At the first epoch its predictions, from the memory that was stored, are those from which targets were made."""
     run = started("critic with memory")
-    for update in range(4):
+    for _ in range(4):
         chunk, _ = run.collector.collect()
         batch, old, _ = run.algorithm.targets(chunk)
         now = run.algorithm.value._predicted(chunk, batch.rows, batch.agent)
@@ -369,9 +368,7 @@ def test_memory_where_nobody_acts_is_refused():
 
 def test_units_begin_with_memories_of_many_lengths():
     torch.manual_seed(0)
-    actor = PolicyActor(
-        ActorSpec(obs_dim=1, n_agents=1, actions=ActionSpec("discrete", (2,)), hidden=(), memory=32)
-    )
+    actor = PolicyActor(ActorSpec(obs_dim=1, n_agents=1, actions=ActionSpec("discrete", (2,)), hidden=(), memory=32))
     cell = actor.nets[0].cell
     kept = cell.bias_ih.chunk(3)[1].sigmoid()  # of the memory, a step, where weights say nothing
     assert (1 / (1 - kept)).min() < 2.1 and (1 / (1 - kept)).max() > 60

@@ -37,7 +37,9 @@ class ValueCriticConfig(PPOConfig):
         require(self, self.huber_delta > 0, "huber_delta", "be > 0")
         require(self, 0 <= self.adv_memory < 1, "adv_memory", "be in [0, 1)")
         if self.recurrent and not self.active_masks:
-            raise ConfigError("--no-active-masks needs actors without memory, which rests where nobody acts: leave it out")
+            raise ConfigError(
+                "--no-active-masks needs actors without memory, which rests where nobody acts: leave it out"
+            )
 
 
 @dataclass(frozen=True)

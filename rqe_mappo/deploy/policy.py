@@ -1,6 +1,7 @@
 """A trained policy for those who deploy it: load, act, look at the predicted return distribution."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -256,16 +257,20 @@ class Policy(ActingPolicy):
         elif len(copies):
             begins = torch.zeros(of, dtype=torch.bool, device=self.device)
             begins[torch.as_tensor(np.asarray(copies), device=self.device)] = True
-            actor, critic = (
-                # rows of one copy, or of another environment than this
-                memory.view(of, -1, memory.shape[-1]) if memory is not None and of == len(memory) else None
-                for memory in (self.memory.actor, self.memory.critic)
+            self.memory = Memory(
+                self._begun(self.memory.actor, begins, lambda memory: self.actor.begin(memory, begins, None, None)),
+                self._begun(self.memory.critic, begins, lambda memory: memory * ~begins[:, None, None]),
             )
-            if actor is not None:
-                actor = self.actor.begin(actor, begins, None, None).view_as(self.memory.actor)
-            if critic is not None:
-                critic = (critic * ~begins[:, None, None]).view_as(self.memory.critic)
-            self.memory = Memory(actor, critic)
+
+    @staticmethod
+    def _begun(
+        memory: Tensor | None, begins: Bool[Tensor, " E"], forgotten: Callable[[Tensor], Tensor]
+    ) -> Tensor | None:
+        """`forgotten` of the memory of E copies; None for that of a single one, or of another environment."""
+        if memory is None or memory.ndim < 2 or len(memory) != len(begins):
+            return None
+        rows = math.prod(memory.shape[1:-1])
+        return forgotten(memory.reshape(len(memory), rows, memory.shape[-1])).view_as(memory)
 
     @property
     def _remembers(self) -> bool:

@@ -58,7 +58,9 @@ class ActionSpec:
                 if squash != "none" and not bounded:
                     raise ValueError(f"--squash {squash} needs actions with bounds, and {space} has none: use none")
                 if squash != "none" and not bool((space.low < space.high).all()):
-                    raise ValueError(f"--squash {squash} needs upper bounds above their lower ones (got {space}): use none")
+                    raise ValueError(
+                        f"--squash {squash} needs upper bounds above their lower ones (got {space}): use none"
+                    )
                 low, high = (tuple(float(bound) for bound in side) for side in (space.low, space.high))
                 return cls("box", space.shape, (), counts, low, high, squash)
         raise ValueError(f"no policy here acts in {space}: use Discrete, MultiDiscrete, or a Box with one axis")
