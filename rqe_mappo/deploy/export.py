@@ -8,8 +8,9 @@ environment's units. Of an actor with memory also `next_memory`. What is known o
 
 The ONNX graph is built node by node: actors are multilayer perceptrons, with a GRU at most, so this is shorter than
 what PyTorch's own exporter needs, takes milliseconds instead of seconds, depends on `onnx` alone, and leaves no traces
-of the machine in the file. Where agents have a network each, every row passes through all of them and the agent's own result is picked:
-the same numbers as in training, where each network is called for its own rows only, but one graph without branches.
+of the machine in the file. Where agents have a network each, every row passes through all of them and the agent's own
+result is picked: the same numbers as in training, where each network is called for its own rows only, but one graph
+without branches.
 """
 
 import io
