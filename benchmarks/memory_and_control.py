@@ -27,7 +27,7 @@ from benchmarks import tables
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.contract import Observed, Step
-from rqe_mappo.evaluation.episodes import evaluate
+from rqe_mappo.evaluation.evaluation import evaluate
 from rqe_mappo.training.loop import train
 
 RESULT = tables.RESULTS / "memory_and_control.csv"
@@ -215,7 +215,7 @@ def measure(name: str, seed: int, steps: int | None = None) -> dict[str, Any]:
         run = train(config)
         spent = time.process_time() - began
         policy = Policy.load(run)
-        found = [evaluate(policy, task.episodes, seed + 1000, most)[0]["return"] for most in (False, True)]
+        found = [evaluate(policy, task.episodes, seed + 1000, most).records["return"] for most in (False, True)]
     drawn, probable = (float(np.mean(returns)) for returns in found)
     met = drawn >= task.goal if task.goal is not None else drawn <= task.bound
     return {

@@ -12,7 +12,7 @@ from rqe_mappo.config import ConfigError
 from rqe_mappo.data import vector
 from rqe_mappo.deploy.interpolation import interpolate
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.evaluation.episodes import evaluate
+from rqe_mappo.evaluation.evaluation import evaluate
 from rqe_mappo.training.loop import train
 from rqe_mappo.training.run import Run
 from tests.small_tasks import small_config
@@ -47,7 +47,7 @@ def test_learning_begins_with_the_densities_of_acting(algo, squash):
         assert chunk.action.dtype == torch.float32 and chunk.action.shape == (5, 4, 3, 2)
         assert (chunk.action[:, :, :2, 1] == 0).all()  # numbers that the agent lacks
         where = chunk.active.flatten().nonzero().squeeze(-1)
-        policy = run.algorithm.policy._policy(chunk, where, where % 3)
+        policy = run.algorithm.policy._policy(chunk, where, where % 3, None)
         drawn, before = (chunk.extras[name].flatten(0, 2)[where] for name in ("drawn", "log_prob"))
         torch.testing.assert_close(policy.log_prob(drawn), before, atol=1e-6, rtol=0)
         scalars = run.algorithm.learn(chunk, Progress(update, 100))
@@ -166,8 +166,7 @@ def test_the_best_action_of_a_bandit_is_learned(squash, algo, tmp_path):
     policy = Policy.load(train(config))
     means = policy.act(np.float32([[-1], [1]]), deterministic=True)[:, 0]
     np.testing.assert_allclose(means, [0.5, 1.5], atol=0.15)
-    records, _, _ = evaluate(policy, 640, 0)
-    assert records["return"].mean() > -0.2
+    assert evaluate(policy, 640, 0).records["return"].mean() > -0.2
 
 
 def test_the_entropy_bonus_holds_the_std_where_the_reward_balances_it(tmp_path):

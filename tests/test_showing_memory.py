@@ -55,7 +55,7 @@ def test_live_page_shows_the_probabilities_and_values_of_the_decision(carts):
         with torch.no_grad():
             session._open(1)
             for _ in range(150):
-                session._decide()
+                session._decide(session.env)
     finally:
         session._close()
     thoughts = [content["agents"] for content in shown if content["agents"] is not None]
@@ -98,7 +98,7 @@ def test_films_colour_agents_by_the_values_of_the_decision(tmp_path, monkeypatch
     policy, noted = Policy.load(train(config)), []
     decided(policy, noted)
     monkeypatch.setattr(small_tasks, "TOY", replace(small_tasks.TOY, camera=Camera))
-    film.film(from_json(policy.config_json), chooser(policy), policy, tmp_path / "out.gif", film.Take(3, seed=1))
+    film.film(from_json(policy.config_json), chooser(policy), policy, tmp_path / "out.gif", film.FilmSettings(3, seed=1))
     assert len(Camera.told) == len(noted) > 10
     for told, (_, value) in zip(Camera.told, noted, strict=True):
         there = ~np.isnan(told)

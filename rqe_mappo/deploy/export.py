@@ -342,6 +342,7 @@ def to_pt2(policy: Policy) -> bytes:
     if policy.actor.memory_size:
         example["memory"] = torch.zeros(2, policy.actor.memory_size)
     batch = torch.export.Dim("batch")
+    program(*example.values())  # what it computes once and keeps must not be what tracing stands for it with
     traced = torch.export.export(
         program, tuple(example.values()), dynamic_shapes={name: {0: batch} for name in example}
     )

@@ -186,9 +186,8 @@ class Gaussian:
 
     def action(self, drawn: Float[Tensor, "*rows U"]) -> Float[Tensor, "*rows U"]:
         if self.spec.squash != "none":
-            centre, half = _middle(self.spec, drawn.dtype, drawn.device)
+            low, high, centre, half = _box(self.spec, drawn.dtype, drawn.device)
             drawn = centre + half * (drawn.tanh() if self.spec.squash == "tanh" else drawn.clamp(-1, 1))
-            low, high = (torch.tensor(side).to(drawn) for side in (self.spec.low, self.spec.high))
             drawn = drawn.clamp(low, high)  # which rounding may miss
         return drawn if self.own is None else drawn * self.own
 
@@ -218,7 +217,7 @@ class Gaussian:
 
     def _half(self, like: Tensor) -> Float[Tensor, " U"]:
         """Half the width of the box."""
-        return _middle(self.spec, like.dtype, like.device)[1]
+        return _box(self.spec, like.dtype, like.device)[-1]
 
     def _sum(self, each: Tensor) -> Float[Tensor, "*rows"]:
         if self.own is not None:
@@ -232,10 +231,10 @@ def _log_tanh_slope(x: Tensor) -> Tensor:
 
 
 @functools.cache
-def _middle(spec: ActionSpec, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Centre and half width of the box."""
+def _box(spec: ActionSpec, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Lower and upper bounds of the box, its centre and half its width."""
     low, high = (torch.tensor(side, dtype=dtype, device=device) for side in (spec.low, spec.high))
-    return (low + high) / 2, (high - low) / 2
+    return low, high, (low + high) / 2, (high - low) / 2
 
 
 @functools.cache
