@@ -77,7 +77,7 @@ class Mappo:
             (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
         self.policy.average(now)
-        self.policy.observe(batch)
+        self.policy.observe(batch, now)
         self.value.observe(batch)
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
         return dict.fromkeys(SCALARS, np.nan) | scalars | means | {"charts/learning_rate": rate}

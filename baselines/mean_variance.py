@@ -110,7 +110,7 @@ class MeanVarianceMappo:
             (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
         self.policy.average(now)
-        self.policy.observe(batch)
+        self.policy.observe(batch, now)
         self.value.observe(batch)
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
         eps = (self.policy.eps * scalars["advantage/scale"]).tolist()

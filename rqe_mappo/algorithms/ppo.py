@@ -200,9 +200,12 @@ class PolicyUpdate:
         outputs, _ = self.actor.nets.unroll(inputs, part.agent, memory, part.begins, part.active)
         return self.actor.distribution(outputs[part.step, part.place], agent, avail)
 
-    def observe(self, batch: Batch) -> None:
-        """Take what was seen into the running statistics, once everything is learned from it."""
-        if self.actor.normaliser is not None:
+    def observe(self, batch: Batch, now: Moment) -> None:
+        """Take what was seen into the running statistics, once everything is learned from it.
+
+        Not while the actors settle: other statistics would make another policy of the same weights.
+        """
+        if self.actor.normaliser is not None and now.phase != "settle":
             self.actor.normaliser.update(flat(batch.chunk.obs)[batch.rows])
 
     def _bonus(

@@ -140,7 +140,7 @@ class RqeMappo:
             (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
         self.policy.average(now)
-        self.policy.observe(batch)
+        self.policy.observe(batch, now)
         if self.critic.normaliser is not None:
             self.critic.normaliser.update(flat(chunk.state)[batch.rows])
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0

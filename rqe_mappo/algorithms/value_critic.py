@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rqe_mappo.algorithms.actor_critic import Optimiser
 from rqe_mappo.algorithms.ppo import Batch, Minibatch, PPOConfig, Sequences
-from rqe_mappo.config import TrainConfig, require
+from rqe_mappo.config import ConfigError, TrainConfig, require
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import returns
@@ -36,6 +36,10 @@ class ValueCriticConfig(PPOConfig):
         super().check(run)
         require(self, self.huber_delta > 0, "huber_delta", "be > 0")
         require(self, 0 <= self.adv_memory < 1, "adv_memory", "be in [0, 1)")
+        if self.recurrent and not self.active_masks:
+            raise ConfigError(
+                "--no-active-masks needs actors without memory, which rests where nobody acts: leave it out"
+            )
 
 
 @dataclass(frozen=True)

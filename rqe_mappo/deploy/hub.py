@@ -5,6 +5,7 @@ model card of known facts. Reading them executes nothing.
 """
 
 import json
+import math
 import re
 import tempfile
 from importlib.metadata import version
@@ -57,6 +58,7 @@ def load_pretrained(source: str | Path, revision: str | None = None) -> dict[str
         if known["risk"] is not None:
             known["risk"]["tau"] = [float(tau) for tau in known["risk"]["tau"]]
         known["config"] = json.dumps(known["config"], indent=2)
+        known["networks"] = _read(known["networks"]) if "networks" in known else {}
         modules: dict[str, dict[str, Any]] = {}
         for name, value in weights.items():
             module, _, parameter = name.partition(".")
@@ -131,7 +133,27 @@ def _known(content: dict[str, Any]) -> dict[str, Any]:
     risk = content["risk"]
     if risk is not None:
         risk = risk | {"tau": [str(tau) for tau in risk["tau"]]}  # JSON has no infinity
-    return {**rest, "format": FORMAT, "package": f"rqe-mappo {version('rqe-mappo')}", "risk": risk, "config": settings}
+    package = f"rqe-mappo {version('rqe-mappo')}"
+    networks = _spelled(content["networks"])
+    return {**rest, "format": FORMAT, "package": package, "networks": networks, "risk": risk, "config": settings}
+
+
+def _spelled(value: Any) -> Any:
+    """A network's description in which infinity, such as the bound of an action, is a word."""
+    if isinstance(value, dict):
+        return {name: _spelled(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(item) for item in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
+
+
+def _read(value: Any) -> Any:
+    """The reverse of `_spelled`."""
+    if isinstance(value, dict):
+        return {name: _read(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_read(item) for item in value]
+    return float(value) if value in ("inf", "-inf") else value
 
 
 def _described(folder: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rqe_mappo.deploy.policy import ActingPolicy, Policy
+from rqe_mappo.deploy.policy import ActingPolicy, Memory, Policy
 from rqe_mappo.functional.policy_gradient import NO_ACTION
 from rqe_mappo.nets.distributions import Categorical
 
@@ -123,6 +123,16 @@ class Mixture(ActingPolicy):
             self._episode_draws[list(rows)] = torch.rand(len(rows), generator=self._choices)
 
     @property
+    def memory(self) -> tuple[Memory, ...]:
+        """What each of the policies remembers."""
+        return tuple(policy.memory for policy in self.policies)
+
+    @memory.setter
+    def memory(self, memory: tuple[Memory, ...]) -> None:
+        for policy, own in zip(self.policies, memory, strict=True):
+            policy.memory = own
+
+    @property
     def _remembers(self) -> bool:
         return any(policy._remembers for policy in self.policies)
 
@@ -167,10 +177,10 @@ class Mixture(ActingPolicy):
                 policy.step(obs, agent, None, avail, active)
 
     @torch.no_grad()
-    def probabilities(self, obs: Any, agent: Any = 0) -> np.ndarray:
+    def probabilities(self, obs: Any, agent: Any = 0, *, avail: Any = None) -> np.ndarray:
         rows = self._rows(obs, self.spec.obs_dim, "observation")
         agents = self._agents(agent, rows)
-        return self._choices_of(rows, agents, self._weights_of(rows, agents)).probs.cpu().numpy()
+        return self._choices_of(rows, agents, self._weights_of(rows, agents), self._mask(avail)).probs.cpu().numpy()
 
     def _weights_of(self, obs: Tensor, agent: Tensor) -> Tensor | list[float]:
         weights = self._weigh(obs, agent)
@@ -214,7 +224,7 @@ class Mixture(ActingPolicy):
         if self._episode_draws is None:
             raise ValueError("kind 'episode' draws a policy for each episode: call begin() whenever one begins")
         if isinstance(weights, list) and len(self._episode_draws) == 1:
-            drawn = int((np.cumsum(weights) <= float(self._episode_draws)).sum())
+            drawn = min(int((np.cumsum(weights) <= float(self._episode_draws)).sum()), len(weights) - 1)
             return [float(index == drawn) for index in range(len(weights))]
         count = len(self._episode_draws)
         if count > 1 and (obs.ndim < 2 or len(obs) != count):

@@ -1,6 +1,8 @@
 """A trained policy for those who deploy it: load, act, look at the predicted return distribution."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,30 @@ from rqe_mappo.nets.distributions import Categorical
 __all__ = ["ActingPolicy", "Policy", "ReturnDistribution"]
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What a policy remembers, `[*rows, H]` for rows of observations, of its actor and of a critic with memory.
+
+    None: nothing yet.
+    """
+
+    actor: Tensor | None = None
+    critic: Tensor | None = None
+
+
 class ActingPolicy:
     """Whoever acts on observations: draws actions, for arrays or dicts of agents, and remembers what it must.
 
     agents: the names of the agents, in order.
     spec: of observations and actions, among others.
     device: where the networks live.
+    memory: what it remembers, which may be kept and set again.
     """
 
     agents: tuple[str, ...]
     spec: ActorSpec
     device: torch.device
+    memory: Any
 
     def __init__(self):
         self.generator = torch.Generator().manual_seed(0)
@@ -63,7 +78,7 @@ class ActingPolicy:
         uniform = None
         if not deterministic:
             uniform = torch.rand(*rows.shape[:-1], self._draws, generator=self.generator).to(self.device)
-        mask = None if avail is None else torch.as_tensor(np.asarray(avail, dtype=bool), device=self.device)
+        mask = self._mask(avail)
         present = None if active is None else torch.as_tensor(np.asarray(active, dtype=bool), device=self.device)
         actions = self._act(rows, self._agents(agent, rows), uniform, mask, present)
         return actions.cpu().numpy() if actions.ndim else int(actions)
@@ -105,8 +120,11 @@ class ActingPolicy:
         """Actions of rows on `device`."""
         raise NotImplementedError
 
-    def probabilities(self, obs: Any, agent: Any = 0) -> np.ndarray:
-        """Action probabilities `[..., actions]` for observations `[..., D]`; ValueError for continuous actions."""
+    def probabilities(self, obs: Any, agent: Any = 0, *, avail: Any = None) -> np.ndarray:
+        """Action probabilities `[..., actions]` for observations `[..., D]`; ValueError for continuous actions.
+
+        avail: as in `act`.
+        """
         raise NotImplementedError
 
     def _rows(self, values: Any, width: int, what: str) -> Tensor:
@@ -114,6 +132,9 @@ class ActingPolicy:
         if rows.ndim == 0 or rows.shape[-1] != width:
             raise ValueError(f"{what} must have {width} features in its last axis (got shape {tuple(rows.shape)})")
         return rows
+
+    def _mask(self, avail: Any) -> Tensor | None:
+        return None if avail is None else torch.as_tensor(np.asarray(avail, dtype=bool), device=self.device)
 
     def _agents(self, agent: Any, rows: Tensor) -> Tensor:
         return torch.as_tensor(np.array(agent), device=self.device).expand(rows.shape[:-1])
@@ -153,7 +174,7 @@ class Policy(ActingPolicy):
         if self.risk is not None:
             taus = np.atleast_1d(self.risk["tau"]).tolist()
             self.measures = tuple(parse_risk(self.risk["name"], tau, clip=self.risk["clip"]) for tau in taus)
-        self._memory: Tensor | None = None
+        self.memory = Memory()
 
     @property
     def measure(self) -> RiskMeasure:
@@ -231,12 +252,25 @@ class Policy(ActingPolicy):
 
     def begin(self, copies: Sequence[int] | np.ndarray | None = None, of: int = 1) -> None:
         """Forget what came before, where episodes begin."""
-        if self._memory is None or copies is None or self._memory.ndim < 3 or len(self._memory) != of:
-            self._memory = None
+        if copies is None:
+            self.memory = Memory()
         elif len(copies):
             begins = torch.zeros(of, dtype=torch.bool, device=self.device)
             begins[torch.as_tensor(np.asarray(copies), device=self.device)] = True
-            self._memory = self.actor.begin(self._memory, begins, None, None)
+            self.memory = Memory(
+                self._begun(self.memory.actor, begins, lambda memory: self.actor.begin(memory, begins, None, None)),
+                self._begun(self.memory.critic, begins, lambda memory: memory * ~begins[:, None, None]),
+            )
+
+    @staticmethod
+    def _begun(
+        memory: Tensor | None, begins: Bool[Tensor, " E"], forgotten: Callable[[Tensor], Tensor]
+    ) -> Tensor | None:
+        """`forgotten` of the memory of E copies; None for that of a single one, or of another environment."""
+        if memory is None or memory.ndim < 2 or len(memory) != len(begins):
+            return None
+        rows = math.prod(memory.shape[1:-1])
+        return forgotten(memory.reshape(len(memory), rows, memory.shape[-1])).view_as(memory)
 
     @property
     def _remembers(self) -> bool:
@@ -251,13 +285,29 @@ class Policy(ActingPolicy):
         active: Bool[Tensor, "*rows"] | None = None,
     ) -> Acted:
         """What the actor does with tensors on `device`; its memory goes on, of `active` rows alone if given."""
-        rows = (*obs.shape[:-1], self.actor.memory_size)
-        if self._memory is None or self._memory.shape != rows:
-            self._memory = obs.new_zeros(rows)
-        acted = self.actor.act(obs, agent, self._memory, uniform=uniform, avail=avail)
-        after = acted.memory
-        self._memory = after if active is None else torch.where(active[..., None], after, self._memory)
+        before = self._remembered(obs)
+        acted = self.actor.act(obs, agent, before.actor, uniform=uniform, avail=avail)
+        after = Memory(acted.memory)
+        if before.critic is not None:  # it sees what is acted on
+            after = Memory(acted.memory, self.returns.remember(obs, agent, before.critic))
+        if active is not None:
+            parts = ((after.actor, before.actor), (after.critic, before.critic))
+            after = Memory(*(None if b is None else torch.where(active[..., None], a, b) for a, b in parts))
+        self.memory = after
         return acted
+
+    def _remembered(self, obs: Float[Tensor, "*rows D"]) -> Memory:
+        """What there is to remember of rows; zeros where that is nothing, or of other rows."""
+
+        def fitting(memory: Tensor | None, size: int) -> Tensor:
+            rows = (*obs.shape[:-1], size)
+            return obs.new_zeros(rows) if memory is None or memory.shape != rows else memory
+
+        critic = getattr(self.returns, "memory_size", 0)
+        return Memory(
+            fitting(self.memory.actor, self.actor.memory_size),
+            fitting(self.memory.critic, critic) if critic else None,
+        )
 
     def _act(
         self, obs: Tensor, agent: Tensor, uniform: Tensor | None, avail: Tensor | None, active: Tensor | None
@@ -265,13 +315,13 @@ class Policy(ActingPolicy):
         return self.step(obs, agent, uniform, avail, active).action
 
     @torch.no_grad()
-    def probabilities(self, obs: Any, agent: Any = 0) -> np.ndarray:
+    def probabilities(self, obs: Any, agent: Any = 0, *, avail: Any = None) -> np.ndarray:
         """Action probabilities `[..., actions]` for observations `[..., D]`, with the memory there is, which stays.
 
-        ValueError for continuous actions.
+        avail: as in `act`. ValueError for continuous actions.
         """
         rows = self._rows(obs, self.spec.obs_dim, "observation")
-        return self.choices(rows, self._agents(agent, rows)).probs.cpu().numpy()
+        return self.choices(rows, self._agents(agent, rows), self._mask(avail)).probs.cpu().numpy()
 
     def choices(
         self,
@@ -280,9 +330,7 @@ class Policy(ActingPolicy):
         avail: Bool[Tensor, "*rows actions"] | None = None,
     ) -> Categorical:
         """The policy's distribution for tensors on `device`; ValueError for continuous actions."""
-        rows = (*obs.shape[:-1], self.actor.memory_size)
-        memory = self._memory if self._memory is not None and self._memory.shape == rows else obs.new_zeros(rows)
-        policy, _ = self.modules["actor"](obs, agent, memory, avail)
+        policy, _ = self.modules["actor"](obs, agent, self._remembered(obs).actor, avail)
         if not isinstance(policy, Categorical):
             raise ValueError("actions are continuous and have no probabilities: use act")
         return policy
@@ -305,10 +353,13 @@ class Policy(ActingPolicy):
         """V_tau of states `[..., S]` as the policy was trained on it (bounded by `risk_clip`, see docs/risk.md).
 
         The mean return, where no distribution is predicted; of observations, where the critic sees those
-        (`policy.returns.view`). ValueError for a run with `--algo exact-rqe`: its critic knows the value of joint
-        actions, not of policies.
+        (`policy.returns.view`). A critic with memory has seen what was acted on: ask before `act`, with the same rows.
+        ValueError for a run with `--algo exact-rqe`: its critic knows the value of joint actions, not of policies.
         """
         rows, agents = self._views(view, agent)
+        memory = self._remembered(rows).critic
+        if memory is not None:
+            return self.returns.mean(rows, agents, memory)
         found = self._known_returns().distribution(rows, agents)
         if found is None:
             return self._known_returns().mean(rows, agents)

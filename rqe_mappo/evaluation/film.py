@@ -15,7 +15,7 @@ from rqe_mappo import registry
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data import vector
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.contract import Observed
+from rqe_mappo.envs.contract import Observed, begun
 from rqe_mappo.envs.history import History
 from rqe_mappo.evaluation.episodes import Chooser
 
@@ -97,7 +97,9 @@ def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path
             camera.watch(recording.add_frame)
             over = False
             while not over:
-                recording.predicted = () if critic is None else _predicted(critic, observed, settings.distributions)
+                if critic is not None:
+                    critic.begin(begun(observed), of=1)  # before it is asked; `choose` says so again
+                    recording.predicted = _predicted(critic, observed, settings.distributions)
                 observed = env.step(choose(env, observed))
                 over = len(observed.episodes["copy"]) > 0
             camera.forget()
@@ -124,12 +126,12 @@ class Recording:
 
 def _predicted(policy: Policy, observed: Observed, distributions: bool) -> Predicted:
     """V_tau of each agent, nan for those that left; with `distributions` also their atoms and probabilities."""
-    agents = np.arange(observed.active.shape[1])
-    view = policy.view_of(observed.obs[0], observed.state[0])
-    value = np.where(observed.active[0], policy.value(view, agents).cpu().numpy(), np.nan)
+    agents = np.arange(observed.active.shape[1])[None]
+    view = policy.view_of(observed.obs, observed.state)
+    value = np.where(observed.active, policy.value(view, agents).cpu().numpy(), np.nan)[0]
     if not distributions:
         return (value,)
-    distribution = policy.distribution(view, agents)
+    distribution = policy.distribution(view[0], agents[0])
     return value, distribution.atoms.cpu().numpy(), distribution.probs.cpu().numpy()
 
 

@@ -43,11 +43,13 @@ def inspect_decision(
 ) -> list[dict[str, Any]]:
     """For each agent of copy 0: its action, and the probabilities, distributions and values behind it.
 
+    Policies with memory must remember what they did before the decision.
+
     tau: the value is the exact entropic one of the distribution, tau in units of the return scale; unlike the value of
         training, bounded by `risk_clip`, it never rises as tau falls. None: each policy's own value, as in training.
     """
     agents = np.arange(observed.active.shape[1])
-    mixture = actor.probabilities(observed.obs[0], agents).round(DIGITS).tolist()
+    mixture = actor.probabilities(observed.obs, agents[None], avail=observed.avail)[0].round(DIGITS).tolist()
     inspected = [_inspect_policy(policy, observed, agents, tau) for policy in policies]
     return [
         {
@@ -63,12 +65,13 @@ def inspect_decision(
 def _inspect_policy(policy: Policy, observed: Observed, agents: np.ndarray, tau: float | None) -> dict[str, list]:
     """Probabilities `[A, actions]`, distribution `[A, N]` and value `[A]`; None where the critic has none."""
     nothing: list = [None] * len(agents)
-    probs = policy.probabilities(observed.obs[0], agents).round(DIGITS).tolist()
+    probs = policy.probabilities(observed.obs, agents[None], avail=observed.avail)[0].round(DIGITS).tolist()
     if policy.returns is None:
         return {"probs": probs, "distribution": nothing, "value": nothing}
-    view = policy.view_of(observed.obs[0], observed.state[0])
     if not policy.predicts_distribution:
-        return {"probs": probs, "distribution": nothing, "value": _plain(policy.value(view, agents).numpy())}
+        value = policy.value(policy.view_of(observed.obs, observed.state), agents[None])[0]
+        return {"probs": probs, "distribution": nothing, "value": _plain(value.numpy())}
+    view = policy.view_of(observed.obs[0], observed.state[0])
     distribution = policy.distribution(view, agents)
     measure = None if tau is None else policy.in_reward(Entropic(tau))
     value = policy.value(view, agents) if measure is None else distribution.value(measure)

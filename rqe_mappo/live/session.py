@@ -53,6 +53,8 @@ class Session(threading.Thread):
         if not registry.environment(self.config.env).scene:
             known = " or ".join(name for name, entry in registry.ENVIRONMENTS.items() if entry.scene)
             raise ValueError(f"there is no live view of --env {self.config.env}: give runs of --env {known}")
+        if policies[0].spec.actions.kind != "discrete":
+            raise ValueError("the live page shows probabilities of actions: give runs with one choice a decision")
         single = len(policies) == 1
         self.mixture: Mixture | None = None if single else interpolate(*policies, alpha, kind)
         self.actor: ActingPolicy = self.mixture or policies[0]
@@ -215,9 +217,13 @@ class Session(threading.Thread):
     def _decide(self, env: BatchedEnv) -> None:
         """One decision of every agent; publish it if it is time to show one."""
         now, fast = time.monotonic(), self.speed == "max"
-        latest = self.observed
-        observed = Observed(latest.obs.copy(), latest.state.copy(), latest.active.copy())  # the step overwrites them
-        actions = self.actor.act(observed.obs, np.broadcast_to(self.agents, observed.active.shape))
+        latest, mask = self.observed, self.observed.avail
+        observed = Observed(  # the step overwrites them
+            latest.obs.copy(), latest.state.copy(), latest.active.copy(), avail=None if mask is None else mask.copy()
+        )
+        before = self.actor.memory  # with which the decision was made
+        rows = np.broadcast_to(self.agents, observed.active.shape)
+        actions = self.actor.act(observed.obs, rows, avail=observed.avail, active=observed.active)
         step = self.observed = env.step(actions)
         ended, lost = len(step.episodes["copy"]) > 0, step.sim_crashed is not None
         if ended and self.counts:
@@ -229,9 +235,11 @@ class Session(threading.Thread):
             self._notice("The simulation failed and was started anew; the lost episode does not count.")
         if now - self.shown_at >= SHOW_S or self.paused or (ended and not fast):
             self.shown_at = now
+            after, self.actor.memory = self.actor.memory, before
+            inspected = inspection.inspect_decision(self.policies, self.actor, observed, actions, self.tau)
+            self.actor.memory = after
             self.publish("decision", {
-                "episode": self.episode, "alpha": self.alpha,
-                "agents": inspection.inspect_decision(self.policies, self.actor, observed, actions, self.tau),
+                "episode": self.episode, "alpha": self.alpha, "agents": inspected,
                 "frames": self._frames()[-1 if fast else 0 :],
                 "outcome": outcome(step.episodes, self.policies[0].agents) if ended else "",
             })  # fmt: skip

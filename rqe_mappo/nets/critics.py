@@ -82,6 +82,12 @@ class _Critic(nn.Module):
             memory = inputs.new_zeros(*inputs.shape[:-1], self.memory_size)
         return self.nets.step(inputs, agent, memory)[0]
 
+    def remember(
+        self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"], memory: Float[Tensor, "*rows H"]
+    ) -> Float[Tensor, "*rows H"]:
+        """What a critic with memory remembers after it has seen `view`."""
+        return self.nets.step(self.inputs(view, agent), agent, memory)[1]
+
 
 class DistributionCritic(_Critic):
     """Logits of the return's distribution on fixed atoms.
@@ -182,8 +188,13 @@ class ValueCritic(_Critic):
         inputs = self.inputs(view, agent.expand(view.shape[:-1]))
         return self.nets.unroll(inputs, agent, memory, begins, active)
 
-    def mean(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
-        return self(view, agent)[..., 0]
+    def mean(
+        self,
+        view: Float[Tensor, "*rows V"],
+        agent: Int[Tensor, "*rows"],
+        memory: Float[Tensor, "*rows H"] | None = None,
+    ) -> Float[Tensor, "*rows"]:
+        return self(view, agent, memory)[..., 0]
 
     def distribution(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> None:
         """No distribution is predicted."""

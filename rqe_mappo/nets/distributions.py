@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gymnasium import Space
 
 Squash = Literal["tanh", "clip", "none"]
-NODES = 32  # of Gauss-Hermite quadrature: entropies of squashed Gaussians are right to 1e-3 for stds up to 3
+NODES = 64  # of Gauss-Hermite quadrature: entropies of squashed Gaussians are right to 1e-3 for stds up to 3
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ class ActionSpec:
                 bounded = bool(np.isfinite(space.low).all() and np.isfinite(space.high).all())
                 if squash != "none" and not bounded:
                     raise ValueError(f"--squash {squash} needs actions with bounds, and {space} has none: use none")
+                if squash != "none" and not bool((space.low < space.high).all()):
+                    raise ValueError(
+                        f"--squash {squash} needs upper bounds above their lower ones (got {space}): use none"
+                    )
                 low, high = (tuple(float(bound) for bound in side) for side in (space.low, space.high))
                 return cls("box", space.shape, (), counts, low, high, squash)
         raise ValueError(f"no policy here acts in {space}: use Discrete, MultiDiscrete, or a Box with one axis")
@@ -148,12 +152,12 @@ def _inverted(
     logits: Float[Tensor, "*rows actions"], uniform: Float[Tensor, "*rows"], masked: bool
 ) -> Int[Tensor, "*rows"]:
     """Draws by inversion of the cumulative probabilities; never an action that is masked, however a sum is rounded."""
-    below = (logits.softmax(-1).cumsum(-1) <= uniform[..., None]).sum(-1)
+    passed, last = logits.softmax(-1).cumsum(-1) <= uniform[..., None], logits.shape[-1] - 1
     if not masked:
-        return below.clamp(max=logits.shape[-1] - 1)
+        return passed.sum(-1).clamp(max=last)
     there = ~(logits <= NO_ACTION)  # nan, of a diverged run, counts as there
-    last = logits.shape[-1] - 1 - there.flip(-1).int().argmax(-1)
-    return torch.minimum(below, last)
+    before = torch.minimum((passed & there).sum(-1), there.sum(-1) - 1)  # available actions before the drawn one
+    return (there.cumsum(-1) <= before[..., None]).sum(-1).clamp(max=last)
 
 
 @dataclass(frozen=True)
@@ -182,8 +186,9 @@ class Gaussian:
 
     def action(self, drawn: Float[Tensor, "*rows U"]) -> Float[Tensor, "*rows U"]:
         if self.spec.squash != "none":
-            centre, half = _middle(self.spec, drawn.dtype, drawn.device)
+            low, high, centre, half = _box(self.spec, drawn.dtype, drawn.device)
             drawn = centre + half * (drawn.tanh() if self.spec.squash == "tanh" else drawn.clamp(-1, 1))
+            drawn = drawn.clamp(low, high)  # which rounding may miss
         return drawn if self.own is None else drawn * self.own
 
     def log_prob(self, drawn: Float[Tensor, "*rows U"]) -> Float[Tensor, "*rows"]:
@@ -212,7 +217,7 @@ class Gaussian:
 
     def _half(self, like: Tensor) -> Float[Tensor, " U"]:
         """Half the width of the box."""
-        return _middle(self.spec, like.dtype, like.device)[1]
+        return _box(self.spec, like.dtype, like.device)[-1]
 
     def _sum(self, each: Tensor) -> Float[Tensor, "*rows"]:
         if self.own is not None:
@@ -226,10 +231,10 @@ def _log_tanh_slope(x: Tensor) -> Tensor:
 
 
 @functools.cache
-def _middle(spec: ActionSpec, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Centre and half width of the box."""
+def _box(spec: ActionSpec, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Lower and upper bounds of the box, its centre and half its width."""
     low, high = (torch.tensor(side, dtype=dtype, device=device) for side in (spec.low, spec.high))
-    return (low + high) / 2, (high - low) / 2
+    return low, high, (low + high) / 2, (high - low) / 2
 
 
 @functools.cache

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from rqe_mappo.functional.rows import rows_of_each
 
+LONGEST = 64  # steps
+
 
 def mlp(sizes: Sequence[int], activation: type[nn.Module], last_gain: float) -> nn.Sequential:
     """Linear layers of the given sizes, orthogonal weights, zero biases; `last_gain` scales the output layer."""
@@ -23,7 +25,12 @@ def mlp(sizes: Sequence[int], activation: type[nn.Module], last_gain: float) -> 
 
 
 class RecurrentNet(nn.Module):
-    """Hidden layers, a GRU of `memory` units, and a linear output."""
+    """Hidden layers, a GRU of `memory` units, and a linear output.
+
+    Its units begin with memories of 1 to `LONGEST` steps: with biases of zero each step would keep half, and nothing be
+    learned from what was seen twenty steps ago. Tallec and Ollivier, 'Can Recurrent Neural Networks Warp Time?' (2018),
+    with times evenly spread instead of drawn.
+    """
 
     def __init__(self, sizes: Sequence[int], memory: int, activation: type[nn.Module], last_gain: float):
         super().__init__()
@@ -32,14 +39,34 @@ class RecurrentNet(nn.Module):
         self.cell = nn.GRUCell(inner[-1], memory)
         for name, weights in self.cell.named_parameters():
             nn.init.orthogonal_(weights) if "weight" in name else nn.init.zeros_(weights)
+        with torch.no_grad():  # the update gate is the second of three
+            self.cell.bias_ih[memory : 2 * memory] = torch.linspace(1, LONGEST - 1, memory).log()
         self.output = mlp((memory, n_out), activation, last_gain)
 
     def forward(
         self, inputs: Float[Tensor, "*rows I"], memory: Float[Tensor, "*rows H"]
     ) -> tuple[Float[Tensor, "*rows O"], Float[Tensor, "*rows H"]]:
         """One step: outputs and the memory afterwards."""
-        memory = self.cell(self.encoder(inputs).flatten(0, -2), memory.flatten(0, -2)).view_as(memory)
+        rows = inputs.shape[:-1].numel()
+        memory = self.cell(self.encoder(inputs).reshape(rows, -1), memory.reshape(rows, -1)).view_as(memory)
         return self.output(memory), memory
+
+    def unroll(
+        self,
+        inputs: Float[Tensor, "T S I"],
+        memory: Float[Tensor, "S H"],
+        begins: Bool[Tensor, "T S"],
+        active: Bool[Tensor, "T S"],
+    ) -> tuple[Float[Tensor, "T S O"], Float[Tensor, "T S H"]]:
+        """See `AgentNets.unroll`; all but the GRU's own steps is computed at once."""
+        seen, goes_on = self.encoder(inputs), ~begins[..., None]
+        known, after = [], []
+        for now, kept, acts in zip(seen, goes_on, active[..., None], strict=True):
+            memory = memory * kept
+            known.append(self.cell(now, memory))
+            memory = torch.where(acts, known[-1], memory)
+            after.append(memory)
+        return self.output(torch.stack(known)), torch.stack(after)
 
 
 class AgentNets(nn.ModuleList):
@@ -92,15 +119,17 @@ class AgentNets(nn.ModuleList):
         begins: Bool[Tensor, "T S"],
         active: Bool[Tensor, "T S"],
     ) -> tuple[Float[Tensor, "T S O"], Float[Tensor, "T S H"]]:
-        """Outputs along S sequences, and the memory after each step.
+        """Outputs along S sequences, each of one agent, and the memory after each step.
 
         It is zero where an episode `begins`, and stays as it was where the agent is not `active`.
         """
-        outputs, memories = [], []
-        for t in range(len(inputs)):
-            memory = memory * ~begins[t, :, None]
-            output, after = self.step(inputs[t], agent, memory)
-            memory = torch.where(active[t, :, None], after, memory)
-            outputs.append(output)
-            memories.append(memory)
-        return torch.stack(outputs), torch.stack(memories)
+        if len(self) == 1:
+            return self[0].unroll(inputs, memory, begins, active)
+        outputs = inputs.new_empty(*inputs.shape[:-1], self.outputs)
+        after = inputs.new_empty(*inputs.shape[:-1], self.memory_size)
+        for net, mine in zip(self, rows_of_each(agent, len(self)), strict=True):
+            if len(mine):
+                outputs[:, mine], after[:, mine] = net.unroll(
+                    inputs[:, mine], memory[mine], begins[:, mine], active[:, mine]
+                )
+        return outputs, after

@@ -34,6 +34,11 @@ class Normaliser(nn.Module):
         self.variance.copy_(squares / total)
         self.count.copy_(total)
 
+    @property
+    def moments(self) -> tuple[Float[Tensor, " features"], Float[Tensor, " features"]]:
+        """Mean and std by which features are changed, in single precision."""
+        return self.mean.float(), (self.variance + 1e-8).sqrt().float()
+
     def forward(self, rows: Float[Tensor, "*rows features"]) -> Float[Tensor, "*rows features"]:
-        std = (self.variance + 1e-8).sqrt()
-        return ((rows - self.mean.to(rows.dtype)) / std.to(rows.dtype)).clamp(-LARGEST, LARGEST)
+        mean, std = self.moments
+        return ((rows - mean) / std).clamp(-LARGEST, LARGEST)
