@@ -151,7 +151,7 @@ def test_a_row_alone_remembers_as_rows_do():
     torch.testing.assert_close(one.memory.actor, many.memory.actor[0])
     assert one.probabilities(obs[0], 1).shape == (2,)
     one.begin()
-    assert one.memory.actor is None
+    assert one.memory is None
 
 
 def test_begin_forgets_in_the_copies_that_it_names_alone():
@@ -169,7 +169,7 @@ def test_begin_forgets_in_the_copies_that_it_names_alone():
         policy.begin([1, 3], of=4)
         assert torch.equal(policy.memory.actor[[0, 2]], known[[0, 2]]) and (policy.memory.actor[[1, 3]] == 0).all()
         policy.begin(of=4)
-        assert policy.memory.actor is None
+        assert policy.memory is None
     policy.act({"agent_0": obs[0, 0], "agent_2": obs[0, 2]})
     known = policy.memory.actor.clone()
     assert (known[1] == 0).all() and (known[[0, 2]] != 0).any()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from rqe_mappo import cli
 from rqe_mappo.config import from_json
-from rqe_mappo.deploy.policy import Memory, Policy
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.evaluation import film
 from rqe_mappo.evaluation.episodes import chooser
 from rqe_mappo.training.loop import train
@@ -49,7 +49,9 @@ def test_live_page_shows_the_probabilities_and_values_of_the_decision(carts):
     with torch.no_grad():
         policy.actor.nets[0].output[-1].weight.mul_(10)
     decided(policy, noted)
-    session = session_module.Session((policy,), lambda kind, content: shown.append(content) if kind == "decision" else 0)
+    session = session_module.Session(
+        (policy,), lambda kind, content: shown.append(content) if kind == "decision" else 0
+    )
     session.paused = True  # so that every decision is shown
     try:
         with torch.no_grad():
@@ -64,7 +66,7 @@ def test_live_page_shows_the_probabilities_and_values_of_the_decision(carts):
         np.testing.assert_allclose(agents[0]["mixture"], probs[0], atol=1e-4)
         np.testing.assert_allclose(agents[0]["policies"][0]["probs"], probs[0], atol=1e-4)
         np.testing.assert_allclose(agents[0]["policies"][0]["value"], value[0], atol=1e-3)
-    assert policy.memory.actor is None or policy.memory.actor.shape == (1, 1, 6)
+    assert policy.memory is None or policy.memory.actor.shape == (1, 1, 6)
 
 
 class Camera:
@@ -98,7 +100,9 @@ def test_films_colour_agents_by_the_values_of_the_decision(tmp_path, monkeypatch
     policy, noted = Policy.load(train(config)), []
     decided(policy, noted)
     monkeypatch.setattr(small_tasks, "TOY", replace(small_tasks.TOY, camera=Camera))
-    film.film(from_json(policy.config_json), chooser(policy), policy, tmp_path / "out.gif", film.FilmSettings(3, seed=1))
+    film.film(
+        from_json(policy.config_json), chooser(policy), policy, tmp_path / "out.gif", film.FilmSettings(3, seed=1)
+    )
     assert len(Camera.told) == len(noted) > 10
     for told, (_, value) in zip(Camera.told, noted, strict=True):
         there = ~np.isnan(told)
@@ -123,7 +127,7 @@ def test_memory_can_be_kept_and_set_again(carts):
     assert not np.array_equal(policy.probabilities(obs), first)
     policy.memory = kept
     assert np.array_equal(policy.probabilities(obs), first)
-    policy.memory = Memory()
+    policy.memory = None
     assert not np.array_equal(policy.probabilities(obs), first)
 
 

@@ -34,7 +34,8 @@ from rqe_mappo.command_line import main, parse
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.functional.policy_gradient import NO_ACTION
 from rqe_mappo.nets import PolicyActor
-from rqe_mappo.nets.distributions import Gaussian
+from rqe_mappo.nets.distributions import ActionDistribution, Categorical, Gaussian
+from rqe_mappo.nets.mlp import RecurrentNet
 from rqe_mappo.nets.normaliser import LARGEST
 
 TOLERANCE = 1e-5
@@ -199,10 +200,27 @@ class Graph:
         return self.node("GatherND", [table, which], f"{name}.chosen", batch_dims=1)
 
 
+def _actor(policy: Policy) -> PolicyActor:
+    """The policy's actor; ValueError for one of another kind than files here can hold."""
+    if not isinstance(policy.actor, PolicyActor):
+        raise ValueError(f"an actor of the class {type(policy.actor).__name__} cannot be exported")
+    return policy.actor
+
+
+def _numbers(policy: ActionDistribution) -> tuple[Tensor, ...]:
+    """What the files give of a policy, less the memory: see `outputs_of`."""
+    match policy:
+        case Gaussian():
+            return policy.mean, policy.log_std.exp(), policy.action(policy.mean)
+        case Categorical():
+            return policy.logits, policy.probs
+    raise ValueError(f"a {type(policy).__name__} cannot be exported")
+
+
 def to_onnx(policy: Policy) -> bytes:
     """The policy as an ONNX file. Raises ImportError with the fix if `onnx` is not installed."""
     onnx = _installed("onnx")
-    actor, spec = policy.actor, policy.spec
+    actor, spec = _actor(policy), policy.spec
     graph = Graph(onnx)
     node, constant = graph.node, graph.constant
 
@@ -221,7 +239,7 @@ def to_onnx(policy: Policy) -> bytes:
     every, after = [], []
     for index, net in enumerate(actor.nets):
         name = f"nets.{index}"
-        if actor.memory_size:
+        if isinstance(net, RecurrentNet):
             after.append(graph.gru(net.cell, graph.layers(net.encoder, seen, f"{name}.encoder"), f"{name}.cell"))
             every.append(graph.layers(net.output, after[-1], f"{name}.output"))
         else:
@@ -229,7 +247,7 @@ def to_onnx(policy: Policy) -> bytes:
     found = graph.chosen(every, "outputs")
     own = None if actor.own is None else node("Gather", [constant(actor.own, "own_actions"), "agent"], "own")
     if spec.actions.kind == "box":
-        _gaussian(graph, policy, found, own)
+        _gaussian(graph, actor, found, own)
     else:
         _choices(graph, policy, found, own)
     if after:
@@ -269,11 +287,11 @@ def _choices(graph: Graph, policy: Policy, found: str, own: str | None) -> None:
     node("Concat", [node("Softmax", [part], f"{part}.probs", axis=-1) for part in parts], "probabilities", axis=-1)
 
 
-def _gaussian(graph: Graph, policy: Policy, found: str, own: str | None) -> None:
+def _gaussian(graph: Graph, actor: PolicyActor, found: str, own: str | None) -> None:
     """`mean`, `std` and `action`."""
-    node, constant, actions, actor = graph.node, graph.constant, policy.spec.actions, policy.actor
+    node, constant, actions = graph.node, graph.constant, actor.spec.actions
     node("Identity", [found], "mean")
-    table = actor.log_std.exp().expand(policy.spec.n_agents, -1).contiguous()
+    table = actor.stds.expand(actor.spec.n_agents, -1).contiguous()
     node("Gather", [constant(table, "stds"), "agent"], "std")
     value = found
     if actions.squash != "none":
@@ -317,14 +335,14 @@ class Program(torch.nn.Module):
         actor, after = self.actor, []
         seen, every = actor.inputs(obs, agent), []
         for net in actor.nets:
-            if memory is not None:
-                after.append(net.cell(net.encoder(seen), memory))
-            every.append(net(seen) if memory is None else net.output(after[-1]))
+            if isinstance(net, RecurrentNet):
+                output, remembered = net(seen, memory)
+                after.append(remembered)
+            else:
+                output = net(seen)
+            every.append(output)
         policy = actor.distribution(self._of(every, agent), agent)
-        if isinstance(policy, Gaussian):
-            found = policy.mean, policy.log_std.exp(), policy.action(policy.mean)
-        else:
-            found = policy.logits, policy.probs
+        found = _numbers(policy)
         return found if memory is None else (*found, self._of(after, agent))
 
     @staticmethod
@@ -337,7 +355,7 @@ class Program(torch.nn.Module):
 
 def to_pt2(policy: Policy) -> bytes:
     """The policy as a file of torch.export; `facts` are in its extra file metadata.json, as one JSON object."""
-    program = Program(policy.actor).eval()
+    program = Program(_actor(policy)).eval()
     example = {"obs": torch.zeros(2, policy.spec.obs_dim), "agent": torch.zeros(2, dtype=torch.int64)}
     if policy.actor.memory_size:
         example["memory"] = torch.zeros(2, policy.actor.memory_size)
@@ -397,7 +415,7 @@ def largest_difference(policy: Policy, run: Run, inputs: int, seed: int) -> floa
     Observations are in units of the running statistics of those that the policy was trained on, if it has some. Of
     continuous actions beyond ±1 the difference is relative.
     """
-    actor, spec = policy.actor, policy.spec
+    actor, spec = _actor(policy), policy.spec
     obs, agent = random_inputs(spec.obs_dim, spec.n_agents, inputs, seed)
     if actor.normaliser is not None:
         mean, std = (part.numpy() for part in actor.normaliser.moments)
@@ -406,11 +424,7 @@ def largest_difference(policy: Policy, run: Run, inputs: int, seed: int) -> floa
     if actor.memory_size:
         given.append(random_memory(actor.memory_size, inputs, seed))
     found, memory = actor(*map(torch.from_numpy, given))
-    if isinstance(found, Gaussian):
-        due = [found.mean, found.log_std.exp(), found.action(found.mean)]
-    else:
-        due = [found.logits, found.probs]
-    due += [memory] if actor.memory_size else []
+    due = [*_numbers(found), memory] if actor.memory_size else [*_numbers(found)]
     worst = 0.0
     for got, expected in zip(run(*given), (value.numpy() for value in due), strict=True):
         gap = np.abs(got - expected)

@@ -1,7 +1,7 @@
 """A trained policy for those who deploy it: load, act, look at the predicted return distribution."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rqe_mappo import nets
 from rqe_mappo.checkpoint import CheckpointError, load_policy_file
 from rqe_mappo.functional.risk import Neutral, RiskMeasure, parse_risk
-from rqe_mappo.nets import ActorSpec, DistributionCritic
+from rqe_mappo.nets import ActorSpec, DistributionCritic, ValueCritic
 from rqe_mappo.nets.contract import Acted, Actor, ReturnDistribution, ReturnModel
 from rqe_mappo.nets.distributions import Categorical
 
@@ -23,13 +23,10 @@ __all__ = ["ActingPolicy", "Policy", "ReturnDistribution"]
 
 @dataclass(frozen=True)
 class Memory:
-    """What a policy remembers, `[*rows, H]` for rows of observations, of its actor and of a critic with memory.
+    """What a policy remembers of rows of observations, `[*rows, H]`; H = 0 for an actor or a critic without memory."""
 
-    None: nothing yet.
-    """
-
-    actor: Tensor | None = None
-    critic: Tensor | None = None
+    actor: Tensor
+    critic: Tensor
 
 
 class ActingPolicy:
@@ -174,7 +171,7 @@ class Policy(ActingPolicy):
         if self.risk is not None:
             taus = np.atleast_1d(self.risk["tau"]).tolist()
             self.measures = tuple(parse_risk(self.risk["name"], tau, clip=self.risk["clip"]) for tau in taus)
-        self.memory = Memory()
+        self.memory: Memory | None = None
 
     @property
     def measure(self) -> RiskMeasure:
@@ -253,24 +250,20 @@ class Policy(ActingPolicy):
     def begin(self, copies: Sequence[int] | np.ndarray | None = None, of: int = 1) -> None:
         """Forget what came before, where episodes begin."""
         if copies is None:
-            self.memory = Memory()
-        elif len(copies):
+            self.memory = None
+        elif len(copies) and self.memory is not None:
+            rows = self.memory.actor.shape[:-1]
+            if not rows or rows[0] != of:  # of a single row, or of another environment
+                self.memory = None
+                return
             begins = torch.zeros(of, dtype=torch.bool, device=self.device)
             begins[torch.as_tensor(np.asarray(copies), device=self.device)] = True
-            self.memory = Memory(
-                self._begun(self.memory.actor, begins, lambda memory: self.actor.begin(memory, begins, None, None)),
-                self._begun(self.memory.critic, begins, lambda memory: memory * ~begins[:, None, None]),
+            agents = math.prod(rows[1:])
+            actor, critic = (
+                part.reshape(of, agents, part.shape[-1]) for part in (self.memory.actor, self.memory.critic)
             )
-
-    @staticmethod
-    def _begun(
-        memory: Tensor | None, begins: Bool[Tensor, " E"], forgotten: Callable[[Tensor], Tensor]
-    ) -> Tensor | None:
-        """`forgotten` of the memory of E copies; None for that of a single one, or of another environment."""
-        if memory is None or memory.ndim < 2 or len(memory) != len(begins):
-            return None
-        rows = math.prod(memory.shape[1:-1])
-        return forgotten(memory.reshape(len(memory), rows, memory.shape[-1])).view_as(memory)
+            actor, critic = self.actor.begin(actor, begins, None, None), critic * ~begins[:, None, None]
+            self.memory = Memory(actor.view_as(self.memory.actor), critic.view_as(self.memory.critic))
 
     @property
     def _remembers(self) -> bool:
@@ -287,27 +280,28 @@ class Policy(ActingPolicy):
         """What the actor does with tensors on `device`; its memory goes on, of `active` rows alone if given."""
         before = self._remembered(obs)
         acted = self.actor.act(obs, agent, before.actor, uniform=uniform, avail=avail)
-        after = Memory(acted.memory)
-        if before.critic is not None:  # it sees what is acted on
-            after = Memory(acted.memory, self.returns.remember(obs, agent, before.critic))
+        critic = self._critic
+        seen = before.critic if critic is None else critic.remember(obs, agent, before.critic)  # what is acted on
+        self.memory = Memory(acted.memory, seen)
         if active is not None:
-            parts = ((after.actor, before.actor), (after.critic, before.critic))
-            after = Memory(*(None if b is None else torch.where(active[..., None], a, b) for a, b in parts))
-        self.memory = after
+            goes_on = active[..., None]
+            self.memory = Memory(
+                torch.where(goes_on, acted.memory, before.actor), torch.where(goes_on, seen, before.critic)
+            )
         return acted
+
+    @property
+    def _critic(self) -> ValueCritic | None:
+        """The critic, if it has memory."""
+        return self.returns if isinstance(self.returns, ValueCritic) and self.returns.memory_size else None
 
     def _remembered(self, obs: Float[Tensor, "*rows D"]) -> Memory:
         """What there is to remember of rows; zeros where that is nothing, or of other rows."""
-
-        def fitting(memory: Tensor | None, size: int) -> Tensor:
-            rows = (*obs.shape[:-1], size)
-            return obs.new_zeros(rows) if memory is None or memory.shape != rows else memory
-
-        critic = getattr(self.returns, "memory_size", 0)
-        return Memory(
-            fitting(self.memory.actor, self.actor.memory_size),
-            fitting(self.memory.critic, critic) if critic else None,
-        )
+        rows = obs.shape[:-1]
+        if self.memory is not None and self.memory.actor.shape[:-1] == rows:
+            return self.memory
+        size = 0 if self._critic is None else self._critic.memory_size
+        return Memory(obs.new_zeros(*rows, self.actor.memory_size), obs.new_zeros(*rows, size))
 
     def _act(
         self, obs: Tensor, agent: Tensor, uniform: Tensor | None, avail: Tensor | None, active: Tensor | None
@@ -357,9 +351,8 @@ class Policy(ActingPolicy):
         ValueError for a run with `--algo exact-rqe`: its critic knows the value of joint actions, not of policies.
         """
         rows, agents = self._views(view, agent)
-        memory = self._remembered(rows).critic
-        if memory is not None:
-            return self.returns.mean(rows, agents, memory)
+        if self._critic is not None:
+            return self._critic.mean(rows, agents, self._remembered(rows).critic)
         found = self._known_returns().distribution(rows, agents)
         if found is None:
             return self._known_returns().mean(rows, agents)

@@ -102,6 +102,13 @@ class PolicyActor(nn.Module):
             outputs = outputs.masked_fill(~there, NO_ACTION)
         return Categorical(self.spec.actions, outputs, masked=there is not None)
 
+    @property
+    def stds(self) -> Float[Tensor, "nets U"]:
+        """Of the normal numbers that become continuous actions; one row for all agents, or one each."""
+        if self.log_std is None:
+            raise ValueError("choices have no std")
+        return self.log_std.exp()
+
     def logits(self, obs: Float[Tensor, "*rows D"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
         """Logits of the choices of a feed-forward actor."""
         policy, _ = self(obs, agent)

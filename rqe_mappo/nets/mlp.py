@@ -1,6 +1,7 @@
 """Multilayer perceptrons, feed-forward or with a GRU before the last layer, and one of them for each agent."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -47,7 +48,7 @@ class RecurrentNet(nn.Module):
         self, inputs: Float[Tensor, "*rows I"], memory: Float[Tensor, "*rows H"]
     ) -> tuple[Float[Tensor, "*rows O"], Float[Tensor, "*rows H"]]:
         """One step: outputs and the memory afterwards."""
-        rows = inputs.shape[:-1].numel()
+        rows = math.prod(inputs.shape[:-1])
         memory = self.cell(self.encoder(inputs).reshape(rows, -1), memory.reshape(rows, -1)).view_as(memory)
         return self.output(memory), memory
 
@@ -123,11 +124,12 @@ class AgentNets(nn.ModuleList):
 
         It is zero where an episode `begins`, and stays as it was where the agent is not `active`.
         """
-        if len(self) == 1:
-            return self[0].unroll(inputs, memory, begins, active)
+        nets = [net for net in self if isinstance(net, RecurrentNet)]
+        if len(nets) == 1:
+            return nets[0].unroll(inputs, memory, begins, active)
         outputs = inputs.new_empty(*inputs.shape[:-1], self.outputs)
         after = inputs.new_empty(*inputs.shape[:-1], self.memory_size)
-        for net, mine in zip(self, rows_of_each(agent, len(self)), strict=True):
+        for net, mine in zip(nets, rows_of_each(agent, len(nets)), strict=True):
             if len(mine):
                 outputs[:, mine], after[:, mine] = net.unroll(
                     inputs[:, mine], memory[mine], begins[:, mine], active[:, mine]
