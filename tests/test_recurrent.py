@@ -182,9 +182,9 @@ def test_probabilities_are_those_of_the_next_action_and_change_no_memory():
     obs = np.random.default_rng(1).standard_normal((6, 3, 2), np.float32)
     agents = np.arange(3)
     for row in obs:
-        before = policy.memory.actor
+        before = policy.memory
         probs = policy.probabilities(row, agents)
-        assert policy.memory.actor is before
+        assert policy.memory is before
         assert np.array_equal(policy.act(row, agents, deterministic=True), probs.argmax(-1))
     fresh = policy_of(started("one actor"))
     assert not np.allclose(fresh.probabilities(obs[0], agents), policy.probabilities(obs[0], agents), atol=1e-7)
