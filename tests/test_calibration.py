@@ -39,6 +39,8 @@ class Oracle:
     def __init__(self, predict, measure=None, return_scale=None, atoms=ATOMS):
         self.predict, self.measure, self.return_scale, self.atoms = predict, measure or Neutral(), return_scale, atoms
 
+    in_reward = Policy.in_reward
+
     def view_of(self, obs, state):
         return state
 
