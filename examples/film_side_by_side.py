@@ -4,10 +4,11 @@ python examples/film_side_by_side.py runs/safe runs/neutral beside.gif --seed 7 
 """
 
 import argparse
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from PIL import Image, ImageSequence
+from PIL import Image, ImageDraw, ImageFont, ImageSequence
 
 from rqe_mappo import Policy
 from rqe_mappo.config import from_json
@@ -15,14 +16,20 @@ from rqe_mappo.evaluation import film
 from rqe_mappo.evaluation.episodes import chooser
 
 GAP = 8  # pixels
+FONT = ImageFont.load_default(18)
 
 
 def episode(run: str, seed: int, folder: Path) -> list[Image.Image]:
-    """The frames of one episode of a run's policy."""
+    """The frames of one episode of a run's policy, with its tau in the corner."""
     policy, path = Policy.load(run), folder / f"{Path(run).name}_{seed}.gif"
     film.film(from_json(policy.config_json), chooser(policy), policy, path, film.FilmSettings(1, seed))
     with Image.open(path) as gif:
-        return [frame.convert("RGB") for frame in ImageSequence.Iterator(gif)]
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(gif)]
+    tau = getattr(policy.measure, "tau", math.inf)
+    for frame in frames:
+        corner = (frame.width - 10, 8)
+        ImageDraw.Draw(frame).text(corner, f"tau = {tau:g}", "black", FONT, anchor="ra")
+    return frames
 
 
 def beside(left: Image.Image, right: Image.Image) -> Image.Image:
