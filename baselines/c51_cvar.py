@@ -1,7 +1,7 @@
 """C51-CVaR: PPO with GAE on the CVaR of a categorical critic, `--algo c51-cvar --risk cvar:0.25`.
 
 The critic is that of Bellemare et al., 'A Distributional Perspective on Reinforcement Learning' (2017); replacing the
-value in GAE by the CVaR of what the critic foretells, `delta = r + gamma CVaR(Z') - CVaR(Z)`, is what risk-sensitive
+value in GAE by the CVaR of what the critic predicts, `delta = r + gamma CVaR(Z') - CVaR(Z)`, is what risk-sensitive
 forks of PPO do. It is rqe-mappo with `--risk cvar:LEVEL --advantage value`, number for number.
 
 Kept: GAE on the value. It is blind to the risk of what is drawn within a step and, for lambda near 1, to all risk
@@ -13,19 +13,39 @@ first step.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from rqe_mappo.config import ConfigError, Options, TrainConfig
+from tyro.conf import Suppress, arg
+
+from rqe_mappo.algorithms.rqe_mappo import RqeMappo, RqeMappoConfig
+from rqe_mappo.config import ConfigError, PerAgent, TrainConfig, spelled
 
 
-@dataclass(frozen=True)
-class C51CvarOptions(Options):
-    """C51-CVaR has no settings of its own: its level is `--risk`'s."""
+@dataclass(frozen=True, kw_only=True)
+class C51CvarConfig(RqeMappoConfig):
+    """Those of RQE-MAPPO that it heeds."""
 
-    defaults: ClassVar[dict[str, Any]] = {"risk": "cvar:0.25", "advantage": "value"}
+    defaults: ClassVar[dict[str, Any]] = {"advantage": "value"}
 
-    def check(self, config: TrainConfig) -> None:
-        if not config.risk.startswith("cvar:"):
-            raise ConfigError(f"--algo c51-cvar has no --risk {config.risk}: use cvar:LEVEL, for example cvar:0.25")
-        if config.advantage != "value":
-            raise ConfigError(f"--algo c51-cvar has no --advantage {config.advantage}: leave it out, or use rqe-mappo")
+    risk: Annotated[str, arg(help="cvar:LEVEL, for example cvar:0.25.")] = "cvar:0.25"
+    tau: Suppress[PerAgent] = 1.0
+    advantage: Suppress[Literal["value"]] = "value"
+    discount_tau: Suppress[Literal[False]] = False
+    risk_clip: Suppress[float] = 3.0
+
+    @property
+    def label(self) -> str:
+        return f"__{self.risk.replace(':', '')}__eps{spelled(self.eps)}"
+
+    def check(self, run: TrainConfig) -> None:
+        super().check(run)
+        if not self.risk.startswith("cvar:"):
+            raise ConfigError(f"--algo c51-cvar has no --risk {self.risk}: use cvar:LEVEL, for example cvar:0.25")
+        if self.advantage != "value":
+            raise ConfigError(f"--algo c51-cvar has no --advantage {self.advantage}: leave it out, or use rqe-mappo")
+
+
+class C51Cvar(RqeMappo):
+    """C51-CVaR at work."""
+
+    Config = C51CvarConfig

@@ -5,20 +5,23 @@ De Witt et al., 'Is Independent Learning All You Need in the StarCraft Multi-Age
 Kept: a critic of each agent's own observation, clipped as the policy is; parameters shared by agents, which are told
 who they are; GAE. Dropped: the paper's networks and step sizes, in favour of the environment's recipe. Value
 normalisation, the Huber loss and the masks are MAPPO's (`baselines.mappo`), as in the IPPO of the MAPPO paper.
-
-What an agent would observe after a time limit is not known, only what the state would be. Where limits are
-bootstrapped, the last step before one is left out (`baselines.mappo.local`).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from rqe_mappo.baselines.mappo import ScalarOptions
+from rqe_mappo.algorithms.value_critic import ValueCriticConfig
+from rqe_mappo.baselines.mappo import Mappo
 
 
-@dataclass(frozen=True)
-class IppoOptions(ScalarOptions):
-    """IPPO's own settings."""
+@dataclass(frozen=True, kw_only=True)
+class IppoConfig(ValueCriticConfig):
+    """IPPO's settings."""
 
-    @property
-    def critic_sees_obs(self) -> bool:
-        return True
+    critic_input: ClassVar[Literal["obs"]] = "obs"
+
+
+class Ippo(Mappo):
+    """IPPO at work."""
+
+    Config = IppoConfig

@@ -10,7 +10,7 @@ from scipy.stats import binomtest, bootstrap
 
 from benchmarks import tables
 from rqe_mappo.envs.risky_cartpole import SCENARIOS, BatchedRiskyCartPole
-from rqe_mappo.envs.risky_cartpole.drivers import first_episodes, lqr_driver
+from rqe_mappo.envs.risky_cartpole.scripted import first_episodes, lqr
 
 SETPOINTS_M = (-1.2, -0.6, -0.3, 0.0, 0.3, 0.6, 1.2, 1.8)
 RESULT = tables.RESULTS / "cartpole_lqr.csv"
@@ -25,7 +25,7 @@ def cvar5(returns: np.ndarray, axis: int = -1) -> np.ndarray:
 def row(scenario: str, setpoint_m: float, episodes: int, seed: int) -> dict[str, float | str]:
     """One line of the table, with 95 % intervals (bootstrap percentiles; Wilson for the falls)."""
     env = BatchedRiskyCartPole(SCENARIOS[scenario], episodes)
-    records = first_episodes(env, lqr_driver(setpoint_m), seed)
+    records = first_episodes(env, lqr(setpoint_m), seed)
     line = {"scenario": scenario, "setpoint_m": setpoint_m, "episodes": episodes, "seed": seed}
     returns = records["return"]
     for name, statistic in (("mean", np.mean), ("std", np.std), ("cvar5", cvar5)):

@@ -5,7 +5,6 @@ learning, imports and start-up apart. The policy of that moment is then evaluate
 """
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ import torch
 from benchmarks import tables
 from rqe_mappo.config import default_config
 from rqe_mappo.data import vector
-from rqe_mappo.evaluation.episodes import play
-from rqe_mappo.nets import sample
-from rqe_mappo.training.loop import build
+from rqe_mappo.evaluation.episodes import run_episodes
+from rqe_mappo.training.run import Run
 
 RESULT = tables.RESULTS / "cartpole_v1.csv"
 THRESHOLD, WINDOW, SEEDS = 475, 50, (1, 2, 3, 4, 5)
@@ -24,29 +22,33 @@ THRESHOLD, WINDOW, SEEDS = 475, 50, (1, 2, 3, 4, 5)
 
 def solve(seed: int) -> dict[str, float]:
     """One run: steps and CPU seconds to the threshold, and how the policy then does."""
-    config = replace(default_config("cartpole", "cartpole-v1"), tau=float("inf"), seed=seed)
+    config = default_config("cartpole", "cartpole-v1").replace(tau=float("inf"), seed=seed)
     env = vector.make(config, config.num_envs)
-    run = build(config, Path("unused"), env)
+    run = Run.build(config, Path("unused"), env)
     run.collector.start(env.reset(seed))
     recent: list[float] = []
-    began, steps = time.process_time(), 0
+    began = time.process_time()
     while len(recent) < WINDOW or np.mean(recent) < THRESHOLD:
-        rollout, episodes = run.collector.collect(run.learner.actor)
-        run.learner.update(rollout, run.schedule.measures(0.0), steps / config.total_timesteps)
-        steps += int(rollout.active.sum())
+        chunk, episodes = run.collector.collect()
+        run.algorithm.learn(chunk, run.progress)
+        run.step += int(chunk.active.sum())
         for record in episodes:
             recent = [*recent, *record["return"].ravel()][-WINDOW:]
     spent = time.process_time() - began
 
     @torch.no_grad()
     def act(env, observed):
-        logits = run.learner.actor(
-            torch.from_numpy(observed.obs), torch.zeros(observed.active.shape, dtype=torch.int64)
-        )
-        return sample(logits, torch.rand(observed.active.shape, generator=run.generator)).numpy()
+        rows, actor = observed.active.shape, run.algorithm.actor
+        policy, _ = actor(torch.from_numpy(observed.obs), torch.zeros(rows, dtype=torch.int64))
+        return policy.action(policy.sample(torch.rand(*rows, actor.draws, generator=run.generator))).numpy()
 
-    records, _ = play(env, act, 4, seed + 100)
-    return {"seed": seed, "steps": steps, "cpu_s": round(spent, 2), "evaluated mean": float(records["return"].mean())}
+    records, _ = run_episodes(env, act, 4, seed + 100)
+    return {
+        "seed": seed,
+        "steps": run.step,
+        "cpu_s": round(spent, 2),
+        "evaluated mean": float(records["return"].mean()),
+    }
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Does `--advantage rqe` find the equilibrium? `python -m benchmarks.exact_rqe` trains it on games that are solved.
+"""Does `--algo exact-rqe` find the equilibrium? `python -m benchmarks.exact_rqe` trains it on games that are solved.
 
 13 human games in both parameterisations, the stag hunt on either side of the tau at which its stag equilibrium ends,
 and the free-rider game on either side of its pitchfork; each with two seeds. Writes results/exact_rqe.csv: the policies
@@ -9,7 +9,7 @@ exact game (`rqe_mappo.equilibrium`).
 import argparse
 import math
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from benchmarks.silent import trained
 from rqe_mappo.config import default_config
 from rqe_mappo.envs.matrix_games.payoffs import GAMES
 from rqe_mappo.equilibrium import HUMAN_GAMES, RiskGame, all_equilibria_2x2
-from rqe_mappo.nets import Actor
+from rqe_mappo.nets import PolicyActor
 
 RESULT = tables.RESULTS / "exact_rqe.csv"
 SEEDS = (1, 2)
@@ -59,19 +59,18 @@ def cases() -> list[Case]:
 
 def climb(case: Case, seed: int, **changes: float) -> np.ndarray:
     """Train one case from its start, the recipe with `changes`; gives the players' policies `[n, actions]`."""
-    config = replace(
-        default_config("matrix", case.game), advantage="rqe", tau=case.tau, eps=case.eps, rqe_form=case.form,
-        rqe_penalty=case.penalty, regulariser=case.regulariser, seed=seed,
-        **{"total_timesteps": case.total_timesteps, **changes},
+    config = default_config("matrix", case.game, "exact-rqe").replace(
+        tau=case.tau, eps=case.eps, rqe_form=case.form, rqe_penalty=case.penalty, regulariser=case.regulariser,
+        seed=seed, **{"total_timesteps": case.total_timesteps, **changes},
     )  # fmt: skip
 
-    def lean(actor: Actor) -> None:
+    def lean(actor: PolicyActor) -> None:
         for net in actor.nets:
             net[-1].bias[0] += math.log(case.start / (1 - case.start))
 
     run = trained(config, lean)
     with torch.no_grad():
-        return run.learner.actor(torch.ones(2, 1), torch.arange(2)).softmax(-1).double().numpy()
+        return run.algorithm.actor.logits(torch.ones(2, 1), torch.arange(2)).softmax(-1).double().numpy()
 
 
 def solve(case: Case, seed: int, **changes: float) -> dict:

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -89,8 +88,8 @@ def main() -> int:
     threading.Thread(target=torment, args=(args.faults, random.Random(args.seed), waits), daemon=True).start()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        config = replace(
-            default_config("sumo"), num_workers=2, num_envs=16, total_timesteps=10**9, log_interval=1, eval_episodes=0,
+        config = default_config("sumo").replace(
+            num_workers=2, num_envs=16, total_timesteps=10**9, log_interval=1, eval_episodes=0,
             worker_timeout=TIMEOUT_S, return_scale=10.0, out=f"{folder}/run",
         )  # fmt: skip
         with contextlib.suppress(Interrupted):

@@ -9,7 +9,7 @@ Writes results/gambles.csv: the side foretold, and the probability of the risky 
 import argparse
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -21,10 +21,10 @@ from benchmarks.silent import trained
 from rqe_mappo.config import default_config
 from rqe_mappo.envs.gambles import SCENARIOS, BatchedGamble
 from rqe_mappo.envs.gambles.model import RISKY, SAFE, gamble_game
-from rqe_mappo.envs.tabular.exact import return_law
+from rqe_mappo.envs.tabular.exact import return_distribution
 from rqe_mappo.envs.tabular.model import FiniteGame
 from rqe_mappo.functional.risk import RiskMeasure, parse_risk
-from rqe_mappo.nets import Actor
+from rqe_mappo.nets import PolicyActor
 
 RESULT = tables.RESULTS / "gambles.csv"
 LAMBDAS = (0.0, 0.5, 0.95, 1.0)
@@ -65,7 +65,7 @@ def law(scenario: str, action: int, state: int | None = None, gamma: float = 1.0
     known = game(scenario)
     policy = np.eye(2)[np.full(known.n_states, action)]
     start = None if state is None else (np.arange(known.n_states) == state).astype(float)
-    return return_law(known, [policy], gamma=gamma, start=start)
+    return return_distribution(known, [policy], gamma=gamma, start=start)
 
 
 def of_law(measure: RiskMeasure, values: np.ndarray, probs: np.ndarray) -> float:
@@ -210,23 +210,23 @@ def learn(case: Case) -> dict:
         updates, alone = (80, 0.25) if case.lam > 0.5 else (120, 0.5)
     pace = {"critic_first": alone, "critic_epochs": epochs, "critic_learning_rate": rate}
     network = {"actor_hidden": (16,), "critic_hidden": (32,)}
-    config = replace(
-        default_config("gamble", case.scenario), risk=risk, tau=tau, eps=0.0, advantage=case.advantage,
+    config = default_config("gamble", case.scenario).replace(
+        risk=risk, tau=tau, eps=0.0, advantage=case.advantage,
         gae_lambda=case.lam, discount_tau=case.discount_tau, num_envs=envs, num_steps=steps,
         total_timesteps=updates * envs * steps, num_minibatches=1, update_epochs=2,
         norm_adv=True, learning_rate=0.05 if table else 0.01, **pace, **({} if table else network),
     )  # fmt: skip
 
-    def prepare(actor: Actor) -> None:
+    def prepare(actor: PolicyActor) -> None:
         if case.remembers:  # logits of +-1, for the two pasts 0 and prize
             unit, past = _unit(case.scenario), SCENARIOS[case.scenario].prize
             actor.nets[0][-1].bias += torch.tensor([-1.0, 1.0])
             actor.nets[0][-1].weight[:, -1] += torch.tensor([2.0, -2.0]) * unit / past
 
     run = trained(config, prepare)
-    obs = choices(case.scenario, case.advantage, run.learner.shapes.obs_dim)
+    obs = choices(case.scenario, case.advantage, run.algorithm.actor.spec.obs_dim)
     with torch.no_grad():
-        risky = run.learner.actor(obs, torch.zeros(len(obs), dtype=torch.int64)).softmax(-1)[:, RISKY].tolist()
+        risky = run.algorithm.actor.logits(obs, torch.zeros(len(obs), dtype=torch.int64)).softmax(-1)[:, RISKY].tolist()
     right = [side is None or (p > 0.5) == (side == RISKY) for p, side in zip(risky, case.foretold, strict=True)]
     name = {SAFE: "safe", RISKY: "risky", None: "either"}
     return {

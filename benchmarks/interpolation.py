@@ -46,7 +46,7 @@ def main() -> None:
     rng, agents = np.random.default_rng(0), np.arange(len(neutral.agents))
     seconds = {name: np.empty(args.decisions) for name in acts}
     for index in range(args.decisions):
-        obs = rng.standard_normal((len(agents), neutral.shapes.obs_dim), np.float32)
+        obs = rng.standard_normal((len(agents), neutral.spec.obs_dim), np.float32)
         for name, act in acts.items():
             began = time.perf_counter()
             act(obs, agents)

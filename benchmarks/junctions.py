@@ -6,13 +6,12 @@ nobody trained. One seed: it shows that junctions load, train and are evaluated,
 """
 
 import tempfile
-from dataclasses import replace
 
 from benchmarks import tables
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_intersection.network import sumo_home
-from rqe_mappo.evaluation.episodes import chooser, drive, reference
+from rqe_mappo.evaluation.episodes import chooser, drive, scripted
 from rqe_mappo.evaluation.report import rows
 from rqe_mappo.training.loop import train
 
@@ -26,13 +25,12 @@ SHOWN = ("mean return (agent)", "CVaR5 of return (agent)", "collision rate (agen
 def main() -> None:
     table = []
     for net, junction in JUNCTIONS:
-        config = default_config("sumo")
-        knobs = replace(config.knobs, net=str(sumo_home() / "tools" / "game" / net), junction=junction)
-        config = replace(config, knobs=knobs, total_timesteps=200_000, eval_episodes=0)
+        place = {"net": str(sumo_home() / "tools" / "game" / net), "junction": junction}
+        config = default_config("sumo").replace(**place, total_timesteps=200_000, eval_episodes=0)
         with tempfile.TemporaryDirectory() as folder:
-            policy = Policy.load(train(replace(config, out=f"{folder}/run")))
+            policy = Policy.load(train(config.replace(out=f"{folder}/run")))
         policy.seed(SEED)
-        who = {name: reference(config, name, SEED) for name in ("random", "always-go", "caution:1")}
+        who = {name: scripted(config, name, SEED) for name in ("random", "always-go", "caution:1")}
         for name, choose in (who | {"trained, tau 1": chooser(policy)}).items():
             line = {"net": net, "junction": junction, "policy": name, "episodes": EPISODES}
             for row in rows(drive(config, choose, EPISODES, SEED)):

@@ -1,28 +1,33 @@
 """Is a population in one process faster than its runs one by one? `python -m benchmarks.population`.
 
 Five tau and four seeds on Risky CartPole. The population's networks are stacked along a leading axis P and their
-minibatches go through batched matrix products, one Adam step for all; everything else of a run is the run's own. Single
-runs and population alternate, round by round, in CPU seconds. The parameters of both are compared after a few updates:
-later, rounding alone leads to other draws. Writes results/population.csv.
+minibatches go through batched matrix products, one Adam step for all; everything else of a run is the run's own, and
+made of the parts of `RqeMappo`. Single runs and population alternate, round by round, in CPU seconds. The parameters of
+both are compared after a few updates: later, rounding alone leads to other draws. Writes results/population.csv.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from benchmarks import tables
 from benchmarks.tables import RESULTS
-from rqe_mappo.algorithms.rqe_mappo import Batch
+from rqe_mappo.algorithms.actor_critic import moment, passes, step_sizes
+from rqe_mappo.algorithms.ppo import Batch, policy_loss
+from rqe_mappo.algorithms.rqe_mappo import RqeMappo
 from rqe_mappo.config import TrainConfig, default_config
 from rqe_mappo.data import vector
-from rqe_mappo.functional import categorical, policy_gradient
-from rqe_mappo.training.loop import Run, build
+from rqe_mappo.data.trajectory import Trajectory, flat
+from rqe_mappo.functional import categorical
+from rqe_mappo.nets.distributions import Categorical
+from rqe_mappo.training.run import Run
 
 TAUS = (0.3, 0.5, 1.0, 2.0, float("inf"))
 SEEDS = (1, 2, 3, 4)
@@ -31,7 +36,7 @@ SEEDS = (1, 2, 3, 4)
 class StackedMLP:
     """Networks of P runs, their parameters stacked `[P, ...]`, of which the runs' own become views."""
 
-    def __init__(self, nets: Sequence[nn.Sequential], learning_rate: float, max_grad_norm: float):
+    def __init__(self, nets: Sequence[nn.Sequential], max_grad_norm: float):
         self.layers: list[nn.Module | tuple[Tensor, Tensor]] = []
         self.parameters: list[Tensor] = []
         for layers in zip(*nets, strict=True):
@@ -44,7 +49,7 @@ class StackedMLP:
                 layer.weight.data, layer.bias.data = weight.data[p], bias.data[p]
             self.layers.append((weight, bias))
             self.parameters += [weight, bias]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True, eps=1e-5)
+        self.optimizer = torch.optim.Adam(self.parameters, fused=True, eps=1e-5)
         self.max_grad_norm = max_grad_norm
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -74,62 +79,89 @@ class Population:
 
     def __init__(self, runs: Sequence[Run]):
         self.runs = runs
-        learners, config = [run.learner for run in runs], runs[0].config
-        self.actor = StackedMLP([one.actor.nets[0] for one in learners], config.learning_rate, config.max_grad_norm)
-        self.critic = StackedMLP(
-            [one.critic.net for one in learners], config.critic_learning_rate, 2 * config.max_grad_norm
-        )
+        self.algorithms: list[RqeMappo] = [run.algorithm for run in runs]
+        self.config = config = self.algorithms[0].config
+        self.spec = self.algorithms[0].actor.spec.actions
+        self.actor = StackedMLP([one.actor.nets[0] for one in self.algorithms], config.max_grad_norm)
+        self.critic = StackedMLP([one.critic.nets[0] for one in self.algorithms], 2 * config.max_grad_norm)
 
     def update(self) -> None:
-        """One rollout of each run and what is learned from it, as in `Learner.update`."""
-        batches = []
-        for run in self.runs:
-            progress = run.config.progress(run.step)
-            measures = run.schedule.measures(progress)
-            rollout, finished = run.collector.collect(run.learner.actor)
-            run.learner._anneal(progress)
-            batches.append(run.learner._targets(rollout, measures)[0])
-            count(run, rollout, finished, progress)
-        stacked = {name: torch.stack([getattr(batch, name) for batch in batches]) for name in vars(batches[0])}
-        rates = [
-            optimizer.param_groups[0]["lr"] for optimizer in (run.learner.actor_optimizer, run.learner.critic_optimizer)
-        ]
-        config = run.config
-        for epoch in range(max(config.update_epochs, config.critic_epochs)):
-            orders = torch.stack([torch.randperm(len(batch.agent), generator=run.generator)
-                                  for run, batch in zip(self.runs, batches, strict=True)])  # fmt: skip
-            for rows in orders.tensor_split(config.num_minibatches, dim=1):
-                part = Batch(**{name: _taken(values, rows) for name, values in stacked.items()})
-                if epoch < config.critic_epochs:
-                    logits = self.critic(part.state)
-                    self.critic.step(categorical.cross_entropy(part.target, logits).mean(1), rates[1])
-                if epoch < config.update_epochs:
-                    logits = self.actor(part.obs)
-                    log_prob = logits.log_softmax(-1).gather(-1, part.action[..., None]).squeeze(-1)
-                    gain = policy_gradient.clipped_surrogate(log_prob - part.log_prob, part.advantage, config.clip_coef)
-                    self.actor.step((gain - config.eps * policy_gradient.entropy(logits)).mean(1), rates[0])
+        """One trajectory of each run and what is learned from it, as in `RqeMappo.learn`."""
+        now, batches = moment(self.config, self.runs[0].progress), []
+        for run, algorithm in zip(self.runs, self.algorithms, strict=True):
+            chunk, finished = run.collector.collect()
+            batches.append(algorithm.targets(chunk, algorithm.risk.measures(now.share))[0])
+            count(run, chunk, finished)
+        stacked = Stacked.of(batches)
+        rates = step_sizes(self.config, now)
+        passes(
+            self.config,
+            lambda: self._minibatches(batches),
+            lambda rows: self._critic_step(stacked.rows(rows), rates[1]),
+            lambda rows: self._actor_step(stacked.rows(rows), rates[0]),
+        )
+
+    def _minibatches(self, batches: Sequence[Batch]) -> list[Tensor]:
+        """The runs' own minibatches, each shuffled by its own generator: `[P, M]` each."""
+        count = self.config.num_minibatches
+        each = [batch.minibatches(count, run.generator) for batch, run in zip(batches, self.runs, strict=True)]
+        return [torch.stack([part.rows for part in parts]) for parts in zip(*each, strict=True)]
+
+    def _critic_step(self, part: "Stacked", rate: float) -> dict[str, Tensor]:
+        self.critic.step(categorical.cross_entropy(part.target, self.critic(part.state)).mean(1), rate)
+        return {}
+
+    def _actor_step(self, part: "Stacked", rate: float) -> dict[str, Tensor]:
+        policy = Categorical(self.spec, self.actor(part.obs))
+        loss, _ = policy_loss(policy, part.drawn, part.log_prob, part.advantage, self.config.clip_coef)
+        self.actor.step((loss - self.config.eps * policy.entropy()).mean(1), rate)
+        return {}
 
 
-def _taken(values: Tensor, rows: Tensor) -> Tensor:
-    """The `rows` `[P, M]` of each run's `values` `[P, R, ...]`."""
-    index = rows.view(*rows.shape, *(1 for _ in values.shape[2:])).expand(*rows.shape, *values.shape[2:])
-    return values.gather(1, index)
+@dataclass
+class Stacked:
+    """Batches of P runs with R rows each, or some rows of them."""
+
+    obs: Float[Tensor, "P R D"]
+    state: Float[Tensor, "P R S"]
+    drawn: Int[Tensor, "P R choices"]
+    log_prob: Float[Tensor, "P R"]
+    advantage: Float[Tensor, "P R"]
+    target: Float[Tensor, "P R N"]
+
+    @classmethod
+    def of(cls, batches: Sequence[Batch]) -> "Stacked":
+        """All rows."""
+
+        def stacked(values: Callable[[Trajectory], Tensor]) -> Tensor:
+            return torch.stack([flat(values(batch.chunk))[batch.rows] for batch in batches])
+
+        return cls(
+            obs=stacked(lambda chunk: chunk.obs),
+            state=stacked(lambda chunk: chunk.state),
+            drawn=stacked(lambda chunk: chunk.extras["drawn"]),
+            log_prob=stacked(lambda chunk: chunk.extras["log_prob"]),
+            advantage=torch.stack([batch.advantage for batch in batches]),
+            target=torch.stack([batch.target for batch in batches]),
+        )
+
+    def rows(self, rows: Int[Tensor, "P M"]) -> "Stacked":
+        """The `rows` of each run."""
+        run = torch.arange(len(rows))[:, None]
+        return Stacked(**{name: values[run, rows] for name, values in vars(self).items()})
 
 
-def count(run: Run, rollout: object, finished: list, progress: float) -> None:
-    """What `train.loop` keeps of a rollout."""
-    run.step += int(rollout.active.sum())
-    for record in finished:
-        run.schedule.observe(torch.from_numpy(record["return"][record["length"] > 0]), progress)
+def count(run: Run, chunk: Trajectory, finished: list) -> None:
+    """What `training.loop` keeps of a trajectory."""
+    run.algorithm.on_episodes(finished, run.progress)
+    run.step += int(chunk.active.sum())
 
 
 def single(run: Run) -> None:
-    """One rollout and update of a run by itself."""
-    progress = run.config.progress(run.step)
-    measures = run.schedule.measures(progress)
-    rollout, finished = run.collector.collect(run.learner.actor)
-    run.learner.update(rollout, measures, progress)
-    count(run, rollout, finished, progress)
+    """One trajectory and update of a run by itself."""
+    chunk, finished = run.collector.collect()
+    run.algorithm.learn(chunk, run.progress)
+    count(run, chunk, finished)
 
 
 def made(config: TrainConfig, folder: Path) -> list[Run]:
@@ -137,8 +169,8 @@ def made(config: TrainConfig, folder: Path) -> list[Run]:
     runs = []
     for tau in TAUS:
         for seed in SEEDS:
-            own = replace(config, tau=tau, seed=seed)
-            run = build(own, folder, vector.make(own, own.num_envs))
+            own = config.replace(tau=tau, seed=seed)
+            run = Run.build(own, folder, vector.make(own, own.num_envs))
             run.collector.start(run.env.reset(seed))
             runs.append(run)
     return runs
@@ -151,7 +183,7 @@ def difference(ones: Sequence[Run], others: Sequence[Run]) -> float:
         for one, other in zip(ones, others, strict=True)
         for part in ("actor", "critic")
         for mine, theirs in zip(
-            getattr(one.learner, part).parameters(), getattr(other.learner, part).parameters(), strict=True
+            one.algorithm.modules[part].parameters(), other.algorithm.modules[part].parameters(), strict=True
         )
     )
 

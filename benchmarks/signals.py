@@ -1,6 +1,6 @@
 """What lights do to the waiting of trips: `python -m benchmarks.signals` writes results/signals.csv.
 
-A row for each reference controller and each trained run (settings of the recipe, fixed before the runs; last
+A row for each scripted controller and each trained run (settings of the recipe, fixed before the runs; last
 checkpoint, actions drawn from the policy): means over the same 10 episodes, with 95 % bootstrap intervals over these.
 Then a row for each tau: means and t-intervals over the seeds. Runs are kept under --root and not run again if finished.
 """
@@ -17,8 +17,8 @@ from benchmarks import tables
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import default_config, from_json
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.sumo_signals import BatchedSignals, controllers
-from rqe_mappo.evaluation.episodes import Chooser, chooser, play
+from rqe_mappo.envs.sumo_signals import BatchedSignals, scripted
+from rqe_mappo.evaluation.episodes import Chooser, chooser, run_episodes
 from rqe_mappo.statistics import Estimate, interval, seed_interval
 
 RESULT = tables.RESULTS / "signals.csv"
@@ -26,12 +26,12 @@ EPISODES, SEED = 10, 12345
 TAUS, SEEDS = ("inf", "0.5"), (1, 2, 3)
 METRICS = ("waiting_mean_s", "waiting_p95_s", "waiting_cvar95_s", "waiting_max_s", "trips", "unfinished_trips")
 REFERENCES = {
-    "random": controllers.random(0),
-    "fixed, the net's program": controllers.fixed(),
+    "random": scripted.random(0),
+    "fixed, the net's program": scripted.fixed(),
     # the best two of six cycles tried by hand on another seed, with the demand of this net known
-    "fixed 25 15 10 10 s": controllers.fixed((25, 15, 10, 10)),
-    "fixed 40 20 15 10 s": controllers.fixed((40, 20, 15, 10)),
-    "greedy": controllers.greedy,
+    "fixed 25 15 10 10 s": scripted.fixed((25, 15, 10, 10)),
+    "fixed 40 20 15 10 s": scripted.fixed((40, 20, 15, 10)),
+    "greedy": scripted.greedy,
 }
 
 
@@ -64,7 +64,7 @@ def trained(root: Path, tau: str, seed: int) -> Policy:
 
 def measured(env: BatchedSignals, choose: Chooser) -> dict[str, Estimate]:
     """The METRICS over EPISODES episodes."""
-    records, _ = play(env, choose, EPISODES, SEED)
+    records, _ = run_episodes(env, choose, EPISODES, SEED)
     return {name: interval(np.mean, records[name]) for name in METRICS}
 
 
@@ -82,9 +82,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("runs/signals"), help="folder of the trained runs")
     root = parser.parse_args().root
-    knobs = default_config("sumo-signals").knobs
+    settings = default_config("sumo-signals").env_config
     table = []
-    env = BatchedSignals(knobs)
+    env = BatchedSignals(settings)
     try:
         for name, controller in REFERENCES.items():
             found = measured(env, lambda env, seen, controller=controller: controller(env))
@@ -93,7 +93,7 @@ def main() -> None:
             runs = []
             for seed in SEEDS:
                 policy = trained(root, tau, seed)
-                if from_json(policy.config_json).knobs != knobs:
+                if from_json(policy.config_json).env_config != settings:
                     sys.exit(f"{root} holds runs with other settings: delete it, or choose another --root")
                 policy.seed(SEED)
                 runs.append(measured(env, chooser(policy)))

@@ -28,9 +28,9 @@ from scipy.stats import ttest_ind
 
 from benchmarks import tables
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.by_name import BatchedByName, ByNameConfig
-from rqe_mappo.evaluation.episodes import play
-from rqe_mappo.nets import Actor, Shapes, sample
+from rqe_mappo.envs.by_name import ByNameConfig, make
+from rqe_mappo.evaluation.episodes import run_episodes
+from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
 from rqe_mappo.statistics import Estimate, compare, interval, seed_interval
 
 RESULT, SUMMARY = tables.RESULTS / "simple_spread.csv", tables.RESULTS / "simple_spread_summary.csv"
@@ -124,14 +124,14 @@ def cpu_seconds(line: list[str]) -> float:
     return spent() - began
 
 
-def ours(settings: Settings, seed: int, folder: Path) -> tuple[Actor, dict[str, Any]]:
+def ours(settings: Settings, seed: int, folder: Path) -> tuple[PolicyActor, dict[str, Any]]:
     """Train with rqe-train; the last actor, and what the run took."""
     line = [sys.executable, "-m", "rqe_mappo.cli", "train", *settings.ours(seed), "--out", str(folder / "run")]
     spent = cpu_seconds(line)
     return Policy.load(folder / "run").actor, {"cpu_s": spent, "versions": f"torch {torch.__version__}"}
 
 
-def theirs(python: str, settings: Settings, seed: int, folder: Path) -> tuple[Actor, dict[str, Any]]:
+def theirs(python: str, settings: Settings, seed: int, folder: Path) -> tuple[PolicyActor, dict[str, Any]]:
     """Train with BenchMARL; the last actor, and what the run took."""
     asked, given = folder / "settings.json", folder / "weights.pt"
     asked.write_text(json.dumps(settings.theirs(seed)))
@@ -146,30 +146,31 @@ def theirs(python: str, settings: Settings, seed: int, folder: Path) -> tuple[Ac
     return actor, {"cpu_s": spent, "versions": content["versions"]}
 
 
-def untrained(settings: Settings) -> Actor:
+def untrained(settings: Settings) -> PolicyActor:
     """An actor of the shape that both sides train; nearly uniform."""
-    return Actor(Shapes(
-        obs_dim=OBSERVED, state_dim=AGENTS * OBSERVED, n_actions=ACTIONS, n_agents=AGENTS, n_atoms=5,
-        actor_hidden=settings.hidden, critic_hidden=settings.hidden, shared_actor=True,
-    ))  # fmt: skip
+    actions = ActionSpec("discrete", (ACTIONS,))
+    return PolicyActor(ActorSpec(obs_dim=OBSERVED, n_agents=AGENTS, actions=actions, hidden=settings.hidden))
 
 
-def evaluated(actor: Actor) -> Estimate:
+def evaluated(actor: PolicyActor) -> Estimate:
     """The undiscounted return of an agent, averaged over agents and episodes, with drawn actions."""
-    env, agents = BatchedByName(ENV, COPIES), torch.arange(AGENTS)
+    env, agents = make(ENV, COPIES), torch.arange(AGENTS)
     generator = torch.Generator().manual_seed(EVALUATION_SEED)
 
     @torch.no_grad()
     def choose(env, observed):
-        logits = actor(torch.from_numpy(observed.obs), agents.expand(observed.active.shape))
-        return sample(logits, torch.rand(observed.active.shape, generator=generator)).numpy()
+        rows = observed.active.shape
+        policy, _ = actor(torch.from_numpy(observed.obs), agents.expand(rows))
+        return policy.action(policy.sample(torch.rand(*rows, actor.draws, generator=generator))).numpy()
 
-    records, _ = play(env, choose, EPISODES // COPIES, EVALUATION_SEED)
+    records, _ = run_episodes(env, choose, EPISODES // COPIES, EVALUATION_SEED)
     env.close()
     return interval(lambda returns: float(returns.mean()), records["return"].mean(1))
 
 
-def run(side: str, seed: int, settings: Settings, train: Callable[..., tuple[Actor, dict[str, Any]]]) -> dict[str, Any]:
+def run(
+    side: str, seed: int, settings: Settings, train: Callable[..., tuple[PolicyActor, dict[str, Any]]]
+) -> dict[str, Any]:
     """One run and its row."""
     with tempfile.TemporaryDirectory() as folder:
         actor, took = train(settings, seed, Path(folder))

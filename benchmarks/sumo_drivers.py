@@ -6,8 +6,8 @@
 import argparse
 
 from benchmarks import tables
-from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, drivers
-from rqe_mappo.evaluation.episodes import play
+from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, scripted
+from rqe_mappo.evaluation.episodes import run_episodes
 from rqe_mappo.evaluation.report import rows
 
 RESULT = tables.RESULTS / "sumo_drivers.csv"
@@ -21,8 +21,8 @@ def measure(scenario: str) -> list[dict]:
     table = []
     env = BatchedIntersection(SCENARIOS[scenario], COPIES)
     for name in NAMES:
-        driver = drivers.by_name(name)
-        records, _ = play(env, lambda env, seen, driver=driver: driver(env), EACH, SEED)
+        driver = scripted.by_name(name)
+        records, _ = run_episodes(env, lambda env, seen, driver=driver: driver(env), EACH, SEED)
         line = {"scenario": scenario, "driver": name, "episodes": len(records["return"])}
         for row in rows(records):
             key = f"{row.metric} ({row.level})"

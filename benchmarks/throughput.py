@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import tables
@@ -21,23 +20,24 @@ RESULT = tables.RESULTS / "throughput.csv"
 
 def ours_training(env: str, scenario: str, updates: int, device: str = "cpu", **changes) -> float:
     """Decisions per CPU second (wall second on a GPU) of our training loop: collecting, targets and updates."""
+    from rqe_mappo.algorithms.contract import Progress
     from rqe_mappo.config import default_config
     from rqe_mappo.data import vector
-    from rqe_mappo.training.loop import build
+    from rqe_mappo.training.run import Run
 
-    config = replace(default_config(env, scenario), device=device, return_scale=10.0, **changes)
+    config = default_config(env, scenario).replace(device=device, return_scale=10.0, **changes)
     environment = vector.make(config, config.num_envs)
-    run = build(config, Path("unused"), environment)
+    run = Run.build(config, Path("unused"), environment)
     run.collector.start(environment.reset(0))
-    measure = run.schedule.measures(0.5)
+    midway = Progress(config.total_timesteps // 2, config.total_timesteps)
     clock = time.process_time if device == "cpu" else time.perf_counter
     decisions, began = 0, 0.0
     for update in range(updates + 2):
         if update == 2:  # the first two warm caches and allocators
             decisions, began = 0, clock()
-        rollout, _ = run.collector.collect(run.learner.actor)
-        run.learner.update(rollout, measure, 0.5)
-        decisions += int(rollout.active.sum())
+        chunk, _ = run.collector.collect()
+        run.algorithm.learn(chunk, midway)
+        decisions += int(chunk.active.sum())
     spent = clock() - began
     environment.close()
     return decisions / spent

@@ -1,15 +1,17 @@
-"""What an episode has brought so far, for objectives that look at it from its start."""
+"""What an episode has earned so far, for objectives that depend on the whole episode."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from gymnasium.spaces import Box
 
 from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
 
+Seen = TypeVar("Seen", bound=Observed)
+
 
 class History:
-    """A `BatchedEnv` that remembers, for each copy, what was gained since its episode began.
+    """A `BatchedEnv` that keeps, for each copy, what was earned since its episode began.
 
     past: float32 `[E, A]`, the return so far, `sum_{k < t} gamma^k r_k`.
     discount: float32 `[E]`, `gamma^t`, the weight of the next reward in the episode's return.
@@ -22,13 +24,14 @@ class History:
 
     def __init__(self, env: BatchedEnv, gamma: float, shown: bool):
         self.env, self.gamma, self.shown = env, gamma, shown
-        for name in BatchedEnv.__annotations__:
-            setattr(self, name, getattr(env, name))
+        self.num_envs, self.possible_agents, self.horizon = env.num_envs, env.possible_agents, env.horizon
+        self.return_bounds, self.reward_bounds, self.reward_step = env.return_bounds, env.reward_bounds, env.reward_step
+        self.common_reward, self.time_in_observation = env.common_reward, env.time_in_observation
+        self.action_space = env.action_space
         self.unit = max(abs(bound) for bound in self.return_bounds) or 1.0
-        if shown:
-            features = 2 if gamma < 1 else 1
-            self.observation_space = _wider(env.observation_space, features)
-            self.state_space = _wider(env.state_space, features)
+        features = 0 if not shown else 2 if gamma < 1 else 1
+        self.observation_space = _wider(env.observation_space, features)
+        self.state_space = _wider(env.state_space, features)
 
     def reset(self, seed: int) -> Observed:
         return self._begin(self.env.reset(seed))
@@ -47,7 +50,9 @@ class History:
         self.discount = self.discount * np.where(lost, np.float32(1), np.float32(self.gamma))
         if self.shown:
             copy, agent = np.nonzero(step.truncated)
-            step.final_state = self._extended(step.final_state, self.past[copy, agent], self.discount[copy])
+            past, discount = self.past[copy, agent], self.discount[copy]
+            step.final_obs = self._extended(step.final_obs, past, discount)
+            step.final_state = self._extended(step.final_state, past, discount)
         ended = np.concatenate((step.episodes["copy"], np.flatnonzero(lost)))
         if len(ended):
             self.past, self.discount = self.past.copy(), self.discount.copy()
@@ -58,7 +63,7 @@ class History:
             self.start[ended] = shown.state[ended]
         return shown
 
-    def _show(self, observed: Observed) -> Any:
+    def _show(self, observed: Seen) -> Seen:
         if self.shown:
             discount = np.broadcast_to(self.discount[:, None], self.past.shape)
             for name in ("obs", "state"):
@@ -86,5 +91,8 @@ class History:
 
 
 def _wider(space: Box, features: int) -> Box:
+    """`space` with so many unbounded features more."""
+    if features == 0:
+        return space
     more = np.full(features, np.inf, np.float32)
     return Box(np.concatenate((space.low, -more)), np.concatenate((space.high, more)), dtype=np.float32)

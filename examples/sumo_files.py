@@ -39,7 +39,7 @@ TYPE = {
     "accel": "getAccel", "decel": "getDecel", "emergencyDecel": "getEmergencyDecel", "maxSpeed": "getMaxSpeed",
     "length": "getLength", "minGap": "getMinGap", "sigma": "getImperfection",
 }  # fmt: skip
-# SUMO's own way to say that a driver ignores whoever has the right of way
+# SUMO's parameters of a driver who ignores the right of way
 AGGRESSIVE = {"jmIgnoreFoeProb": "1", "jmIgnoreFoeSpeed": "100", "jmIgnoreJunctionFoeProb": "1"}
 
 
@@ -141,9 +141,9 @@ def command(args: list[str]) -> None:
     config = configs.from_json(Policy.load(asked.run).config_json)
     if config.env != "sumo":
         raise ValueError(f"{asked.run} was trained with --env {config.env}: give a run with --env sumo")
-    if config.advantage == "static":
+    if getattr(config.algorithm, "advantage", "") == "static":
         raise ValueError(f"{asked.run} was trained with --advantage static and observes its return: give another run")
-    write(config.knobs, asked.folder, asked.seed, asked.waves)
+    write(config.env_config, asked.folder, asked.seed, asked.waves)
 
 
 if __name__ == "__main__":

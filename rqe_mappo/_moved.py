@@ -5,6 +5,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 
 MOVED = {
@@ -31,7 +32,9 @@ MOVED = {
 class OldPaths(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds the modules of `MOVED`; asked last, when nothing has the name."""
 
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> object:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         package, _, old = fullname.partition(".")
         return importlib.util.spec_from_loader(fullname, self) if package == "rqe_mappo" and old in MOVED else None
 
@@ -42,7 +45,8 @@ class OldPaths(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """The module has run already: all there is to do is to give it back its own spec."""
-        module.__spec__ = module.__spec__.loader_state
+        borrowed = module.__spec__
+        module.__spec__ = None if borrowed is None else borrowed.loader_state
 
 
 def install() -> None:

@@ -1,23 +1,31 @@
 """Checkpoints: a policy file and a training-state file, written atomically, read without executing anything.
 
 `checkpoints/step_N.policy.pt` holds what a deployer needs, `checkpoints/step_N.training.pt` what a resumed run needs,
-and `latest`, replaced last, names the newest complete pair. A kill at any moment leaves the previous pair in force.
+and `latest`, replaced last, names the newest complete pair. A kill at any moment leaves the previous pair valid.
 """
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-POLICY_FORMAT = "rqe_mappo policy 1"
-TRAINING_FORMAT = "rqe_mappo training state 1"
+from rqe_mappo import upgrade
+
+POLICY_FORMAT = "rqe_mappo policy 2"
+TRAINING_FORMAT = "rqe_mappo training state 2"
+OLDER: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    POLICY_FORMAT: ("rqe_mappo policy 1", upgrade.policy),
+    TRAINING_FORMAT: ("rqe_mappo training state 1", upgrade.training),
+}
+"""The format before each, and what makes one of the other."""
 
 
 class CheckpointError(ValueError):
-    """A file or folder that is no checkpoint of ours; the message names it and the mend, in one line."""
+    """A file or folder that is not a checkpoint of this package; the message names it and the fix, in one line."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -32,31 +40,54 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def _save(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.part")
-    torch.save(content, temporary)
+    torch.save(_on_cpu(content), temporary)
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def _load(path: Path, wanted: str, device: str = "cpu") -> dict[str, Any]:
+def _on_cpu(value: Any) -> Any:
+    """The same with all tensors on the CPU, so that a file does not say where the networks lived."""
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(item) for item in value)
+    return value.cpu() if isinstance(value, torch.Tensor) else value
+
+
+def _load(path: Path, wanted: str) -> dict[str, Any]:
     """Contents of one of our files: tensors and plain values only, so that a stranger's file cannot run code."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist: give a run folder or a step_N.policy.pt file of rqe-train")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different class for each kind of damage
-        cause = "is damaged, or no checkpoint of rqe-train (nothing in it was executed)"
+        cause = "is damaged, or not a checkpoint of rqe-train (nothing in it was executed)"
         raise CheckpointError(f"{path} {cause}: use another checkpoint of the run") from error
+    older, upgraded = OLDER[wanted]
+    if isinstance(content, dict) and content.get("format") == older:
+        return _upgraded(path, content, upgraded)
     if not isinstance(content, dict) or content.get("format") != wanted:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} is not a '{wanted}' file (found {found!r}): use a checkpoint made by rqe-train")
     return content
 
 
-def load_policy_file(path: str | Path, device: str = "cpu") -> dict[str, Any]:
-    """Contents of a policy file, given itself or its run folder (then the newest)."""
+def _upgraded(
+    path: Path, content: dict[str, Any], upgraded: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    try:
+        return upgraded(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} does not hold a whole checkpoint ({type(error).__name__}: {error}): use another checkpoint"
+        ) from None
+
+
+def load_policy_file(path: str | Path) -> dict[str, Any]:
+    """Contents of a policy file, given itself or its run folder (then the newest), on the CPU."""
     path = Path(path)
-    return _load(newest(path)[0] if path.is_dir() else path, POLICY_FORMAT, device)
+    return _load(newest(path)[0] if path.is_dir() else path, POLICY_FORMAT)
 
 
 def load_training_file(path: Path) -> dict[str, Any]:
@@ -79,17 +110,17 @@ def save(run: Path, step: int, policy: dict[str, Any], training: dict[str, Any],
 
 def newest(run: Path) -> tuple[Path, Path]:
     """Policy file and training-state file of the newest complete checkpoint of a run folder."""
-    mend = "give the folder of a run that has saved at least once"
+    fix = "give the folder of a run that has saved at least once"
     if not run.is_dir():
-        raise CheckpointError(f"{run} is not a folder: {mend}")
+        raise CheckpointError(f"{run} is not a folder: {fix}")
     pointer = run / "latest"
     name = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
     if not re.fullmatch(r"step_\d+", name):
-        raise CheckpointError(f"{run} holds no checkpoint: {mend}")
-    pair = tuple(run / "checkpoints" / f"{name}.{kind}.pt" for kind in ("policy", "training"))
-    if not pair[0].is_file():
-        raise CheckpointError(f"{pair[0]} is missing although {pointer} names it: {mend}")
-    return pair
+        raise CheckpointError(f"{run} holds no checkpoint: {fix}")
+    policy, training = (run / "checkpoints" / f"{name}.{kind}.pt" for kind in ("policy", "training"))
+    if not policy.is_file():
+        raise CheckpointError(f"{policy} is missing although {pointer} names it: {fix}")
+    return policy, training
 
 
 def to_plain(value: Any) -> Any:

@@ -16,10 +16,8 @@ from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.functional.risk import parse_risk
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from rqe_mappo.deploy.policy import Policy
-    from rqe_mappo.evaluation.episodes import Calibration
+    from rqe_mappo.evaluation.evaluation import Evaluation
 
 
 def train(args: Sequence[str] | None = None) -> None:
@@ -57,7 +55,7 @@ class EvalConfig:
     risk: tuple[str, ...] = ()
     """Further risk values of the return to report, spelled as for rqe-train, such as var:0.1 worst-case."""
     driver: str = ""
-    """A policy that nobody trained instead: random; always-go, caution:0.5, sumo; lqr:-0.1; fixed, greedy (signals)."""
+    """A scripted policy instead: random; always-go, caution:0.5, sumo; lqr:-0.1; fixed, greedy (signals)."""
     render: Path | None = None
     """Film some episodes too, into this .gif or .mp4; no screen is needed."""
     render_episodes: int = 3
@@ -95,71 +93,69 @@ def report(asked: EvalConfig) -> None:
     from rqe_mappo.deploy.policy import Policy
     from rqe_mappo.evaluation import film
     from rqe_mappo.evaluation import report as reports
-    from rqe_mappo.evaluation.episodes import chooser, drive, play, reference
-    from rqe_mappo.evaluation.episodes import evaluate as run_evaluation
-    from rqe_mappo.training.loop import pick_device
+    from rqe_mappo.evaluation.episodes import chooser, drive, run_episodes, scripted
+    from rqe_mappo.evaluation.evaluation import evaluate as run_evaluation
+    from rqe_mappo.training.run import pick_device
 
     pick_device(asked.device)
     if asked.render is not None:
         film.check(asked.render)
     path = Path(asked.run)
-    if asked.driver and not path.exists():
-        policy, config = None, configs.default_config(*asked.run.split("/", 1))
+    policy = None if asked.driver and not path.exists() else Policy.load(path, asked.device)
+    if policy is None:
+        config = configs.default_config(*asked.run.split("/", 1))
     else:
-        policy = Policy.load(path, asked.device)
         config = configs.from_json(policy.config_json)
-    if asked.driver:
-        policy, choose = None, reference(config, asked.driver, asked.seed)
+    if policy is None or asked.driver:
+        policy, choose = None, scripted(config, asked.driver, asked.seed)
     else:
         choose = chooser(policy, asked.deterministic)
     if asked.gui:
         env = vector.make(film.in_window(config), 1)
         try:
-            play(env, choose, asked.render_episodes, asked.seed)
+            run_episodes(env, choose, asked.render_episodes, asked.seed)
         finally:
             env.close()
         return
     if asked.render is not None:
-        take = film.Take(asked.render_episodes, asked.seed, asked.laws)
-        frames = film.film(config, choose, policy, asked.render, take)
-        print(f"{asked.render}: {frames} frames of {take.episodes} episodes\n")
+        settings = film.FilmSettings(asked.render_episodes, asked.seed, asked.laws)
+        frames = film.film(config, choose, policy, asked.render, settings)
+        print(f"{asked.render}: {frames} frames of {settings.episodes} episodes\n")
     if policy is None:
         records = drive(config, choose, asked.episodes, asked.seed)
         print(reports.table(reports.rows(records, asked.seed)))
         return
-    measured = run_evaluation(policy, asked.episodes, asked.seed, asked.deterministic)
-    write_report(asked, policy, config, *measured)
+    write_report(asked, policy, config, run_evaluation(policy, asked.episodes, asked.seed, asked.deterministic))
 
 
 def write_report(
     asked: EvalConfig,
     policy: "Policy",
     config: TrainConfig,
-    records: dict[str, "np.ndarray"],
-    known: "Calibration | None",
-    restarts: int,
+    evaluation: "Evaluation",
 ) -> None:
     """Print the tables of a policy's evaluation, and keep them in its run folder."""
+    from rqe_mappo.algorithms.groups import agent_groups
     from rqe_mappo.checkpoint import write_atomically
     from rqe_mappo.evaluation import report as reports
     from rqe_mappo.evaluation.plots import calibration_plot
 
-    tau, unit = getattr(policy.measure, "tau", math.inf), policy.return_scale or 1.0
-    rows = reports.rows(records, asked.seed, [parse_risk(name, tau).scaled(unit) for name in asked.risk])
-    attitudes, index = config.attitudes(len(policy.agents))
-    if len(attitudes) > 1:
-        groups = {
-            f"tau {tau:g} eps {eps:g}": [agent for agent, found in enumerate(index) if found == attitude]
-            for attitude, (tau, eps) in enumerate(attitudes)
-        }
-        rows += reports.by_attitude(records, groups, asked.seed)
+    tau = getattr(policy.measure, "tau", math.inf)
+    records, known = evaluation.records, evaluation.calibration
+    rows = evaluation.rows([policy.in_reward(parse_risk(name, tau)) for name in asked.risk])
+    algorithm = config.algorithm
+    known_groups = agent_groups(getattr(algorithm, "tau", math.inf), getattr(algorithm, "eps", 0.0), len(policy.agents))
+    if len(known_groups.pairs) > 1:
+        named = zip(known_groups.pairs, known_groups.members, strict=True)
+        groups = {f"tau {tau:g} eps {eps:g}": members for (tau, eps), members in named}
+        rows += reports.by_group(records, groups, asked.seed)
     print(reports.table(rows))
     content = {
-        "episodes": len(records["return"]), "seed": asked.seed, "deterministic": asked.deterministic,
-        "timesteps": policy.timesteps, "metrics": reports.as_dict(rows), "worker_restarts": restarts,
+        "episodes": evaluation.episodes, "seed": asked.seed, "deterministic": asked.deterministic,
+        "timesteps": policy.timesteps, "metrics": reports.as_dict(rows), "worker_restarts": evaluation.worker_restarts,
     }  # fmt: skip
-    if policy.shapes.critic_values:
-        print("\nno calibration: the critic of this run foretells the mean return, no distribution")
+    if policy.returns is not None and not policy.predicts_distribution:
+        print("\nno calibration: the critic of this run predicts the mean return, no distribution")
     if known is not None:
         print(f"\n{known}")
         content["critic"] = known.as_dict()

@@ -1,12 +1,14 @@
-"""What console scripts do alike: parse flags, say in one line what the user can mend, read settings of rqe-train."""
+"""What console scripts do alike: parse flags, report errors in one line, read settings of rqe-train."""
 
 import argparse
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 import re
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -14,16 +16,20 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from rqe_mappo import config as configs
+from rqe_mappo import registry
 from rqe_mappo.config import ConfigError, TrainConfig
 
 Parsed = TypeVar("Parsed")
+ABOUT_RISK = {
+    "--tau", "--risk", "--advantage", "--warmup-fraction", "--risk-anneal-fraction", "--return-scale",
+}  # fmt: skip
 CHANGEABLE_ON_RESUME = {
     "total_timesteps", "device", "keep", "save_interval", "log_interval", "eval_episodes", "worker_timeout",
 }  # fmt: skip
 
 
 def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | None) -> None:
-    """Run `command`; what the user can mend ends in one line and exit code 2, an interrupt in 130."""
+    """Run `command`; what the user can fix ends in one line and exit code 2, an interrupt in 130."""
     try:
         command(list(sys.argv[1:] if args is None else args))
     except KeyboardInterrupt as stop:
@@ -68,12 +74,12 @@ def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:
         first.add_argument(f"--{name}")
     first.add_argument("--resume", type=Path)
     try:
-        chosen, rest = first.parse_known_args(args)
+        chosen, rest = first.parse_known_args(_spelled_out(args))
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from None
     if chosen.resume is None:
         default = configs.default_config(chosen.env or "sumo", chosen.scenario or "default", chosen.algo or "rqe-mappo")
-        return parse(configs.kind_of(default), "rqe-train", rest, default), None
+        return _parsed(rest, default), None
     settings = chosen.resume / "config.json"
     if not settings.is_file():
         raise ConfigError(f"--resume {chosen.resume} is no run folder: it holds no config.json")
@@ -81,9 +87,67 @@ def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:
     for name in ("env", "scenario", "algo"):
         if getattr(chosen, name) not in (None, getattr(default, name)):
             raise ConfigError(f"--{name} cannot change on --resume: start a new run instead")
-    config = parse(configs.kind_of(default), "rqe-train", rest, default)
-    changed = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) != getattr(default, f.name)}
-    if changed - CHANGEABLE_ON_RESUME:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(changed - CHANGEABLE_ON_RESUME))
+    config = _parsed(rest, default)
+    before = default.flat()
+    changed = {name for name, value in config.flat().items() if value != before[name]}
+    if kept := sorted(changed - CHANGEABLE_ON_RESUME):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in kept)
         raise ConfigError(f"{flags} cannot change on --resume: start a new run instead")
     return config, chosen.resume
+
+
+def _spelled_out(args: list[str]) -> list[str]:
+    """`--advantage rqe` is another spelling of `--algo exact-rqe`."""
+    joined = [part for word in args for part in (word.split("=", 1) if word.startswith("--advantage=") else [word])]
+    for index, word in enumerate(joined[:-1]):
+        if word == "--advantage" and joined[index + 1] == "rqe":
+            rest = joined[:index] + joined[index + 2 :]
+            return rest if "exact-rqe" in rest else [*_without_algo(rest), "--algo", "exact-rqe"]
+    return joined
+
+
+def _without_algo(args: list[str]) -> list[str]:
+    """The flags without `--algo rqe-mappo`, of which exact-rqe was a form."""
+    for index, word in enumerate(args[:-1]):
+        if word == "--algo" and args[index + 1] == "rqe-mappo":
+            return args[:index] + args[index + 2 :]
+    return args
+
+
+def _parsed(args: list[str], default: TrainConfig) -> TrainConfig:
+    """The flags on top of `default`; a flag of other algorithms is refused with their names."""
+    known = _flags_of(default) | _flags_of(default.algorithm) | _flags_of(default.env_config)
+    for word, following in itertools.pairwise([*args, "--"]):
+        flag, _, value = word.partition("=")
+        plain = flag.replace("--no-", "--", 1).replace("_", "-")
+        if not flag.startswith("--") or plain in known:
+            continue
+        kinds = {name: registry.algorithm(name).Config for name in registry.ALGORITHMS}
+        if owners := [name for name, kind in kinds.items() if plain in _flags_of(kind)]:
+            asked = " ".join((flag, value or ("" if following.startswith("--") else following))).strip()
+            raise ConfigError(_refusal(default.algo, plain, asked, owners, known))
+    return parse(configs.type_of(default), "rqe-train", args, default)
+
+
+def _refusal(algo: str, flag: str, asked: str, owners: list[str], known: set[str]) -> str:
+    """Why `--algo ALGO` has not the flag that was `asked` for, and which do."""
+    neutral = flag in ABOUT_RISK and getattr(registry.algorithm(algo), "risk", algo) is None
+    averse = " and ".join(name for name in ("--tau", "--rqe-penalty") if name in known)
+    instead = f", {averse} {'say' if ' ' in averse else 'says'} how averse" if flag == "--risk" and averse else ""
+    *others, last = owners
+    which = f"{', '.join(others)} or {last}" if others else last
+    return (
+        f"--algo {algo} {'is risk-neutral and ' if neutral else ''}has no {asked}: "
+        f"leave it out{instead}, or use --algo {which}"
+    )
+
+
+def _flags_of(settings: Any) -> set[str]:
+    """The flags of a dataclass, or of an instance, that the command line shows."""
+    types = typing.get_type_hints(settings if isinstance(settings, type) else type(settings), include_extras=True)
+    shown = [
+        field.name
+        for field in dataclasses.fields(settings)
+        if tyro.conf.Suppress not in getattr(types[field.name], "__metadata__", ())
+    ]
+    return {f"--{name.replace('_', '-')}" for name in shown}

@@ -1,26 +1,24 @@
-"""What a run is: frozen settings that the command line, the learner and the checkpoint read."""
+"""The settings of a run: its own, those of its algorithm, those of its environment; read by the command line too."""
 
 import dataclasses
 import json
 import math
 import typing
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-import torch
 from tyro.conf import OmitArgPrefixes, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from rqe_mappo import registry
-from rqe_mappo.functional.risk import GRAMMAR, RiskMeasure, parse_risk
+from rqe_mappo import registry, upgrade
+from rqe_mappo.envs.contract import BatchedEnv
 
-Knobs = TypeVar("Knobs")
-Own = TypeVar("Own")
-Advantage = Literal["influence", "static", "nested", "value", "rqe"]
+EnvConfig = TypeVar("EnvConfig")
+AlgoConfig = TypeVar("AlgoConfig", bound="AlgorithmConfig")
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be; the message names the flag and the mend, in one line."""
+    """An invalid setting; the message names the flag and the fix, in one line."""
 
 
 def per_agent(text: str) -> float | tuple[float, ...]:
@@ -52,65 +50,78 @@ PerAgent = Annotated[
         str_from_instance=lambda value: [spelled(value)],
     ),
 ]
+PER_AGENT = ("tau", "eps")  # the settings of this type
 
 
-@dataclass(frozen=True)
-class Options:
-    """The settings that one algorithm adds to those of all; rqe-mappo, the default, adds none.
+def require(settings: Any, holds: bool, name: str, rule: str) -> None:
+    """Raise ConfigError that `--name must RULE` unless it `holds`."""
+    if not holds:
+        value = getattr(settings, name)
+        shown = spelled(value) if name in PER_AGENT else value
+        raise ConfigError(f"--{name.replace('_', '-')} must {rule} (got {shown})")
 
-    defaults: what the algorithm changes in an environment's recipe.
-    critic_values: how many numbers its critic foretells of the return; 0: the whole law.
-    critic_sees_obs: the critic sees each agent's observation instead of the global state.
-    keeps_past: its learner needs to know what the episodes under way have brought so far (`envs.history`).
+
+def require_range(settings: Any, **bounds: tuple[float, float]) -> None:
+    """Raise ConfigError unless every setting named lies between its bounds."""
+    for name, (low, high) in bounds.items():
+        require(settings, low <= getattr(settings, name) <= high, name, f"be in [{low}, {high}]")
+
+
+def require_positive(settings: Any, *names: str) -> None:
+    """Raise ConfigError unless every setting named is finite and above 0."""
+    for name in names:
+        require(settings, 0 < getattr(settings, name) < math.inf, name, "be > 0")
+
+
+def require_at_least_one(settings: Any, *names: str) -> None:
+    """Raise ConfigError unless every setting named is 1 or more."""
+    for name in names:
+        require(settings, getattr(settings, name) >= 1, name, "be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmConfig:
+    """The settings of one algorithm, a frozen dataclass of its own; every field is a flag of rqe-train.
+
+    defaults: what the algorithm changes in the recipes of environments.
     """
 
     defaults: ClassVar[dict[str, Any]] = {}
-    critic_values: ClassVar[int] = 0
 
     @property
-    def critic_sees_obs(self) -> bool:
-        return False
+    def label(self) -> str:
+        """The part of a run folder's name that tells these settings from others of the algorithm."""
+        return ""
 
-    @property
-    def keeps_past(self) -> bool:
-        return False
+    def check(self, run: "TrainConfig") -> None:
+        """Raise ConfigError where settings contradict each other, or those of the `run`."""
 
-    def check(self, config: "TrainConfig") -> None:
-        """Raise ConfigError for settings of the run that the algorithm would not heed."""
+    def check_environment(self, env: BatchedEnv) -> None:
+        """Raise ConfigError where the algorithm cannot learn in `env`."""
+
+    def notes(self) -> list[str]:
+        """What a user should know about these settings before a run."""
+        return []
+
+    def wrap(self, env: BatchedEnv, gamma: float) -> BatchedEnv:
+        """The environment as the algorithm needs to see it, in training and in evaluation alike."""
+        return env
 
 
-@dataclass(frozen=True)
-class TrainConfig(Generic[Knobs, Own]):
-    """Train risk-averse agents with RQE-MAPPO, or a rival of it with `--algo`.
-
-    The defaults below are those of the chosen `--env`, `--scenario` and `--algo`; flags of the environment and of the
-    algorithm itself come last.
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Generic[AlgoConfig, EnvConfig]):
+    """Train agents. Flags of the algorithm and of the environment come last; their defaults are those of the recipe
+    for the chosen `--env`, `--scenario` and `--algo`.
     """
 
-    knobs: Annotated[Knobs, OmitArgPrefixes]
-
     env: str = "sumo"
-    """Environment: sumo, sumo-signals, cartpole; gamble, matrix, cliff; gymnasium:ID, pettingzoo:MODULE."""
+    """Environment: sumo, sumo-signals, cartpole; gamble, matrix, cliff; gymnasium:ID, pettingzoo:MODULE; or your own,
+    MODULE:FACTORY."""
     scenario: str = "default"
     """Named setting of the environment's own flags."""
-    algo: Annotated[str, arg(help=f"Algorithm: {', '.join(registry.ALGORITHMS)} (docs/baselines.md).")] = "rqe-mappo"
-    tau: PerAgent = 1.0
-    """Risk tolerance in units of the return's std: inf neutral, 0.3 strongly averse; 0.3,1,inf for each of three."""
-    eps: PerAgent = 0.01
-    """Bounded rationality: fixed weight of the entropy bonus (no clip range, no exploration rate); or one an agent."""
-    risk: Annotated[str, arg(help=f"Risk measure: {GRAMMAR}; --tau counts for entropic and mean-variance.")] = (
-        "entropic"
+    algo: Annotated[str, arg(help=f"Algorithm: {', '.join(registry.ALGORITHMS)}; or your own, MODULE:CLASS.")] = (
+        "rqe-mappo"
     )
-    advantage: Advantage = "influence"
-    """Whose risk: of states (influence), episodes (static), steps (nested), equilibria (rqe); value: GAE on V_tau."""
-    discount_tau: bool = False
-    """Divide tau by gamma^t at step t: with --advantage influence the entropic risk of the episode."""
-    regulariser: Literal["entropy", "log-barrier"] = "entropy"
-    """What --eps weighs: the policy's entropy, or the sum of log-probabilities."""
-    rqe_form: Literal["action", "aggregate"] = "action"
-    """With --advantage rqe: does the adversary see the agent's own action, or only its policy?"""
-    rqe_penalty: Literal["kl", "reverse-kl"] = "kl"
-    """With --advantage rqe: the adversary's cost of departing from the others' policies; kl is entropic risk."""
     seed: int = 1
     """Seed of everything random."""
     total_timesteps: int = 1_000_000
@@ -130,53 +141,8 @@ class TrainConfig(Generic[Knobs, Own]):
     """Decisions per copy between two updates."""
     gamma: float = 0.99
     """Discount factor."""
-    gae_lambda: float = 0.95
-    """Lambda of the return targets and advantages."""
     time_limit: Literal["terminal", "bootstrap"] = "bootstrap"
     """What the end of the horizon means: 'terminal' where the remaining time is observed, else 'bootstrap'."""
-
-    learning_rate: float = 1e-3
-    """Adam step size of the actors."""
-    critic_learning_rate: float = 2e-3
-    """Adam step size of the critic; too small a value left SUMO drivers stuck at 'always go'."""
-    anneal_lr: bool = True
-    """Lower both step sizes linearly to 5 % over the run."""
-    num_minibatches: int = 4
-    """Minibatches per epoch."""
-    update_epochs: int = 4
-    """Passes over a rollout for the actors."""
-    critic_epochs: int = 4
-    """Passes over a rollout for the critic."""
-    clip_coef: float = 0.2
-    """PPO's clip range."""
-    norm_adv: bool = True
-    """Divide advantages by their running std; the eps that then acts is logged as policy/effective_eps."""
-    max_grad_norm: float = 0.5
-    """Largest gradient norm, for actors and critic each."""
-    shared_actor: bool = True
-    """One actor for all agents (else one each)."""
-    actor_hidden: tuple[int, ...] = (64, 64)
-    """Hidden layers of an actor (tanh)."""
-    critic_hidden: tuple[int, ...] = (128, 64)
-    """Hidden layers of the critic (ReLU)."""
-    n_atoms: int = 201
-    """Largest number of atoms of the return distribution; the support itself is chosen by the program."""
-
-    risk_clip: float = 3.0
-    """Largest exponent of the entropic influence, continued linearly beyond (keep clip * tau >= 1)."""
-    warmup_fraction: float = 0.05
-    """Share of the run that is risk-neutral and measures the return's std, the unit of tau."""
-    risk_anneal_fraction: float = 0.3
-    """Share of the run over which 1/tau then grows from 0."""
-    return_scale: float | None = None
-    """Unit of tau; measured in the warm-up unless given here."""
-
-    critic_first: float = 0.0
-    """Share of the run, at its start, in which only the critic learns."""
-    settle: float = 0.0
-    """Share of all steps, at their end, for the critic alone to learn the final policy's returns."""
-    average: float = 0.0
-    """Share of the actors' learning, at its end, whose mean weights become the final policy; needs --settle."""
 
     keep: int = 3
     """Newest checkpoints kept."""
@@ -187,125 +153,91 @@ class TrainConfig(Generic[Knobs, Own]):
     eval_episodes: int = 256
     """Episodes of the evaluation after training (0: none)."""
 
-    options: Annotated[Own, OmitArgPrefixes, arg(name="algorithm")] = Options()
+    algorithm: Annotated[AlgoConfig, OmitArgPrefixes]
+    env_config: Annotated[EnvConfig, OmitArgPrefixes, arg(name="environment")]
 
     def __post_init__(self):
-        if type(self.options) is not registry.load(registry.algorithm(self.algo).options):
-            raise ConfigError(
-                f"--algo {self.algo} cannot go with the options of another: use default_config(..., algo)"
-            )
-        self.measures()
-        self._require(all(0 <= eps < math.inf for eps in each_agent(self.eps)), "eps", "be in [0, inf)")
-        for name, low, high in (
-            ("gamma", 0, 1),
-            ("gae_lambda", 0, 1),
-            ("warmup_fraction", 0, 1),
-            ("risk_anneal_fraction", 0, 1),
-            ("critic_first", 0, 0.5),
-            ("settle", 0, 0.49),
-            ("average", 0, 0.5),
-            ("seed", 0, 2**31 - 1),
-            ("num_workers", 0, math.inf),
-            ("eval_episodes", 0, math.inf),
-        ):
-            self._require(low <= getattr(self, name) <= high, name, f"be in [{low}, {high}]")
-        for name in ("learning_rate", "critic_learning_rate", "clip_coef", "max_grad_norm", "risk_clip",
-                     "worker_timeout"):  # fmt: skip
-            self._require(0 < getattr(self, name) < math.inf, name, "be > 0")
-        for name in ("total_timesteps", "num_envs", "num_steps", "num_minibatches", "update_epochs", "critic_epochs",
-                     "keep", "save_interval", "log_interval"):  # fmt: skip
-            self._require(getattr(self, name) >= 1, name, "be at least 1")
-        self._require(self.num_envs * self.num_steps >= 2, "num_steps", "be at least 2 with --num-envs 1")
-        self._require(self.n_atoms >= 5, "n_atoms", "be at least 5")
-        self._require(self.settle > 0 or not self.average, "average", "be 0 without --settle, in which it takes effect")
-        self._require(self.return_scale is None or self.return_scale > 0, "return_scale", "be > 0")
-        self._require(all(n >= 1 for n in self.actor_hidden), "actor_hidden", "hold positive widths")
-        self._require(all(n >= 1 for n in self.critic_hidden), "critic_hidden", "hold positive widths")
-        self._require(
-            self.num_workers == 0 or self.num_envs % self.num_workers == 0,
-            "num_workers",
-            f"divide --num-envs {self.num_envs}",
-        )
-        self._require(
-            self.gamma < 1 or self.time_limit == "terminal",
-            "gamma",
-            "be < 1 where time limits are bootstrapped (or use --time-limit terminal)",
-        )
-        if self.discount_tau and self.advantage != "influence":
-            raise ConfigError("--discount-tau goes with --advantage influence only: leave it out")
-        if self.advantage == "rqe":
-            if self.risk not in ("entropic", "neutral"):
-                raise ConfigError(f"--advantage rqe has no --risk {self.risk}: use entropic (or --rqe-penalty)")
-            if self.time_limit != "terminal":
-                raise ConfigError("--advantage rqe solves finite games: use --time-limit terminal")
-            self._require(not self.average, "average", "be 0 with --advantage rqe, which climbs to a point")
-        self.options.check(self)
+        wanted = registry.algorithm(self.algo).Config
+        if type(self.algorithm) is not wanted:
+            raise ConfigError(f"--algo {self.algo} has other settings: use default_config(env, scenario, algo)")
+        require_range(
+            self, gamma=(0, 1), seed=(0, 2**31 - 1), num_workers=(0, math.inf), eval_episodes=(0, math.inf)
+        )  # fmt: skip
+        require_positive(self, "worker_timeout")
+        require_at_least_one(
+            self, "total_timesteps", "num_envs", "num_steps", "keep", "save_interval", "log_interval"
+        )  # fmt: skip
+        require(self, self.num_envs * self.num_steps >= 2, "num_steps", "be at least 2 with --num-envs 1")
+        divides = self.num_workers == 0 or self.num_envs % self.num_workers == 0
+        require(self, divides, "num_workers", f"divide --num-envs {self.num_envs}")
+        bounded = self.gamma < 1 or self.time_limit == "terminal"
+        require(self, bounded, "gamma", "be < 1 where time limits are bootstrapped (or use --time-limit terminal)")
+        self.algorithm.check(self)
 
-    def _require(self, holds: bool, name: str, rule: str) -> None:
-        if not holds:
-            value = getattr(self, name)
-            shown = spelled(value) if name in ("tau", "eps") else value
-            raise ConfigError(f"--{name.replace('_', '-')} must {rule} (got {shown})")
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other settings, of the run, its algorithm or its environment, each by its own name.
 
-    def attitudes(self, n_agents: int | None = None) -> tuple[list[tuple[float, float]], tuple[int, ...]]:
-        """The different pairs of tau and eps, and the index of each agent's pair among them (one for all if alike).
+        >>> config.replace(total_timesteps=10_000, tau=0.3, collision_cost=50.0)
 
-        Raises ConfigError if `n_agents` is given and `--tau` or `--eps` names another number of them.
+        Raises ConfigError for a name that none of the three has.
         """
-        lists = {name: each_agent(getattr(self, name)) for name in ("tau", "eps")}
-        n = max(len(values) for values in lists.values()) if n_agents is None else n_agents
-        for name, values in lists.items():
-            if len(values) not in (1, n):
-                raise ConfigError(
-                    f"--{name} {spelled(values)} names {len(values)} agents where there are {n}: "
-                    "give one value for all, or one for each"
-                )
-            lists[name] = values * n if len(values) == 1 else values
-        pairs = list(zip(lists["tau"], lists["eps"], strict=True))
-        different = list(dict.fromkeys(pairs))
-        return different, tuple(different.index(pair) for pair in pairs)
+        nested = {"algorithm": self.algorithm, "env_config": self.env_config}
+        parts: dict[str, dict[str, Any]] = {name: {} for name in nested}
+        own: dict[str, Any] = {}
+        for name, value in changes.items():
+            if name in _names(self):
+                own[name] = value
+                continue
+            owner = next((part for part, settings in nested.items() if name in _names(settings)), None)
+            if owner is None:
+                flag = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{flag} is no setting of --algo {self.algo} with --env {self.env}")
+            parts[owner][name] = value
+        for part, values in parts.items():
+            if values:
+                own[part] = dataclasses.replace(own.get(part, nested[part]), **values)
+        return dataclasses.replace(self, **own)
 
-    def measures(self) -> list[RiskMeasure]:
-        """The risk measure of each attitude at full strength, `tau` still in units of the return's std."""
-        try:
-            measures = [parse_risk(self.risk, tau, clip=self.risk_clip) for tau, _ in self.attitudes()[0]]
-            if measures[0].evaluation_only:
-                raise ValueError(measures[0].evaluation_only)
-            if self.advantage == "nested":
-                measures[0].utility(torch.zeros(1))
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-        return measures
-
-    def progress(self, step: int) -> float:
-        """The share of the run that is over after `step` decisions; above 1 while the critic settles."""
-        return step / (self.total_timesteps * (1 - self.settle))
+    def flat(self) -> dict[str, Any]:
+        """All settings by their own names: the run's, the algorithm's, the environment's."""
+        parts = (self, self.algorithm, self.env_config)
+        known = {name: getattr(part, name) for part in parts for name in _names(part)}
+        return {name: value for name, value in known.items() if name not in ("algorithm", "env_config")}
 
     @property
     def run_name(self) -> str:
         """The part of a run folder's name that depends on the settings alone."""
-        risk = "" if self.risk == "entropic" else "__" + self.risk.replace(":", "")
-        env, algo = self.env.replace(":", "-"), "" if self.algo == "rqe-mappo" else "__" + self.algo
-        return f"{env}{algo}{risk}__tau{spelled(self.tau)}__eps{spelled(self.eps)}__s{self.seed}"
+        algo = "" if self.algo == "rqe-mappo" else "__" + self.algo.replace(":", "-")
+        return f"{self.env.replace(':', '-')}{algo}{self.algorithm.label}__s{self.seed}"
+
+
+def _names(settings: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(settings)}
 
 
 def default_config(env: str, scenario: str = "default", algo: str = "rqe-mappo") -> TrainConfig:
-    """The recipe of an environment: its settings and the learner's defaults for it, as `algo` changes them."""
+    """The recipe of an environment: its settings, and the run's and the algorithm's defaults for it."""
     entry = registry.environment(env)
-    scenarios = registry.load(entry.scenarios)
+    scenarios = registry.scenarios(env)
     if scenario not in scenarios:
         raise ConfigError(f"--scenario {scenario} is unknown for --env {env}: use {', '.join(scenarios)}")
-    knobs = scenarios[scenario]
-    if entry is registry.BY_NAME:
-        knobs = dataclasses.replace(knobs, name=env)
-    recipe = registry.load(entry.recipe)(scenario, knobs)
-    options = registry.load(registry.algorithm(algo).options)()
-    return dataclasses.replace(recipe, algo=algo, options=options, **options.defaults)
+    kind = registry.algorithm(algo).Config
+    recipe = registry.load(entry.recipe)(scenario) | kind.defaults
+    run_fields, own_fields = _names(TrainConfig), _names(kind)
+    return TrainConfig(
+        env=env,
+        scenario=scenario,
+        algo=algo,
+        env_config=scenarios[scenario],
+        algorithm=kind(**{name: value for name, value in recipe.items() if name in own_fields}),
+        **{name: value for name, value in recipe.items() if name in run_fields},
+    )
 
 
-def kind_of(config: TrainConfig) -> Any:
+def type_of(config: TrainConfig) -> Any:
     """The type of `config` with those of its nested settings, from which the command line is built."""
-    return TrainConfig[type(config.knobs), type(config.options)]
+    generic: Any = TrainConfig
+    return generic[type(config.algorithm), type(config.env_config)]
 
 
 def to_json(config: TrainConfig) -> str:
@@ -324,10 +256,10 @@ def to_json(config: TrainConfig) -> str:
 def from_json(text: str) -> TrainConfig:
     """The settings that `to_json` wrote; unknown names raise `ConfigError`, names that are newer have their default."""
     try:
-        fields = json.loads(text)
-        default = default_config(fields["env"], fields["scenario"], fields.get("algo", "rqe-mappo"))
-        fields["knobs"] = _filled(default.knobs, fields["knobs"])
-        fields["options"] = _filled(default.options, fields.get("options", {}))
+        fields = upgrade.settings(json.loads(text))
+        default = default_config(fields["env"], fields["scenario"], fields["algo"])
+        fields["env_config"] = _filled(default.env_config, fields["env_config"])
+        fields["algorithm"] = _filled(default.algorithm, fields["algorithm"])
         return _filled(default, fields)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ConfigError(
@@ -337,13 +269,13 @@ def from_json(text: str) -> TrainConfig:
 
 def _filled(default: Any, values: dict[str, Any]) -> Any:
     """`default` with every field replaced by what JSON kept of it."""
-    unknown = set(values) - {field.name for field in dataclasses.fields(default)}
+    unknown = set(values) - _names(default)
     if unknown:
         raise ConfigError(f"config.json holds settings that this version does not know: {', '.join(sorted(unknown))}")
     types = typing.get_type_hints(type(default))
 
     def typed(name: str, value: Any) -> Any:
-        if name in ("tau", "eps") and isinstance(default, TrainConfig):
+        if name in PER_AGENT and name in types:
             return tuple(map(float, value)) if isinstance(value, list) else float(value)
         if isinstance(value, list):
             return tuple(value)

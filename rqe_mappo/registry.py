@@ -1,59 +1,55 @@
 """Names on the command line and what they stand for, imported only when asked for."""
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rqe_mappo.algorithms.contract import AlgorithmClass
 
 Entry = TypeVar("Entry")
+Part = Any
+"""`module:name`, or the object itself."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Where an environment's parts are found, each as `module:name`.
+    """Where an environment's parts are found, each as `module:name` or as the object itself.
 
-    factory: `factory(knobs, num_envs)` gives a `BatchedEnv`.
+    factory: `factory(env_config, num_envs)` gives a `BatchedEnv`.
     scenarios: dict of named settings (frozen dataclasses), one of them "default".
-    recipe: `recipe(scenario, knobs)` gives the `TrainConfig` with the learner's defaults for this environment.
-    drivers: `drivers(name, seed)` gives a policy that nobody trained, `policy(env)`; empty if there are none.
+    recipe: `recipe(scenario)` gives settings of runs and algorithms that train well, by their names.
+    drivers: `drivers(name, seed)` gives a scripted policy, `policy(env)`; empty if there are none.
     camera: `camera(env)` draws an environment with one copy (`rqe_mappo.evaluation.film`); empty if it cannot be drawn.
-    scene: `scene(env)` shows an environment with one copy to the live page, see `rqe_mappo.live.stage`; empty if none.
+    scene: `scene(env)` shows an environment with one copy on the live page (`rqe_mappo.live.scene_env`); empty if none.
     own_process: whether a process can hold one copy only, so that every copy gets a worker process of its own.
     """
 
-    factory: str
-    scenarios: str
-    recipe: str
+    factory: Part
+    scenarios: Part
+    recipe: Part
     own_process: bool = False
-    drivers: str = ""
-    camera: str = ""
-    scene: str = ""
+    drivers: Part = ""
+    camera: Part = ""
+    scene: Part = ""
 
 
-@dataclass(frozen=True)
-class Algorithm:
-    """Where an algorithm's parts are found, each as `module:name`.
-
-    learner: the class of its learner, `Learner` or one that overrides parts of it.
-    options: its own settings, a subclass of `rqe_mappo.config.Options`.
-    """
-
-    learner: str
-    options: str
-
-
-ENVIRONMENTS = {
+ENVIRONMENTS: dict[str, Environment] = {
     "cartpole": Environment(
         factory="rqe_mappo.envs.risky_cartpole:BatchedRiskyCartPole",
         scenarios="rqe_mappo.envs.risky_cartpole:SCENARIOS",
         recipe="rqe_mappo.algorithms.recipes:cartpole",
-        drivers="rqe_mappo.envs.risky_cartpole.drivers:by_name",
+        drivers="rqe_mappo.envs.risky_cartpole.scripted:by_name",
         scene="rqe_mappo.envs.risky_cartpole.scene:LiveScene",
     ),
     "sumo": Environment(
         factory="rqe_mappo.envs.sumo_intersection:BatchedIntersection",
         scenarios="rqe_mappo.envs.sumo_intersection:SCENARIOS",
         recipe="rqe_mappo.algorithms.recipes:sumo",
-        drivers="rqe_mappo.envs.sumo_intersection.drivers:by_name",
+        drivers="rqe_mappo.envs.sumo_intersection.scripted:by_name",
         camera="rqe_mappo.envs.sumo_intersection.render:Camera",
         scene="rqe_mappo.envs.sumo_intersection.scene:LiveScene",
     ),
@@ -61,7 +57,7 @@ ENVIRONMENTS = {
         factory="rqe_mappo.envs.sumo_signals:BatchedSignals",
         scenarios="rqe_mappo.envs.sumo_signals:SCENARIOS",
         recipe="rqe_mappo.algorithms.recipes:sumo_signals",
-        drivers="rqe_mappo.envs.sumo_signals.controllers:by_name",
+        drivers="rqe_mappo.envs.sumo_signals.scripted:by_name",
         own_process=True,
     ),
     "gamble": Environment(
@@ -81,36 +77,52 @@ ENVIRONMENTS = {
     ),
 }
 
-ALGORITHMS = {
-    "rqe-mappo": Algorithm("rqe_mappo.algorithms.rqe_mappo:Learner", "rqe_mappo.config:Options"),
-    "mappo": Algorithm("rqe_mappo.baselines.mappo:MappoLearner", "rqe_mappo.baselines.mappo:MappoOptions"),
-    "ippo": Algorithm("rqe_mappo.baselines.mappo:MappoLearner", "rqe_mappo.baselines.ippo:IppoOptions"),
-    "c51-cvar": Algorithm("rqe_mappo.algorithms.rqe_mappo:Learner", "rqe_mappo.baselines.c51_cvar:C51CvarOptions"),
-    "mean-variance": Algorithm(
-        "rqe_mappo.baselines.mean_variance:MeanVarianceLearner",
-        "rqe_mappo.baselines.mean_variance:MeanVarianceOptions",
-    ),
-    "reward-shaped": Algorithm(
-        "rqe_mappo.baselines.reward_shaped:ShapedLearner", "rqe_mappo.baselines.reward_shaped:ShapedOptions"
-    ),
+ALGORITHMS: dict[str, Part] = {
+    "rqe-mappo": "rqe_mappo.algorithms.rqe_mappo:RqeMappo",
+    "exact-rqe": "rqe_mappo.algorithms.exact_rqe:ExactRqe",
+    "mappo": "rqe_mappo.baselines.mappo:Mappo",
+    "ippo": "rqe_mappo.baselines.ippo:Ippo",
+    "c51-cvar": "rqe_mappo.baselines.c51_cvar:C51Cvar",
+    "mean-variance": "rqe_mappo.baselines.mean_variance:MeanVarianceMappo",
+    "reward-shaped": "rqe_mappo.baselines.reward_shaped:RewardShapedMappo",
 }
-
+"""Classes that keep the contract of `rqe_mappo.algorithms.contract`."""
 
 BY_NAME = Environment(
-    factory="rqe_mappo.envs.by_name:BatchedByName",
+    factory="rqe_mappo.envs.by_name:make",
     scenarios="rqe_mappo.envs.by_name:SCENARIOS",
     recipe="rqe_mappo.algorithms.recipes:by_name",
 )
+"""Environments of other packages: gymnasium:ID, pettingzoo:MODULE, MODULE:FACTORY."""
 
 
 def environment(name: str) -> Environment:
-    """The entry of `name`, which may also be gymnasium:ID or pettingzoo:MODULE; ValueError otherwise."""
-    return BY_NAME if name.startswith(("gymnasium:", "pettingzoo:")) else _entry(ENVIRONMENTS, "env", name)
+    """The entry of `name`; of MODULE:ENTRY, an `Environment` in a module of the user's own. ValueError otherwise."""
+    if ":" not in name:
+        return _entry(ENVIRONMENTS, "env", name)
+    if name.startswith(("gymnasium:", "pettingzoo:")):
+        return BY_NAME
+    found = load_own("env", name)
+    return found if isinstance(found, Environment) else BY_NAME
 
 
-def algorithm(name: str) -> Algorithm:
-    """The entry of `name`; ValueError with the known names otherwise."""
-    return _entry(ALGORITHMS, "algo", name)
+def scenarios(name: str) -> Mapping[str, Any]:
+    """The named settings of an environment."""
+    entry = environment(name)
+    found = load(entry.scenarios)
+    return {key: replace(config, name=name) for key, config in found.items()} if entry is BY_NAME else found
+
+
+def algorithm(name: str) -> "AlgorithmClass":
+    """The class of `name`, or of MODULE:CLASS in a module of the user's own; ValueError otherwise."""
+    if ":" not in name:
+        return load(_entry(ALGORITHMS, "algo", name))
+    found = load_own("algo", name)
+    if not (isinstance(getattr(found, "Config", None), type) and callable(getattr(found, "learn", None))):
+        raise ValueError(
+            f"--algo {name} is no algorithm: it needs a class Config and a method learn (docs/adding-an-algorithm.md)"
+        )
+    return found
 
 
 def _entry(known: dict[str, Entry], flag: str, name: str) -> Entry:
@@ -120,7 +132,29 @@ def _entry(known: dict[str, Entry], flag: str, name: str) -> Entry:
     return known[name]
 
 
-def load(path: str) -> Any:
-    """The object at `module:name`."""
-    module, _, name = path.partition(":")
+def load(part: Part) -> Any:
+    """The object at `module:name`; whatever is no string stands for itself."""
+    if not isinstance(part, str):
+        return part
+    module, _, name = part.partition(":")
     return getattr(import_module(module), name)
+
+
+def load_own(flag: str, name: str) -> Any:
+    """The object that a user calls MODULE:NAME, from the working folder or from what is installed.
+
+    A module of Python itself is refused: run folders of strangers name such objects too, and what they name is called.
+    ValueError, in one line, where it cannot be had.
+    """
+    module, _, attribute = name.partition(":")
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise ValueError(f"--{flag} {name}: {module} belongs to Python itself: name a module of your own")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # console scripts look there no more than they must
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"--{flag} {name} cannot be imported ({error}): run from the folder that holds {module}, or install it"
+        ) from None

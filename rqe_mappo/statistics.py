@@ -1,9 +1,8 @@
-"""Estimates and their intervals: what a table may say about returns and incidents."""
+"""Estimates of returns and incidents, with their intervals."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ RESAMPLES = 5_000
 RUN_RESAMPLES = 20_000  # over runs, which is cheap; at 2,000 the ends still moved by 3 % of the interval
 WITHIN_RUN = 1_000  # resamples of each run's episodes, from which `over_runs` draws
 DRAWN_AT_ONCE = 2**20  # row numbers held in memory
+Samples = Sequence[float] | np.ndarray
 Statistic = Callable[[np.ndarray], float]
 
 
@@ -29,7 +29,7 @@ class Estimate:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
-def cvar(samples: np.ndarray, level: float = 0.05) -> float:
+def cvar(samples: Samples, level: float = 0.05) -> float:
     """Mean of the worst `level` share of `samples`, the one on the boundary counted with its fraction.
 
     With N sorted samples, `(x_1 + ... + x_k + (level N - k) x_{k+1}) / (level N)` where `k = floor(level N)`; the mean
@@ -43,7 +43,7 @@ def cvar(samples: np.ndarray, level: float = 0.05) -> float:
     return float(weights @ ordered / share)
 
 
-def entropic(samples: np.ndarray, tau: float) -> float:
+def entropic(samples: Samples, tau: float) -> float:
     """The entropic value `-tau log mean exp(-x / tau)` of `samples`: the mean at `tau = inf`, the minimum near 0."""
     if not tau > 0:
         raise ValueError(f"tau must be > 0 (got {tau:g}); use inf for the mean")
@@ -55,8 +55,8 @@ def entropic(samples: np.ndarray, tau: float) -> float:
     return float(lowest - tau * np.log1p(np.mean(np.expm1(-(samples - lowest) / tau))))
 
 
-def of_samples(value: Callable[[Tensor, Tensor], Tensor], samples: np.ndarray) -> float:
-    """A risk measure's `value` of the samples' own law: exact, where atoms of a critic would widen it."""
+def of_samples(value: Callable[[Tensor, Tensor], Tensor], samples: Samples) -> float:
+    """A risk measure's `value` of the samples' own distribution: exact, where a critic's atoms would widen it."""
     atoms = torch.from_numpy(np.sort(_checked(samples)))
     return float(value(atoms, torch.full_like(atoms, -math.log(len(atoms)))))
 
@@ -79,7 +79,7 @@ def interval(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """`statistic` of all samples, with its 95 % percentile bootstrap interval over the rows they stand in.
+    """`statistic` of all samples, with its 95 % percentile bootstrap interval over their rows.
 
     samples: `[F]` or `[F, A]`. A row is an episode: agents that shared it are not independent, so whole rows are drawn.
     counted: which samples count, of the same shape (default: all); rows without any are left out, also from `n`.
@@ -112,9 +112,9 @@ def interval(
 def rate(flags: np.ndarray, counted: np.ndarray | None = None, *, seed: int = 0) -> Estimate:
     """The share of `flags` that are set, with an interval as in `interval`.
 
-    Where all are alike, resampling shows no spread, yet none among n episodes is no proof of never: then the interval
-    is Clopper and Pearson's over rows, 0 to `1 - 0.025^(1/n)` (0.0037 at n = 1000), or its mirror image at 1. Several
-    agents to a row only make it cautious.
+    Where all are alike, resampling shows no variation, yet none among n episodes does not prove never: then the
+    interval is Clopper and Pearson's over rows, 0 to `1 - 0.025^(1/n)` (0.0037 at n = 1000), or its mirror image at 1.
+    Several agents to a row only make it cautious.
     """
     found = interval(np.mean, flags, counted, seed=seed)
     unseen = 1 - 0.025 ** (1 / found.n)
@@ -128,7 +128,7 @@ def rate(flags: np.ndarray, counted: np.ndarray | None = None, *, seed: int = 0)
 def ratio(events: np.ndarray, exposure: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """Events per unit of exposure, `sum(events) / sum(exposure)`, both `[F]`, with an interval as in `interval`.
 
-    Without any event resampling shows no spread: then the interval ends where a Poisson count of 0 would become
+    Without any event resampling shows no variation: then the interval ends where a Poisson count of 0 would become
     unlikely, at `-ln(0.025)` events (3.7) in all.
     """
     from scipy.stats import bootstrap
@@ -152,24 +152,29 @@ def ratio(events: np.ndarray, exposure: np.ndarray, *, seed: int = 0, resamples:
     return Estimate(value, float(found.confidence_interval.low), float(found.confidence_interval.high), len(events))
 
 
-def seed_interval(values: Sequence[float]) -> Estimate:
+def seed_interval(values: Samples) -> Estimate:
     """Mean over runs with different seeds, and its 95 % t-interval; nan for a single run.
 
-    For the handful of runs that one can afford: a bootstrap of three values knows only ten means and is far too narrow,
-    while `mean +- t_{n-1} s / sqrt(n)` covers as it says where runs are roughly normal (t = 4.3 at n = 3).
+    For the handful of runs that one can afford: a bootstrap of three values has only ten different means and is far too
+    narrow, while `mean +- t_{n-1} s / sqrt(n)` has its nominal coverage where runs are roughly normal (t = 4.3 at
+    n = 3).
     """
     from scipy.stats import t
 
-    values = _checked(values)
-    n, mean = len(values), float(values.mean())
+    runs = _checked(values)
+    n, mean = len(runs), float(runs.mean())
     if n == 1:
         return Estimate(mean, math.nan, math.nan, 1)
-    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    half = float(t.ppf(0.975, n - 1) * runs.std(ddof=1) / math.sqrt(n))
     return Estimate(mean, mean - half, mean + half, n)
 
 
 def stratified(
-    statistic: Callable[..., Any], strata: Sequence[Sequence[float]], *, seed: int = 0, resamples: int = RUN_RESAMPLES
+    statistic: Callable[..., float | np.ndarray],
+    strata: Sequence[Samples],
+    *,
+    seed: int = 0,
+    resamples: int = RUN_RESAMPLES,
 ) -> Estimate:
     """`statistic` of the runs of all strata together, with its 95 % stratified percentile bootstrap interval.
 
@@ -225,19 +230,17 @@ class Comparison:
     improvement: Estimate
 
 
-def compare(
-    ours: Sequence[float], theirs: Sequence[float], *, seed: int = 0, resamples: int = RUN_RESAMPLES
-) -> Comparison:
+def compare(ours: Samples, theirs: Samples, *, seed: int = 0, resamples: int = RUN_RESAMPLES) -> Comparison:
     """Compare runs in pairs, `ours[i]` with `theirs[i]` (the same seed), larger being better.
 
     The probability of improvement is Mann and Whitney's, over all pairs `(i, j)`, ties counting half (Agarwal et al.,
-    2021); its bootstrap draws seeds, that is whole pairs. Where one side wins always, resampling shows no spread: then
-    the interval is Clopper and Pearson's over the n seeds, as in `rate` (from 0.48 at n = 5).
+    2021); its bootstrap draws seeds, that is whole pairs. Where one side wins always, resampling shows no variation:
+    then the interval is Clopper and Pearson's over the n seeds, as in `rate` (from 0.48 at n = 5).
     """
-    ours, theirs = _checked(ours), _checked(theirs)
-    if ours.shape != theirs.shape:
-        raise ValueError(f"runs are compared in pairs: give as many of both (got {len(ours)} and {len(theirs)})")
-    n, wins = len(ours), (np.sign(ours[:, None] - theirs) + 1) / 2
+    mine, other = _checked(ours), _checked(theirs)
+    if mine.shape != other.shape:
+        raise ValueError(f"runs are compared in pairs: give as many of both (got {len(mine)} and {len(other)})")
+    n, wins = len(mine), (np.sign(mine[:, None] - other) + 1) / 2
     value, unseen = float(wins.mean()), 1 - 0.025 ** (1 / n)
     if n == 1:
         low, high = math.nan, math.nan
@@ -246,10 +249,10 @@ def compare(
     else:
         drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
         low, high = map(float, np.percentile(wins[drawn[:, :, None], drawn[:, None]].mean((1, 2)), [2.5, 97.5]))
-    return Comparison(seed_interval(ours - theirs), Estimate(value, low, high, n))
+    return Comparison(seed_interval(mine - other), Estimate(value, low, high, n))
 
 
-def _checked(samples: np.ndarray | Sequence[float]) -> np.ndarray:
+def _checked(samples: Samples) -> np.ndarray:
     samples = np.asarray(samples, dtype=float)
     if len(samples) == 0:
         raise ValueError("no samples: a statistic needs at least one episode")

@@ -1,4 +1,4 @@
-"""Where jobs run: processes of this machine, a Ray cluster, or SLURM. All have the three methods of `Backend`."""
+"""Where jobs run: processes of this machine, a Ray cluster, or SLURM, each a `Backend`."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from rqe_mappo.sweeps.job import Job, Outcome, run
 
 POLL_S = 1.0
-RETRIES = 3  # of a task whose machine was lost; it goes on from its checkpoint
+RETRIES = 3  # of a task whose machine was lost; it resumes from its checkpoint
 
 
 class Backend(Protocol):
@@ -25,7 +25,7 @@ class Backend(Protocol):
         """Outcomes as jobs end; None about every second while none does, so that progress can be shown."""
 
     def stop(self) -> None:
-        """Ask what runs to save and stop, and drop what waits; their outcomes still come."""
+        """Ask running jobs to save and stop, and drop those that wait; their outcomes still come."""
 
 
 class Local:
@@ -69,7 +69,7 @@ class Local:
 
 
 class Ray:
-    """Tasks of a Ray cluster, one core each; `address` empty: one of its own on this machine, with `jobs` cores."""
+    """Tasks of a Ray cluster, one core each; `address` empty: a new cluster on this machine, with `jobs` cores."""
 
     def __init__(self, address: str, jobs: int):
         try:
@@ -78,9 +78,9 @@ class Ray:
             raise ImportError("--ray needs Ray: pip install 'rqe-mappo[ray]'") from None
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self.ray = ray
-        own = {"address": "local", "num_cpus": jobs, "include_dashboard": False}  # whatever cluster else is up
+        new = {"address": "local", "num_cpus": jobs, "include_dashboard": False}  # even if another cluster is running
         try:
-            ray.init(**({"address": address} if address else own), log_to_driver=False, logging_level="ERROR")
+            ray.init(**({"address": address} if address else new), log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConnectionError(f"--ray {address} cannot be reached: {str(error).splitlines()[0]}") from None
         self.task = ray.remote(num_cpus=1, max_retries=RETRIES)(run)
@@ -141,7 +141,7 @@ class Slurm:
 
 
 def _outcome(job: Job, result: Callable[[], Outcome], stopping: bool = False) -> Outcome:
-    """The result; what broke outside the run's own process, such as a lost machine, as a failure."""
+    """The result; an error outside the run's own process, such as a lost machine, counts as a failure."""
     try:
         return result()
     except Exception as error:  # of the backend, each has its own

@@ -33,10 +33,11 @@ def plot(args: Sequence[str] | None = None) -> None:
 
 def report(args: Sequence[str] | None = None) -> None:
     """rqe-report: tables, plots and page of what has finished so far."""
-    from rqe_mappo.sweeps.sweep import present
+    from rqe_mappo.sweeps.sweep import write_outputs
 
     def command(args: list[str]) -> None:
-        present(_folder("rqe-report", "Collect what has finished, draw it and write one self-contained page.", args))
+        description = "Collect what has finished, draw it and write one self-contained page."
+        write_outputs(_folder("rqe-report", description, args))
 
     main(command, "rqe-report", args)
 
@@ -47,5 +48,5 @@ def _folder(prog: str, description: str, args: list[str]) -> Path:
     parser.add_argument("folder", type=Path, help="folder of rqe-sweep")
     folder = parser.parse_args(args).folder
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder: give that of a sweep")
+        raise ConfigError(f"{folder} is not a folder: give that of a sweep")
     return folder.resolve()

@@ -1,4 +1,4 @@
-"""The plots of one metric against another: fronts of what was trained, and curves of what was mixed over them."""
+"""The plots of one metric against another: fronts of trained settings, and curves of mixtures over them."""
 
 import math
 from collections import Counter
@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from rqe_mappo.statistics import Estimate
 from rqe_mappo.sweeps import fronts
 from rqe_mappo.sweeps.metrics import Metric
-from rqe_mappo.sweeps.style import QUIET, dress, looks, new, place_labels, pretty, title
+from rqe_mappo.sweeps.style import QUIET, Label, looks, new_figure, place_labels, pretty, style_axes, title
 from rqe_mappo.sweeps.tables import by_label, complete, number, over_seeds, points, with_both
 
 Rows = list[dict[str, str]]
-TRAINED = "#444444"  # the colour of what was trained, beside what was mixed
-REACH = 0.4  # intervals of two or three seeds may be so wide that nothing else could be seen
+TRAINED = "#444444"  # the colour of trained settings, beside mixtures
+REACH = 0.4  # intervals of two or three seeds may be so wide that they would hide the rest
 
 
 def front_name(pair: tuple[Metric, Metric]) -> str:
@@ -25,32 +25,32 @@ def front_name(pair: tuple[Metric, Metric]) -> str:
     return "_".join(("front", *names))
 
 
-def counted(results: Rows) -> str:
-    """How many seeds and episodes stand behind each setting."""
+def sample_counts(results: Rows) -> str:
+    """The numbers of seeds and episodes of each setting."""
     seeds = [len(rows) for rows in by_label(results).values()]
     episodes = [int(number(row, "episodes")) for row in results]
-    return f"seeds a setting: {span(seeds)}; episodes a run: {span(episodes)}"
+    return f"seeds a setting: {span_text(seeds)}; episodes a run: {span_text(episodes)}"
 
 
-def span(values: Sequence[int]) -> str:
+def span_text(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
     return str(low) if low == high else f"{low} to {high}"
 
 
-def better(metric: Metric, apart: str = "     ") -> str:
-    """The axis label, with an arrow to the better end (which also points up when turned)."""
-    return metric.axis + apart + ("better →" if metric.sign > 0 else "← better")
+def axis_label(metric: Metric, gap: str = "     ") -> str:
+    """The axis label, with an arrow to the better end (which points up on a vertical axis)."""
+    return metric.axis + gap + ("better →" if metric.sign > 0 else "← better")
 
 
 def reward_against_risk(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
-    """The plot of a pair of metrics that suits what was run: settings, or policies mixed."""
+    """The plot of a pair of metrics: mixtures where there are any, else the front of settings."""
     return (mixtures if any(row.get("kind") for row in results) else front)(results, volumes, pair)
 
 
 def front(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
     """Reward against risk: a point a setting (mean over seeds) with t-intervals, the seeds behind it as small dots,
     filled where no other setting dominates it; the median attainment curve of families with several settings."""
-    figure = new(8.6, 6.2)
+    figure = new_figure(8.6, 6.2)
     axes = figure.subplots()
     results = with_both(results, pair)
     settings = by_label(results)
@@ -63,14 +63,14 @@ def front(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
     volume = _volumes(volumes, pair)
     for family in families:
         rows = [row for row in results if row["family"] == family]
-        own = list(by_label(rows))
+        labels = list(by_label(rows))
         colour, marker = look[family].colour, look[family].marker
-        if len(own) > 1 and (seeds := complete(rows, len(own))):
+        if len(labels) > 1 and (seeds := complete(rows, len(labels))):
             rows = [row for seed in seeds for row in seed]
             corners = fronts.median_front(points(rows, pair), [number(row, "seed") for row in rows], pair)
             border = _to_the_edges(fronts.staircase(corners, pair), limits, pair)
             axes.plot(*border.T, color=colour, ls=look[family].line, lw=1.4, alpha=0.75, zorder=2)
-        for label in own:
+        for label in labels:
             runs = points(settings[label], pair)
             x, y = (over_seeds(values, metric.bounds) for values, metric in zip(runs.T, pair, strict=True))
             axes.plot(*runs.T, ls="", marker=marker, ms=3.5, mew=0, color=colour, alpha=0.4, zorder=3)
@@ -80,7 +80,7 @@ def front(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
                 zorder=5, ls="",
             )  # fmt: skip
         axes.plot(
-            [], [], marker=marker, ms=8, color=colour, ls=look[family].line if len(own) > 1 else "",
+            [], [], marker=marker, ms=8, color=colour, ls=look[family].line if len(labels) > 1 else "",
             label=_volume(family, volume.get(family)),
         )  # fmt: skip
     if any(int(row["settings"]) > 1 for row in volume.values()):
@@ -88,19 +88,17 @@ def front(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
     legend = figure.legend(frameon=False, fontsize=9.5, loc="outside lower left", title=reference, alignment="left",
                            handlelength=3.5)  # fmt: skip
     legend.get_title().set(fontsize=8.5, color=QUIET)
-    axes.set(xlabel=better(pair[0]), ylabel=better(pair[1], apart="\n"))
-    dress(axes)
-    under = f"{counted(results)}; points: means over seeds with 95 % t-intervals; small: single seeds\n"
-    under += "filled: no other setting is better in both; lines: what at least half of the seeds attain"
+    axes.set(xlabel=axis_label(pair[0]), ylabel=axis_label(pair[1], gap="\n"))
+    style_axes(axes)
+    subtitle = f"{sample_counts(results)}; points: means over seeds with 95 % t-intervals; small: single seeds\n"
+    subtitle += "filled: no other setting is better in both; lines: what at least half of the seeds attain"
     text = f"{pair[0].label} against {pair[1].label}"
-    title(figure, text[0].upper() + text[1:], under)
+    title(figure, text[0].upper() + text[1:], subtitle)
     first = [rows[0] for rows in settings.values()]
     alike = Counter(row["family"] for row in first)
-    place_labels(
-        axes, np.array(list(means.values())),
-        [pretty(row["point"]) or ("default" if alike[row["family"]] > 1 else "") for row in first],
-        [look[row["family"]].colour for row in first],
-    )  # fmt: skip
+    texts = [pretty(row["point"]) or ("default" if alike[row["family"]] > 1 else "") for row in first]
+    colours = [look[row["family"]].colour for row in first]
+    place_labels(figure, axes, list(zip(means.values(), texts, colours, strict=True)))
     return figure
 
 
@@ -110,10 +108,10 @@ def mixtures(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figur
     families = list(dict.fromkeys(row["family"] for row in results if row.get("kind")))
     trained = [row for row in results if not row.get("kind")]
     look, volume, limits = looks(families), _volumes(volumes, pair), _frame(by_label(results), pair)
-    figure = new(0.8 + 4.6 * len(families), 5.6)
+    figure = new_figure(0.8 + 4.6 * len(families), 5.6)
     for axes, family in zip(figure.subplots(1, len(families), sharey=True, squeeze=False)[0], families, strict=True):
         own = [row for row in results if row["family"] == family]
-        named: list[tuple[np.ndarray, str, str]] = []
+        named: list[Label] = []
         for rows, colour, marker, line in (
             (trained, TRAINED, "D", ":"),
             (own, look[family].colour, look[family].marker, "-"),
@@ -124,24 +122,24 @@ def mixtures(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figur
             for mean, each in zip(means, settings.values(), strict=True):
                 ends = zip(points(each, pair).T, pair, strict=True)
                 _bar(axes, *(over_seeds(values, metric.bounds) for values, metric in ends), colour, faint=True)
-                named.append((mean, pretty(each[0]["point"]), colour))  # also of no name: labels keep clear of it
+                named.append((mean, pretty(each[0]["point"]), colour))  # without a text too: labels avoid its point
             for name in dict.fromkeys(row["family"] for row in rows):
                 text = _volume(name, volume.get(name)).replace(": hyper", ":\nhyper")
                 axes.plot([], [], color=colour, ls=line, marker=marker, ms=6, label=text)
-        axes.set(xlim=limits[0], ylim=limits[1], xlabel=better(pair[0]))
+        axes.set(xlim=limits[0], ylim=limits[1], xlabel=axis_label(pair[0]))
         axes.legend(frameon=False, fontsize=9.5, loc="upper left", bbox_to_anchor=(-0.03, -0.14), handlelength=3)
-        dress(axes)
-        place_labels(axes, *map(list, zip(*named, strict=True)))
-    figure.axes[0].set_ylabel(better(pair[1], apart="\n"))
+        style_axes(axes)
+        place_labels(figure, axes, named)
+    figure.axes[0].set_ylabel(axis_label(pair[1], gap="\n"))
     text = f"{pair[0].label} against {pair[1].label}"
-    under = f"{counted(results)}; means over pairs of policies, or seeds, with 95 % t-intervals"
-    under += f"\nhypervolumes: from {_reference(volume)}" if volume else ""
-    title(figure, f"Policies mixed: {text}", under)
+    subtitle = f"{sample_counts(results)}; means over pairs of policies, or seeds, with 95 % t-intervals"
+    subtitle += f"\nhypervolumes: from {_reference(volume)}" if volume else ""
+    title(figure, f"Policies mixed: {text}", subtitle)
     return figure
 
 
 def _frame(settings: dict[str, Rows], pair: tuple[Metric, Metric]) -> np.ndarray:
-    """Limits `[2, 2]` (axis, low and high) of a picture of all settings."""
+    """Limits `[2, 2]` (axis, low and high) of a plot of all settings."""
     runs = [points(rows, pair) for rows in settings.values()]
     return np.array([limits_of([each[:, at] for each in runs], pair[at].bounds) for at in (0, 1)])
 
@@ -159,10 +157,10 @@ def _reference(volumes: dict[str, dict[str, str]]) -> str:
 
 
 def _bar(axes: Axes, x: Estimate, y: Estimate, colour: str, faint: bool = False) -> None:
-    keep = dict(color=colour, lw=0.9 if faint else 1.2, alpha=0.3 if faint else 0.7, zorder=4)
+    width, alpha = (0.9, 0.3) if faint else (1.2, 0.7)
     if not math.isnan(x.low):
-        axes.plot([x.low, x.high], [y.value, y.value], **keep)
-        axes.plot([x.value, x.value], [y.low, y.high], **keep)
+        for bar in (([x.low, x.high], [y.value, y.value]), ([x.value, x.value], [y.low, y.high])):
+            axes.plot(*bar, color=colour, lw=width, alpha=alpha, zorder=4)
 
 
 def _volume(family: str, row: dict[str, str] | None) -> str:
@@ -174,7 +172,7 @@ def _volume(family: str, row: dict[str, str] | None) -> str:
 
 
 def _to_the_edges(border: np.ndarray, limits: np.ndarray, pair: tuple[Metric, Metric]) -> np.ndarray:
-    """A staircase `[L, 2]` with the ends of what it borders: `limits` `[2, 2]` (axis, low and high) of the picture."""
+    """A staircase `[L, 2]` with the ends of what it borders: `limits` `[2, 2]` (axis, low and high) of the plot."""
     worst = [limit[0] if metric.sign > 0 else limit[1] for limit, metric in zip(limits, pair, strict=True)]
     ends = [[worst[0], border[0, 1]], [border[-1, 0], worst[1]]]
     if pair[0].sign < 0:

@@ -1,6 +1,6 @@
 """Fronts of two objectives: what is not dominated, how much it dominates, and the median front over seeds.
 
-Every function takes the two `Metric`s of its columns, which say which way is better; nothing else does.
+Every function takes the two `Metric`s of its columns: they alone define which way is better.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from rqe_mappo.sweeps.metrics import Metric
 
-MARGIN = 0.1  # of the range, by which the reference point stands behind the worst value, so that ends count too
+MARGIN = 0.1  # of the range: how much worse than the worst value the reference point is, so that ends count too
 Pair = tuple[Metric, Metric]
 
 
@@ -56,7 +56,7 @@ def median_front(points: np.ndarray, seeds: Sequence[float], metrics: Pair) -> n
 
 def staircase(corners: np.ndarray, metrics: Pair) -> np.ndarray:
     """The border `[2 M - 1, 2]` of what `corners` `[M, 2]` dominate, to draw: between two neighbours, in order of the
-    first objective, stands the point that is as bad as the worse of them in both."""
+    first objective, the point that is as bad as the worse of them in both."""
     sign = _signs(metrics)
     corners = corners[np.argsort(corners[:, 0])]
     border = np.empty((2 * len(corners) - 1, 2))

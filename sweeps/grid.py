@@ -1,4 +1,4 @@
-"""Which runs a sweep is made of: settings, each a few flags of rqe-train, times seeds."""
+"""The runs of a sweep: settings, each a few flags of rqe-train, times seeds."""
 
 import itertools
 import re
@@ -10,7 +10,7 @@ from rqe_mappo import registry
 from rqe_mappo.config import ConfigError, per_agent, spelled
 
 TAUS = ("0.3", "0.5", "1", "2", "10", "inf")
-NUMBERS = ("tau", "eps")  # whose spelling is made one, so that .3 and 0.30 name the same run
+NUMBERS = ("tau", "eps")  # written in one way, so that .3 and 0.30 name the same run
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def tau(values: Sequence[str], algo: str) -> list[Setting]:
 
 
 def per_agent_order(text: str) -> tuple[float, ...]:
-    """Sorts spelled values by their numbers."""
+    """A sorting key: the numbers of a value that is written as text."""
     value = per_agent(text)
     return value if isinstance(value, tuple) else (value,)
 
@@ -61,20 +61,22 @@ def ablation(tau: str, eps: str) -> list[Setting]:
         "neither": ("inf", "0"),
     }
     if per_agent_order(tau) == per_agent_order("inf") or not any(per_agent_order(eps)):
-        raise ConfigError(f"rqe-sweep ablation takes --tau and --eps away: both must be there (got {tau} and {eps})")
+        raise ConfigError(f"rqe-sweep ablation switches --tau and --eps off: both must be on (got {tau} and {eps})")
     return [Setting(name, name, "", (("tau", t), ("eps", e))) for name, (t, e) in parts.items()]
 
 
 def compare(rivals: Sequence[str]) -> list[Setting]:
-    """One setting for each of `rivals`: the name of an algorithm, flags of its own behind it; all of them if none."""
+    """One setting for each of `rivals`: the name of an algorithm, then its flags. All if there are none, but for
+    exact-rqe, which is for small games."""
     settings = []
-    for text in rivals or registry.ALGORITHMS:
+    for text in rivals or [name for name in registry.ALGORITHMS if name != "exact-rqe"]:
         try:
-            name, *own = shlex.split(text)
+            name, *words = shlex.split(text)
         except ValueError:
-            raise ConfigError(f"--algo {text!r} is no algorithm with its flags, as in 'rqe-mappo --tau 0.3'") from None
+            example = "as in 'rqe-mappo --tau 0.3'"
+            raise ConfigError(f"--algo {text!r} is not an algorithm with its flags, {example}") from None
         registry.algorithm(name)
-        flags = _pairs(own, text)
+        flags = _pairs(words, text)
         point = " ".join(f"{flag} {value}" for flag, value in flags)
         settings.append(Setting(f"{name} {point}".strip(), name, point, (("algo", name), *flags)))
     return settings
@@ -87,7 +89,7 @@ def grid(axes: Sequence[str], algo: str) -> list[Setting]:
         name, equals, listed = text.partition("=")
         found = [value.strip() for value in re.split(";" if ";" in listed else ",", listed) if value.strip()]
         if not (re.fullmatch(r"[a-z][a-z0-9-]*", name) and equals and found):
-            raise ConfigError(f"--grid {text} is no grid: use a flag of rqe-train and values, as in tau=0.3,1,inf")
+            raise ConfigError(f"--grid {text} is not a grid: use a flag of rqe-train and values, as in tau=0.3,1,inf")
         if name in values or name == "seed":
             raise ConfigError(f"--grid {name} is given twice" if name in values else "--grid seed: use --seeds 5")
         values[name] = list(dict.fromkeys(number(name, value) for value in found))
@@ -102,7 +104,7 @@ def grid(axes: Sequence[str], algo: str) -> list[Setting]:
 
 
 def refuse(common: Iterable[str]) -> None:
-    """Raise ConfigError for flags of rqe-train that are not the user's to set here."""
+    """Raise ConfigError for flags of rqe-train that rqe-sweep sets itself."""
     for word in common:
         if word.split("=")[0] in ("--out", "--resume", "--eval-episodes"):
             raise ConfigError(f"{word} is set by rqe-sweep for each run: use its own --out and --episodes")
@@ -119,8 +121,8 @@ def check(settings: Sequence[Setting], common: Iterable[str]) -> None:
     for word in common:
         flag = word.split("=")[0]
         if flag in varied:
-            mend = ", or use --taus" if flag == "--tau" else ""
-            raise ConfigError(f"{flag} is what this sweep varies: leave it out{mend}")
+            fix = ", or use --taus" if flag == "--tau" else ""
+            raise ConfigError(f"{flag} is what this sweep varies: leave it out{fix}")
 
 
 def _pairs(words: Sequence[str], text: str) -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,4 @@
-"""One run of a sweep: a process of its own that trains and evaluates, or goes on where that was broken off."""
+"""One run of a sweep: a process of its own that trains and evaluates, or continues an interrupted run."""
 
 import contextlib
 import fcntl
@@ -18,14 +18,14 @@ from rqe_mappo.checkpoint import write_atomically
 
 State = Literal["waiting", "done", "failed", "interrupted"]
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-LAST_WORDS = 4000  # characters of a log in which the reason of a failure is looked for
+LOG_TAIL = 4000  # characters at the end of a log that are searched for the reason of a failure
 POLL_S = 1.0
 Started = Callable[[subprocess.Popen], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to run, where. Plain values only: it travels to other processes and machines.
+    """What to run, and where. Plain values only: it is sent to other processes and machines.
 
     name: of its folder; depends on setting and seed alone.
     label, family, point, flags: those of its setting, see `grid.Setting`.
@@ -47,11 +47,11 @@ class Job:
     episodes: int
 
     def command(self) -> list[str]:
-        """The flags for rqe-train as things stand: a new run, or one to go on with."""
-        own = (*self.args, "--eval-episodes", str(self.episodes))
+        """The flags for rqe-train: those of a new run, or of one to resume."""
+        flags = (*self.args, "--eval-episodes", str(self.episodes))
         if (Path(self.folder) / "latest").is_file():
-            return ["--resume", self.folder, *own]
-        return [*own, "--out", self.folder]
+            return ["--resume", self.folder, *flags]
+        return [*flags, "--out", self.folder]
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def finished(job: Job) -> bool:
 def run(job: Job, started: Started = lambda child: None, stopping: Callable[[], bool] = lambda: False) -> Outcome:
     """Train and evaluate, and wait for it; what the run prints is appended to its log.
 
-    The log stays locked while the process lives, even if whoever started it was killed: whoever comes next waits for
-    it. An exception that is raised meanwhile, such as a cancellation, stops the process, which saves first.
-    started: is given the process.
+    The log stays locked while the process lives, even if its parent was killed: the next caller waits for it. An
+    exception that is raised meanwhile, such as a cancellation, stops the process, which saves first.
+    started: called with the process.
     stopping: whether to give up waiting.
     """
     Path(job.log).parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def run(job: Job, started: Started = lambda child: None, stopping: Callable[[], 
             return Outcome(job.name, "done")
         args = job.command()
         if args[0] != "--resume":
-            (Path(job.folder) / "config.json").unlink(missing_ok=True)  # broken off before anything was saved
+            (Path(job.folder) / "config.json").unlink(missing_ok=True)  # interrupted before anything was saved
         print(f"\n$ rqe-train {shlex.join(args)}", file=log, flush=True)
         began = time.monotonic()
         begin_attempt(Path(job.folder))
@@ -103,7 +103,7 @@ def run(job: Job, started: Started = lambda child: None, stopping: Callable[[], 
         )  # fmt: skip
         try:
             started(child)
-            while (code := child.poll()) is None:  # a wait without end would keep a cancellation from being seen
+            while (code := child.poll()) is None:  # waiting without a limit would hide a cancellation
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=POLL_S)
         except BaseException:
@@ -132,25 +132,25 @@ def _reason(code: int, log: Path) -> str:
         name = signal.Signals(-code).name
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - LAST_WORDS))
+        file.seek(max(0, log.stat().st_size - LOG_TAIL))
         lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1].removeprefix("rqe-train: ") if lines else f"exit code {code}"
 
 
 def begin_attempt(folder: Path) -> None:
-    """Note in the run folder when an attempt begins."""
+    """Record in the run folder when an attempt begins."""
     folder.mkdir(parents=True, exist_ok=True)
     attempts = [*_attempts(folder), {"began": time.time(), "saved": None}]
     write_atomically(folder / "attempts.json", json.dumps(attempts).encode())
 
 
 def end_attempt(folder: Path) -> None:
-    """Note when its last checkpoint was saved."""
+    """Record when its last checkpoint was saved."""
     write_atomically(folder / "attempts.json", json.dumps(_attempts(folder)).encode())
 
 
 def _attempts(folder: Path) -> list[dict[str, float]]:
-    """The attempts so far; one that was killed counts up to its last checkpoint, for what came later was lost."""
+    """The attempts so far; one that was killed counts up to its last checkpoint, since later work was lost."""
     path, latest = folder / "attempts.json", folder / "latest"
     attempts = json.loads(path.read_text()) if path.is_file() else []
     if attempts and attempts[-1]["saved"] is None:
@@ -165,10 +165,10 @@ def train_seconds(folder: Path) -> float:
 
 
 def steps_done(folder: Path) -> int:
-    """How far a run has come: the last step in its metrics.csv, 0 where there is none."""
+    """How far a run is: the last step in its metrics.csv, 0 where there is none."""
     try:
         with open(folder / "metrics.csv", "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_WORDS))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL))
             return int(file.read().splitlines()[-1].split(b",")[0])
     except (OSError, ValueError, IndexError):
         return 0

@@ -1,8 +1,7 @@
-"""What a sweep's folder says about itself: manifest.json."""
+"""The record of a sweep in its folder: manifest.json."""
 
 import fcntl
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ FORMAT = "rqe_mappo sweep 1"
 
 @dataclass(frozen=True)
 class Entry:
-    """A job, how it stands, and why if it failed; paths are within the sweep's folder."""
+    """A job, its state, and the reason if it failed; paths are within the sweep's folder."""
 
     name: str
     label: str
@@ -32,7 +31,7 @@ class Entry:
 
 @dataclass
 class Manifest:
-    """Everything about a sweep but its numbers.
+    """Everything about a sweep except its results.
 
     env: the environment, and behind a slash its scenario if that is not the default.
     commands: the rqe-sweep commands that went into it, oldest first.
@@ -54,14 +53,14 @@ class Manifest:
         return self.folder / "logs" / f"{name}.log"
 
     def add(self, jobs: Sequence[Job]) -> None:
-        """Take in jobs; those of earlier commands stay."""
+        """Add jobs; those of earlier commands stay."""
         for job in jobs:
             known = self.jobs.get(job.name)
             entry = Entry(job.name, job.label, job.family, job.point, dict(job.flags), job.seed, job.args)
             self.jobs[job.name] = replace(entry, state=known.state, reason=known.reason) if known else entry
 
-    def note(self, outcome: Outcome) -> None:
-        """Keep how a job ended."""
+    def record(self, outcome: Outcome) -> None:
+        """Record how a job ended."""
         self.jobs[outcome.name] = replace(self.jobs[outcome.name], state=outcome.state, reason=outcome.reason)
         self.save()
 
@@ -77,12 +76,12 @@ def load(folder: Path) -> Manifest:
     """The manifest of `folder`; ConfigError where there is none."""
     path = folder / "manifest.json"
     if not path.is_file():
-        raise ConfigError(f"{folder} is no folder of rqe-sweep: it holds no manifest.json")
+        raise ConfigError(f"{folder} is not a folder of rqe-sweep: it holds no manifest.json")
     try:
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise ValueError(content["format"])
-        jobs = {job["name"]: Entry(**{**job, "args": tuple(job["args"])}) for job in content["jobs"]}
+        jobs = {job["name"]: replace(Entry(**job), args=tuple(job["args"])) for job in content["jobs"]}
         head = {name: content[name] for name in ("env", "reference", "commands", "versions")}
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}): delete it and run again") from None
@@ -90,12 +89,12 @@ def load(folder: Path) -> Manifest:
 
 
 def lock(folder: Path) -> IO[str]:
-    """Hold `folder` for one sweep at a time, until the file that this gives is closed or the process ends."""
+    """Hold `folder` for one sweep at a time, until the returned file is closed or the process ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / ".lock", "w")  # noqa: SIM115 (it stays open)
     except OSError as error:
-        raise ConfigError(f"--out {folder} cannot be written ({os.strerror(error.errno)}): choose another") from None
+        raise ConfigError(f"--out {folder} cannot be written ({error.strerror}): choose another") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

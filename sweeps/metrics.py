@@ -1,4 +1,4 @@
-"""The metrics that fronts, tables and plots know: which way is better, in what unit, under what name."""
+"""The metrics of fronts, tables and plots: which way is better, in what unit, under what name."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Metric:
     unit: "" for shares and counts; returns are in units of the environment's reward.
     label: on axes and in tables.
     digits: behind the point, in tables.
-    bounds: what values can be, which an interval over seeds is cut to.
+    bounds: the values that are possible, to which an interval over seeds is cut.
     """
 
     name: str
@@ -77,4 +77,4 @@ HEADLINES = tuple(
         "travel time s (agent)",
     )
 )  # fmt: skip
-"""What bars and comparisons show, as far as an environment has it."""
+"""What bars and comparisons show, where an environment has it."""

@@ -1,7 +1,7 @@
 """rqe-eval --mix: pairs of policies mixed at many alphas, over the front of a sweep.
 
-The folder is one that rqe-plot draws, like a sweep's: a row of results.csv is a pair at one alpha. Pairs stand where a
-sweep has its seeds.
+The folder is like a sweep's, and rqe-plot can draw it: a row of results.csv is a pair at one alpha. Pairs take the
+place of seeds.
 """
 
 import math
@@ -27,7 +27,7 @@ from rqe_mappo.sweeps import front_plots, style, tables
 from rqe_mappo.sweeps.metrics import HEADLINES
 
 MOST_ALPHAS = 1001
-NAMED = (0.0, 0.25, 0.5, 0.75, 1.0)  # alphas that a plot spells out
+LABELLED = (0.0, 0.25, 0.5, 0.75, 1.0)  # alphas with a label in plots
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class MixConfig:
     front: Path | None = None
     """Folder of rqe-sweep, whose settings are drawn beside the mixtures."""
     out: Path = Path("runs/mix")
-    """Folder of the results; mixtures that it holds already are not played again."""
+    """Folder of the results; mixtures that it holds already are not measured again."""
     jobs: int = os.cpu_count() or 1
     """Mixtures at a time, one core each."""
 
@@ -64,7 +64,7 @@ class MixConfig:
 
 
 def alphas(text: str) -> list[float]:
-    """The shares that `--alpha` asks for; ConfigError where they are none."""
+    """The shares that `--alpha` asks for; ConfigError where it is not valid."""
     parts = text.split(":") if ":" in text else text.split(",")
     try:
         numbers = [float(part) for part in parts]
@@ -83,15 +83,15 @@ def alphas(text: str) -> list[float]:
 
 def kinds(text: str) -> list[Kind]:
     """The kinds of mixture that `--kind` names; ConfigError for another."""
-    known = get_args(Kind)
-    named = list(known) if text == "all" else text.split(",")
-    if unknown := [name for name in named if name not in known]:
+    known: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+    names = list(known) if text == "all" else text.split(",")
+    if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"--kind {unknown[0]} is unknown: use {', '.join(known)} or all")
-    return named
+    return [known[name] for name in names]
 
 
 @dataclass(frozen=True)
-class Play:
+class MixtureRun:
     """One mixture to measure: the `pair`-th pair of policies, a kind and an alpha."""
 
     pair: int
@@ -102,87 +102,91 @@ class Play:
     episodes: int
     seed: int
 
-    def head(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, Any]:
         """The columns that name the row."""
         share = f"{self.alpha:g}"
         return {
             "run": f"{self.kind}__alpha{share}__pair{self.pair}", "label": f"{self.kind} alpha {share}",
-            "family": f"mixed by {self.kind}", "point": f"alpha {share}" if self.alpha in NAMED else "",
+            "family": f"mixed by {self.kind}", "point": f"alpha {share}" if self.alpha in LABELLED else "",
             "seed": str(self.pair), "safe": str(self.safe), "neutral": str(self.neutral), "kind": self.kind,
             "alpha": share, "eval_seed": str(self.seed), "episodes": str(self.episodes),
         }  # fmt: skip
 
-    def row(self) -> dict[str, Any]:
-        """Play the episodes; gives the row of results.csv."""
+    def measure(self) -> dict[str, Any]:
+        """Run the episodes; gives the row of results.csv."""
         safe, neutral = Policy.load(self.safe), Policy.load(self.neutral)
         mixture = interpolate(safe, neutral, self.alpha, self.kind)
         mixture.seed(self.seed)
         records = drive(configs.from_json(safe.config_json), chooser(mixture), self.episodes, self.seed)
-        played = len(records["return"])  # more than asked for, where copies have to play alike
-        return self.head() | {"episodes": played} | tables.cells(report.as_dict(report.rows(records, self.seed)))
+        episodes = len(records["return"])  # more than requested where all copies must run equally many
+        return self.columns() | {"episodes": episodes} | tables.cells(report.as_dict(report.rows(records, self.seed)))
 
 
-def mix(asked: MixConfig) -> None:
-    """Measure what is asked for, then write and draw the tables."""
-    plays = plan(asked)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    path = asked.out / "results.csv"
+def mix(config: MixConfig) -> None:
+    """Measure all mixtures, then write and draw the tables."""
+    runs = plan(config)
+    config.out.mkdir(parents=True, exist_ok=True)
+    path = config.out / "results.csv"
     done = {_name(row): row for row in tables.read(path) if row.get("kind")}
-    fresh = [play for play in plays if _name(play.head()) not in done]
-    beside = [] if asked.front is None else tables.read(asked.front / "results.csv")
-    with ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        for play, row in zip(fresh, tqdm(pool.map(Play.row, fresh), total=len(fresh), disable=None), strict=False):
-            done[_name(play.head())] = row
+    missing = [run for run in runs if _name(run.columns()) not in done]
+    beside = [] if config.front is None else tables.read(config.front / "results.csv")
+    with ProcessPoolExecutor(config.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+        measured = tqdm(pool.map(MixtureRun.measure, missing), total=len(missing), disable=None)
+        for run, row in zip(missing, measured, strict=False):
+            done[_name(run.columns())] = row
             tables.write(path, [*done.values(), *beside])
     results = tables.read(path)
-    tables.write(asked.out / "summary.csv", tables.summarise(results))
-    tables.write(asked.out / "fronts.csv", tables.front_rows(results))
+    tables.write(config.out / "summary.csv", tables.summarise(results))
+    tables.write(config.out / "fronts.csv", tables.front_rows(results))
     bends = bend_rows(results)
-    tables.write(asked.out / "bends.csv", bends)
+    tables.write(config.out / "bends.csv", bends)
     _print(results, bends)
     for pair in tables.pairs_of(results):
-        figure = front_plots.mixtures(results, tables.read(asked.out / "fronts.csv"), pair)
-        print(style.save(figure, asked.out / "plots" / front_plots.front_name(pair))[0])
+        figure = front_plots.mixtures(results, tables.read(config.out / "fronts.csv"), pair)
+        print(style.save(figure, config.out / "plots" / front_plots.front_name(pair))[0])
 
 
-def plan(asked: MixConfig) -> list[Play]:
-    """The mixtures to measure, alphas innermost; ConfigError where two policies do not go together."""
-    for safe, neutral in asked.mix:
+def plan(config: MixConfig) -> list[MixtureRun]:
+    """The mixtures to measure, alphas innermost; ConfigError where two policies do not fit together."""
+    for safe, neutral in config.mix:
         one, other = Policy.load(safe), Policy.load(neutral)
         interpolate(one, other)
         mine, theirs = (configs.from_json(policy.config_json) for policy in (one, other))
-        if mine.knobs != theirs.knobs:
+        if mine.env_config != theirs.env_config:
             raise ConfigError(
                 f"--mix {safe} {neutral}: they were trained in different settings of {mine.env}, and would have to be "
                 "measured in one of them: give two runs of the same setting"
             )
     return [
-        Play(index, safe, neutral, kind, alpha, asked.episodes, asked.seed)
-        for index, (safe, neutral) in enumerate(asked.mix, 1)
-        for kind in kinds(asked.kind)
-        for alpha in alphas(asked.alpha)
+        MixtureRun(index, safe, neutral, kind, alpha, config.episodes, config.seed)
+        for index, (safe, neutral) in enumerate(config.mix, 1)
+        for kind in kinds(config.kind)
+        for alpha in alphas(config.alpha)
     ]
 
 
 def bend_rows(results: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
     """How far mixtures lie from the straight line between their policies: in the main metrics, by kind.
 
-    The mean over all alphas between 0 and 1 that were played, then over pairs, with a t-interval; pairs whose ends were
-    not played do not count. What a mixture of laws would have is 0, apart from chance and from CVaR, which lies below.
+    The mean over all measured alphas between 0 and 1, then over pairs, with a t-interval; pairs whose ends were not
+    measured do not count. A mixture of distributions would have 0, apart from chance and from CVaR, which lies below.
     """
-    rows = []
+    found = []
     for kind in dict.fromkeys(row["kind"] for row in results if row.get("kind")):
         for metric in HEADLINES:
-            own = [row for row in results if row.get("kind") == kind and row.get(metric.column)]
+            by_pair: dict[str, list[dict[str, str]]] = {}
+            for row in results:
+                if row.get("kind") == kind and row.get(metric.column):
+                    by_pair.setdefault(row["seed"], []).append(row)
             bends = [
-                _bend({float(row["alpha"]): tables.number(row, metric.column) for row in own if row["seed"] == pair})
-                for pair in dict.fromkeys(row["seed"] for row in own)
+                _bend({float(row["alpha"]): tables.number(row, metric.column) for row in rows})
+                for rows in by_pair.values()
             ]
             if known := [bend for bend in bends if bend is not None]:
                 mean = tables.over_seeds(known)
-                rows.append({"kind": kind, "metric": metric.column, "pairs": len(known), "bend": mean.value,
+                found.append({"kind": kind, "metric": metric.column, "pairs": len(known), "bend": mean.value,
                              "low": mean.low, "high": mean.high})  # fmt: skip
-    return rows
+    return found
 
 
 def _bend(found: dict[float, float]) -> float | None:
@@ -211,18 +215,18 @@ def _print(results: Sequence[dict[str, str]], bends: Sequence[dict[str, Any]]) -
         for metric in shown:
             values = np.array([tables.number(row, metric.column) for row in rows])
             mean = tables.over_seeds(values[~np.isnan(values)], metric.bounds)
-            cells.append(_spelled(mean.value, mean.low, mean.high, metric.digits))
+            cells.append(_format(mean.value, mean.low, mean.high, metric.digits))
         lines.append([label, *cells])
     of = {(row["kind"], row["metric"]): row for row in bends}
     for kind in dict.fromkeys(row["kind"] for row in bends):
         found = [(of.get((kind, metric.column)), metric.digits) for metric in shown]
         lines.append([f"{kind}: from the straight line",
-                      *("" if row is None else _spelled(row["bend"], row["low"], row["high"], digits)
+                      *("" if row is None else _format(row["bend"], row["low"], row["high"], digits)
                         for row, digits in found)])  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _spelled(value: float, low: float, high: float, digits: int) -> str:
+def _format(value: float, low: float, high: float, digits: int) -> str:
     return f"{value:.{digits}f}" + ("" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]")

@@ -1,4 +1,4 @@
-"""rqe-report: one page with everything about a sweep, that needs nothing but itself."""
+"""rqe-report: one page with everything about a sweep, in a single file."""
 
 import base64
 import math
@@ -19,7 +19,7 @@ Rows = list[dict[str, str]]
 CAPTIONS = {  # in this order
     **{front_plots.front_name(pair): "Reward against risk" for pair in FRONTS},
     "bars": "Settings side by side",
-    "returns": "Laws of the returns",
+    "returns": "Distributions of the returns",
     "curves": "Learning curves",
 }
 
@@ -92,7 +92,7 @@ def html(known: Manifest) -> str:
         ("Fronts", _fronts(tables["fronts"])),
         ("All metrics", _metrics(tables["summary"], labels)),
         ("Runs", _runs(tables["results"])),
-        ("How this was made", _made(known)),
+        ("How this was made", _provenance(known)),
     ]
     states = Counter(entry.state for entry in known.jobs.values())
     seeds = sorted({entry.seed for entry in known.jobs.values()})
@@ -105,7 +105,7 @@ def html(known: Manifest) -> str:
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]], kind: str = "") -> str:
-    """Cells as they are: whatever is not ours has been escaped."""
+    """An HTML table of cells that are inserted as they are: the caller escapes them."""
     top = "".join(f"<th>{cell}</th>" for cell in head)
     body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines)
     return (
@@ -116,12 +116,12 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]], kind: str = "") 
 def _estimate(row: dict[str, str], names: tuple[str, str, str], digits: int | None = None) -> str:
     value, low, high = (number(row, name) for name in names)
 
-    def spelled(number: float) -> str:
+    def formatted(number: float) -> str:
         return f"{number:.4g}" if digits is None else f"{number:.{digits}f}"
 
     if math.isnan(value):
         return ""
-    return spelled(value) + ("" if math.isnan(low) else f"<small>{spelled(low)} to {spelled(high)}</small>")
+    return formatted(value) + ("" if math.isnan(low) else f"<small>{formatted(low)} to {formatted(high)}</small>")
 
 
 def _unfinished(known: Manifest) -> str:
@@ -224,7 +224,7 @@ def _runs(results: Rows) -> str:
     return note + _table(head, lines) if lines else ""
 
 
-def _made(known: Manifest) -> str:
+def _provenance(known: Manifest) -> str:
     commands = "\n".join(known.commands)
     versions = _table(
         ("what", "version"), [[escape(name), escape(text)] for name, text in known.versions.items()], "text"

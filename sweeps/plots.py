@@ -14,9 +14,9 @@ from rqe_mappo.config import ConfigError
 from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
 from rqe_mappo.statistics import cvar, over_runs, seed_interval
 from rqe_mappo.sweeps import style
-from rqe_mappo.sweeps.front_plots import counted, front_name, limits_of, reward_against_risk, span
+from rqe_mappo.sweeps.front_plots import front_name, limits_of, reward_against_risk, sample_counts, span_text
 from rqe_mappo.sweeps.metrics import HEADLINES
-from rqe_mappo.sweeps.style import dress, looks, new, pretty, title
+from rqe_mappo.sweeps.style import looks, new_figure, pretty, style_axes, title
 from rqe_mappo.sweeps.tables import by_label, metric_columns, number, over_seeds, pairs_of, read
 
 Rows = list[dict[str, str]]
@@ -54,7 +54,7 @@ def bars(results: Rows) -> Figure:
     shown = [metric for metric in HEADLINES if metric.column in columns]
     settings = by_label(results)
     place = np.arange(len(settings))[::-1]
-    figure = new(1.6 + 3.3 * len(shown), 1.7 + 0.42 * len(settings))
+    figure = new_figure(1.6 + 3.3 * len(shown), 1.7 + 0.42 * len(settings))
     for axes, metric in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
         found: list[np.ndarray] = [np.zeros(1)]
         for at, rows in zip(place, settings.values(), strict=True):
@@ -68,19 +68,19 @@ def bars(results: Rows) -> Figure:
             axes.plot(values, np.full(len(values), at), "o", ms=4, mfc="white", mec="#333333", mew=0.8, zorder=4)
             if not math.isnan(mean.low):
                 axes.plot([mean.low, mean.high], [at, at], color="#000000", lw=1.6, zorder=3)
-        dress(axes)
+        style_axes(axes)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"{fill(metric.axis, 30)}\n{'better →' if metric.sign > 0 else '← better'}")
         low, high = limits_of(found, metric.bounds)
         axes.set_xlim(min(low, 0) if min(map(np.min, found)) < 0 else 0, high if max(map(np.max, found)) > 0 else 0)
     figure.axes[0].set_yticks(place, [pretty(label) for label in settings])
     figure.axes[0].set_ylim(-0.6, len(settings) - 0.4)
-    title(figure, "Settings side by side", f"{counted(results)}; bars: means with 95 % t-intervals; dots: seeds")
+    title(figure, "Settings side by side", f"{sample_counts(results)}; bars: means with 95 % t-intervals; dots: seeds")
     return figure
 
 
 def curves(rows: Rows) -> Figure:
-    """What training went through: mean and t-interval over seeds, at steps that all of a setting's runs reached."""
+    """Learning curves: mean and t-interval over seeds, at steps that all of a setting's runs reached."""
     scalars = [name for name in SCALARS if any(row.get(name) for row in rows)]
     settings = by_label(rows)
     families: dict[str, list[str]] = {}
@@ -89,14 +89,14 @@ def curves(rows: Rows) -> Figure:
     groups = list(families.values())
     if max(map(len, groups)) == 1:
         groups = [[label for group in groups for label in group]]
-    figure = new(4.7 * len(scalars) + 1.3, 1.0 + 3.7 * len(groups))
+    figure = new_figure(4.7 * len(scalars) + 1.3, 1.0 + 3.7 * len(groups))
     grid = figure.subplots(len(groups), len(scalars), squeeze=False, sharex=True, sharey="col")
     for line, labels in zip(grid, groups, strict=True):
         look = looks(labels)
         for axes, scalar in zip(line, scalars, strict=True):
             for place, label in enumerate(labels):
                 _curve(axes, settings[label], scalar, look[label], place)
-            dress(axes)
+            style_axes(axes)
             axes.set_ylabel(SCALARS[scalar])
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.xaxis.set_major_formatter(FuncFormatter(_short))
@@ -115,11 +115,8 @@ def curves(rows: Rows) -> Figure:
         ends = (max(low - pad, -0.02), min(high + pad, 1.02)) if scalar in SHARES else (low - pad, high + pad)
         column[0].set_ylim(*ends)
     seeds = [len({row["run"] for row in own}) for own in settings.values()]
-    title(
-        figure,
-        "Learning curves",
-        f"mean and 95 % t-interval over seeds ({span(seeds)} a setting); a point averages 1/{CURVE_POINTS} of the run",
-    )
+    subtitle = f"mean and 95 % t-interval over seeds ({span_text(seeds)} a setting); "
+    title(figure, "Learning curves", subtitle + f"a point averages 1/{CURVE_POINTS} of the run")
     return figure
 
 
@@ -161,24 +158,25 @@ def _short(value: float, position: int | None = None) -> str:
 
 
 def returns(rows: Rows) -> Figure:
-    """The returns of the evaluations: left their laws, one above another, with mean and CVaR5; right the lower tails.
+    """The returns of the evaluations: left their distributions with mean and CVaR5, right the lower tails.
 
     CVaR5 is the mean over runs of each run's, with an interval over runs and their episodes.
     """
     settings = by_label(rows)
     runs = {label: _runs(own) for label, own in settings.items()}
     look = looks(list(settings))
-    figure = new(12.5, 2.2 + 0.62 * max(len(settings), 4))
+    figure = new_figure(12.5, 2.2 + 0.62 * max(len(settings), 4))
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     everything = np.concatenate([run.ravel() for found in runs.values() for run in found])
     everything = everything[~np.isnan(everything)]
     edges = np.linspace(everything.min(), everything.max(), BINS + 1)
     tail = min(len(run) for found in runs.values() for run in found) >= FEWEST_FOR_TAIL
-    laws = {label: _law(found, edges) for label, found in runs.items()}
-    tallest = max(law.max() for law in laws.values())
+    shares = {label: _histogram(found, edges) for label, found in runs.items()}
+    tallest = max(share.max() for share in shares.values())
     for at, (label, found) in zip(range(len(runs))[::-1], runs.items(), strict=True):
         colour, marker = look[label].colour, look[label].marker
-        left.stairs(at + 0.78 * np.sqrt(laws[label] / tallest), edges, baseline=at, fill=True, color=colour, alpha=0.35)
+        heights = at + 0.78 * np.sqrt(shares[label] / tallest)
+        left.stairs(heights, edges, baseline=at, fill=True, color=colour, alpha=0.35)
         left.plot(edges[[0, -1]], [at, at], color="0.8", lw=0.8, zorder=0)
         mean = over_runs(np.mean, found)
         left.plot([mean.value, mean.value], [at, at + 0.3], color="black", lw=2.4, zorder=5)
@@ -199,15 +197,14 @@ def returns(rows: Rows) -> Figure:
     right.set_ylabel("share of returns up to x, mean over seeds")
     right.legend(frameon=False, fontsize=9.5, loc="lower right")
     for axes in (left, right):
-        dress(axes)
+        style_axes(axes)
     left.grid(visible=False, axis="y")
-    seeds = span([len(found) for found in runs.values()])
-    under = (
-        f"seeds a setting: {seeds}; episodes a run: {span(episodes)}; heights: square root of the share; bar: mean\n"
-    )
+    seeds = span_text([len(found) for found in runs.values()])
+    subtitle = f"seeds a setting: {seeds}; episodes a run: {span_text(episodes)}; "
+    subtitle += "heights: square root of the share; bar: mean\n"
     note = "triangle: CVaR5 with its 95 % bootstrap interval over runs and episodes"
     title(figure, "Returns, and their lower tails",
-          under + (note if tail else f"no CVaR5: it takes {FEWEST_FOR_TAIL} episodes a run"))  # fmt: skip
+          subtitle + (note if tail else f"no CVaR5: it takes {FEWEST_FOR_TAIL} episodes a run"))  # fmt: skip
     return figure
 
 
@@ -225,17 +222,17 @@ def _runs(rows: Rows) -> list[np.ndarray]:
     return runs
 
 
-def _of_all(runs: Sequence[np.ndarray], share: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The mean over runs of what `share` says of each run's returns: every run counts the same."""
+def _mean_over_runs(runs: Sequence[np.ndarray], share: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The mean over runs of `share` of each run's returns: every run counts the same."""
     return np.mean([share(run[~np.isnan(run)]) for run in runs], axis=0)
 
 
-def _law(runs: Sequence[np.ndarray], edges: np.ndarray) -> np.ndarray:
-    return _of_all(runs, lambda values: np.histogram(values, edges)[0] / len(values))
+def _histogram(runs: Sequence[np.ndarray], edges: np.ndarray) -> np.ndarray:
+    return _mean_over_runs(runs, lambda values: np.histogram(values, edges)[0] / len(values))
 
 
 def _tail(runs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Returns that occurred, and the share of returns up to each."""
     values = np.unique(np.concatenate([run[~np.isnan(run)] for run in runs]))
-    below = _of_all(runs, lambda own: np.searchsorted(np.sort(own), values, side="right") / len(own))
+    below = _mean_over_runs(runs, lambda own: np.searchsorted(np.sort(own), values, side="right") / len(own))
     return values, below

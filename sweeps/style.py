@@ -1,36 +1,39 @@
-"""How plots look: colours, markers and lines that anyone and any printer tells apart; labels that give way."""
+"""The style of plots: colours, markers and lines that stay distinct for everyone and in print; placed labels."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
+from matplotlib.typing import LineStyleType
 
 from rqe_mappo.checkpoint import write_atomically
 
 # Okabe and Ito (2008), without the yellow, which is too faint on white
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
+LINES: tuple[LineStyleType, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
 QUIET = "#555555"
 DPI = 150
 PLACES = [(8, 6), (8, -13), (-8, 6), (-8, -13), (0, 11), (0, -18), (14, -3), (-14, -3), (16, 14), (-16, 14), (16, -22),
           (-16, -22), (0, 24), (0, -32), (34, 6), (-34, 6)]  # fmt: skip
 WIDTH_PT, HEIGHT_PT = 5.6, 11.0  # of a letter and of a line of labels
+Box = tuple[float, float, float, float]  # left, low, right, high
+Label = tuple[np.ndarray, str, str]  # where its point is `[2]`, text, colour
 
 
 @dataclass(frozen=True)
 class Look:
     colour: str
     marker: str
-    line: Any
+    line: LineStyleType
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
@@ -41,15 +44,15 @@ def looks(names: Sequence[str]) -> dict[str, Look]:
     }
 
 
-def new(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure, in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.03, hspace=0.03)
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, wspace=0.03, hspace=0.03)
     return figure
 
 
-def dress(axes: Axes) -> None:
+def style_axes(axes: Axes) -> None:
     """Thin axes, and a grid behind everything."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(QUIET)
@@ -58,10 +61,10 @@ def dress(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def title(figure: Figure, text: str, under: str) -> None:
-    """A title, and under it what was measured, how often."""
+def title(figure: Figure, text: str, subtitle: str) -> None:
+    """A title, and a subtitle with what was measured, how often."""
     figure.suptitle(text, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    figure.axes[0].set_title(under, loc="left", fontsize=9.5, color=QUIET)
+    figure.axes[0].set_title(subtitle, loc="left", fontsize=9.5, color=QUIET)
 
 
 def pretty(label: str) -> str:
@@ -71,28 +74,27 @@ def pretty(label: str) -> str:
     return label.replace("τ inf", "τ ∞")
 
 
-def place_labels(axes: Axes, points: np.ndarray, texts: Sequence[str], colours: Sequence[str]) -> None:
-    """Write `texts` beside `points` `[K, 2]`, each where it covers the fewest others, points and edges.
+def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
+    """Write labels beside their points, each where it covers the fewest other labels, points and edges.
 
-    A point without a text is kept clear of.
+    Labels do not cover a point without a text either.
     """
-    figure = axes.get_figure()
     figure.canvas.draw()  # the layout has to be known
     scale = 72 / figure.dpi
-    at = axes.transData.transform(points) * scale
-    frame = axes.get_window_extent().extents * scale
-    taken: list[tuple[float, float, float, float]] = [(x - 5, y - 5, x + 5, y + 5) for x, y in at]
-    for point, here, text, colour in zip(points, at, texts, colours, strict=True):
+    at = axes.transData.transform([point for point, _, _ in labels]) * scale
+    frame = np.array(axes.get_window_extent().extents) * scale
+    taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in at]
+    for (point, text, colour), here in zip(labels, at, strict=True):
         if not text:
             continue
         wide = WIDTH_PT * len(text)
 
-        def box(place: tuple[int, int], here: np.ndarray = here, wide: float = wide) -> tuple[float, ...]:
+        def box(place: tuple[int, int], here: np.ndarray = here, wide: float = wide) -> Box:
             left = here[0] + place[0] - (0 if place[0] > 0 else wide if place[0] < 0 else wide / 2)
             return left, here[1] + place[1], left + wide, here[1] + place[1] + HEIGHT_PT
 
-        # straight above, below and beside it the bars of an interval run
-        def cost(place: tuple[int, int], box: Any = box) -> float:
+        # the last term: the bars of an interval run straight above, below and beside the point
+        def cost(place: tuple[int, int], box: Callable[[tuple[int, int]], Box] = box) -> float:
             left, low, right, high = box(place)
             over = sum(
                 max(0, min(right, r) - max(left, x)) * max(0, min(high, t) - max(low, b)) for x, b, r, t in taken
@@ -102,15 +104,16 @@ def place_labels(axes: Axes, points: np.ndarray, texts: Sequence[str], colours: 
 
         best = min(PLACES, key=cost)
         taken.append(box(best))
+        x, y = point
         axes.annotate(
-            text, point, xytext=best, textcoords="offset points", color=colour, fontsize=10, fontweight="bold",
+            text, (x, y), xytext=best, textcoords="offset points", color=colour, fontsize=10, fontweight="bold",
             ha="left" if best[0] > 0 else "right" if best[0] < 0 else "center", zorder=6,
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )  # fmt: skip
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write `path`.png and `path`.svg; the same figure gives the same bytes."""
+    """Write `path`.png and `path`.svg; equal figures give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = []
     for kind, metadata in (("png", {}), ("svg", {"Date": None})):

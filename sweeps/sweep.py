@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -24,7 +25,7 @@ from rqe_mappo.sweeps import grid, manifest
 from rqe_mappo.sweeps.backends import Backend, Local, Ray, Slurm
 from rqe_mappo.sweeps.job import Job, Outcome, finished, steps_done
 from rqe_mappo.sweeps.manifest import Manifest
-from rqe_mappo.training.loop import versions
+from rqe_mappo.training.run import versions
 
 EPISODES = 1000  # the worst 5 % are then fifty
 MAY_DIFFER = command_line.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}
@@ -37,15 +38,15 @@ KINDS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, its complaints in one line."""
+    """argparse with one-line errors."""
 
     def error(self, message: str) -> NoReturn:
         command_line.fail("rqe-sweep", f"{message} (see rqe-sweep --help)")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; what it does not know is for rqe-train."""
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    """The command line; unknown flags are passed on to rqe-train."""
+    common = Parser(add_help=False, allow_abbrev=False)
     common.add_argument("--env", default="sumo", help="environment, as for rqe-train (default: sumo)")
     common.add_argument("--scenario", default="default", help="its named setting")
     common.add_argument("--seeds", type=int, default=5, help="runs of each setting (default: 5)")
@@ -53,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--episodes", type=int, help=f"of each run's evaluation (default: {EPISODES} where cheap)")
     common.add_argument("--out", type=Path, help="folder of the sweep (runs/sweep_ENV; later sweeps add to it)")
     common.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one core each")
-    common.add_argument("--dry-run", action="store_true", help="print the runs and how they stand; run nothing")
-    common.add_argument("--ray", metavar="ADDRESS", nargs="?", const="", help="run on a Ray cluster, or one made here")
+    common.add_argument("--dry-run", action="store_true", help="print the runs and their states; run nothing")
+    common.add_argument("--ray", metavar="ADDRESS", nargs="?", const="", help="run on a Ray cluster, or a new one here")
     common.add_argument("--slurm", metavar="KEY=VALUE,...", nargs="?", const="", help="run on SLURM, through submitit")
     main = Parser(
         prog="rqe-sweep", allow_abbrev=False, description=__doc__, epilog="Further flags are passed on to rqe-train.",
@@ -80,8 +81,8 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command line asks for; jobs seed-major: every setting once, then again, so that what is there at any time
-    can be compared."""
+    """What a command line asks for; jobs seed-major: every setting once, then again, so that results can be compared at
+    any time."""
 
     folder: Path
     env: str
@@ -91,23 +92,23 @@ class Plan:
     configs: dict[str, TrainConfig]
 
 
-def plan(args: Sequence[str]) -> tuple[Plan, argparse.Namespace]:
-    """The runs of a command line; ConfigError or an exit in one line where it cannot be."""
-    asked, common = parser().parse_known_args(args)
+def make_plan(args: Sequence[str]) -> tuple[Plan, argparse.Namespace]:
+    """The runs of a command line; ConfigError or an exit in one line where it is not valid."""
+    options, common = parser().parse_known_args(args)
     for name in ("seeds", "jobs", "episodes"):
-        if (value := getattr(asked, name)) is not None and value < 1:
+        if (value := getattr(options, name)) is not None and value < 1:
             raise ConfigError(f"--{name} must be at least 1 (got {value})")
-    if asked.ray is not None and asked.slurm is not None:
+    if options.ray is not None and options.slurm is not None:
         raise ConfigError("--ray and --slurm cannot go together: choose one")
     grid.refuse(common)
-    place = ["--env", asked.env, "--scenario", asked.scenario]
-    settings = _settings(asked, place, common)
+    place = ["--env", options.env, "--scenario", options.scenario]
+    settings = _settings(options, place, common)
     grid.check(settings, common)
-    scenario = "" if asked.scenario == "default" else f"_{asked.scenario}"
-    folder = (asked.out or Path("runs") / f"sweep_{asked.env.replace(':', '-')}{scenario}").resolve()
+    scenario = "" if options.scenario == "default" else f"_{options.scenario}"
+    folder = (options.out or Path("runs") / f"sweep_{options.env.replace(':', '-')}{scenario}").resolve()
     base = {setting.label: command_line.train_config([*place, *common, *setting.args])[0] for setting in settings}
     jobs, known = [], {}
-    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for setting in settings:
             config = dataclasses.replace(base[setting.label], seed=seed)
             name = f"{setting.slug}__s{seed}"
@@ -126,67 +127,67 @@ def plan(args: Sequence[str]) -> tuple[Plan, argparse.Namespace]:
                     folder=str(folder / "runs" / name),
                     log=str(folder / "logs" / f"{name}.log"),
                     timesteps=config.total_timesteps,
-                    episodes=asked.episodes or usual,
+                    episodes=options.episodes or usual,
                 )
             )
-    reference = settings[0 if asked.kind in ("compare", "grid") else -1].label
+    reference = settings[0 if options.kind in ("compare", "grid") else -1].label
     return Plan(
-        folder, asked.env + scenario.replace("_", "/", 1), reference, shlex.join(["rqe-sweep", *args]), jobs, known
-    ), asked
+        folder, options.env + scenario.replace("_", "/", 1), reference, shlex.join(["rqe-sweep", *args]), jobs, known
+    ), options
 
 
-def _settings(asked: argparse.Namespace, place: list[str], common: list[str]) -> list[grid.Setting]:
-    if asked.kind == "compare":
-        return grid.compare(asked.algo)
+def _settings(options: argparse.Namespace, place: list[str], common: list[str]) -> list[grid.Setting]:
+    if options.kind == "compare":
+        return grid.compare(options.algo)
     recipe = command_line.train_config([*place, *common])[0]
-    if asked.kind == "tau":
-        return grid.tau([value for value in asked.taus.split(",") if value], recipe.algo)
-    if asked.kind == "ablation":
-        values = {name: getattr(asked, name) or spelled(getattr(recipe, name)) for name in ("tau", "eps")}
+    if options.kind == "tau":
+        return grid.tau([value for value in options.taus.split(",") if value], recipe.algo)
+    if options.kind == "ablation":
+        values = {name: getattr(options, name) or spelled(getattr(recipe.algorithm, name)) for name in ("tau", "eps")}
         return grid.ablation(**{name: grid.number(name, value) for name, value in values.items()})
-    return grid.grid(asked.grid, recipe.algo)
+    return grid.grid(options.grid, recipe.algo)
 
 
-def check_folders(asked: Plan) -> None:
+def check_folders(plan: Plan) -> None:
     """Raise ConfigError where a run's folder already holds a run with other settings."""
-    for job in asked.jobs:
+    for job in plan.jobs:
         path = Path(job.folder) / "config.json"
         if not (Path(job.folder) / "latest").is_file() or not path.is_file():
             continue
-        found, wanted = configs.from_json(path.read_text()), asked.configs[job.name]
-        for field in dataclasses.fields(wanted):
-            if field.name not in MAY_DIFFER and getattr(found, field.name) != getattr(wanted, field.name):
+        found = configs.from_json(path.read_text()).flat()
+        for name, value in plan.configs[job.name].flat().items():
+            if name not in MAY_DIFFER and found.get(name) != value:
                 raise ConfigError(
-                    f"{job.folder} was run with another --{field.name.replace('_', '-')}: "
+                    f"{job.folder} was run with another --{name.replace('_', '-')}: "
                     "give the same flags again, or choose another --out"
                 )
 
 
-def backend(asked: argparse.Namespace, folder: Path) -> Backend:
+def make_backend(options: argparse.Namespace, folder: Path) -> Backend:
     """Where the jobs of a command line run."""
-    if asked.ray is not None:
-        return Ray(asked.ray, asked.jobs)
-    if asked.slurm is not None:
-        pairs = [pair.partition("=") for pair in asked.slurm.split(",") if pair]
+    if options.ray is not None:
+        return Ray(options.ray, options.jobs)
+    if options.slurm is not None:
+        pairs = [pair.partition("=") for pair in options.slurm.split(",") if pair]
         if bad := [name for name, equals, value in pairs if not (name and equals and value)]:
             raise ConfigError(f"--slurm {bad[0]} must be KEY=VALUE, as in partition=cpu,timeout_min=600")
         return Slurm(folder, {name: value for name, _, value in pairs})
-    return Local(asked.jobs)
+    return Local(options.jobs)
 
 
-class StopAsked:
-    """Counts Ctrl-C and SIGTERM instead of being torn by them."""
+class StopRequests:
+    """Counts Ctrl-C and SIGTERM, which do not interrupt anything by themselves."""
 
     def __init__(self) -> None:
-        self.times = 0
-        self.previous: dict[int, Any] = {}
+        self.count = 0
+        self.previous: dict[int, Any] = {}  # whatever `signal.signal` returns
 
-    def _count(self, number: int, frame: Any) -> None:
-        self.times += 1
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
 
-    def __enter__(self) -> "StopAsked":
+    def __enter__(self) -> "StopRequests":
         for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self._count)
+            self.previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -211,84 +212,84 @@ class Progress:
         if self.bar is not None:
             self.bar.update(self._steps() - self.bar.n)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         tqdm.write(text) if self.bar is not None else print(text, flush=True)
 
-    def line(self, outcome: Outcome, log: str, words: str) -> None:
+    def job_ended(self, outcome: Outcome, log: str, headline: str) -> None:
         self.ended += 1
         count = f"[{self.ended:>{len(str(len(self.jobs)))}}/{len(self.jobs)}]"
         minutes = f"{int(outcome.seconds // 60)}:{int(outcome.seconds % 60):02d}"
-        said = {
-            "done": f"done{f' in {minutes}' * bool(outcome.seconds)}  {words}",
+        texts = {
+            "done": f"done{f' in {minutes}' * bool(outcome.seconds)}  {headline}",
             "failed": f"failed: {outcome.reason}  (log: {log})",
-            "interrupted": "stopped; what it learned is saved",
+            "interrupted": "stopped; its progress is saved",
         }
-        self.say(f"{count} {outcome.name}  {said[outcome.state]}".rstrip())
+        self.log(f"{count} {outcome.name}  {texts[outcome.state]}".rstrip())
 
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 
 
-def work(jobs: Sequence[Job], known: Manifest, where: Backend) -> bool:
+def run_jobs(jobs: Sequence[Job], known: Manifest, backend: Backend) -> bool:
     """Run `jobs`, keeping the manifest and results.csv up to date; True if it was asked to stop."""
     from rqe_mappo.sweeps import tables
 
-    with StopAsked() as stop, closing(Progress(jobs)) as progress:
+    with StopRequests() as stop, closing(Progress(jobs)) as progress:
         for job in jobs:
-            where.submit(job)
-        answered = 0
-        for outcome in where.as_completed():
+            backend.submit(job)
+        handled = 0
+        for outcome in backend.as_completed():
             if outcome is None:
                 progress.tick()
             elif outcome.state != "waiting":
-                known.note(outcome)
-                words = tables.headline(Path(known.run_folder(outcome.name))) if outcome.state == "done" else ""
-                progress.line(outcome, os.path.relpath(known.log(outcome.name)), words)
+                known.record(outcome)
+                headline = tables.headline(Path(known.run_folder(outcome.name))) if outcome.state == "done" else ""
+                progress.job_ended(outcome, os.path.relpath(known.log(outcome.name)), headline)
                 if outcome.state == "done":
                     tables.write_results(known)
-            if stop.times > answered:
-                answered = stop.times
-                progress.say("stopping: runs save where they are (Ctrl-C again kills them)")
-                where.stop()
-    return stop.times > 0
+            if stop.count > handled:
+                handled = stop.count
+                progress.log("stopping: runs save their progress (Ctrl-C again kills them)")
+                backend.stop()
+    return stop.count > 0
 
 
 def sweep(args: Sequence[str]) -> int:
     """Run what a command line asks for; gives the exit code: 1 if a run failed, 130 if it was stopped."""
-    asked, options = plan(args)
-    check_folders(asked)
+    plan, options = make_plan(args)
+    check_folders(plan)
     if options.dry_run:
-        dry_run(asked)
+        dry_run(plan)
         return 0
-    with manifest.lock(asked.folder):
-        path = asked.folder / "manifest.json"
-        known = manifest.load(asked.folder) if path.is_file() else Manifest(asked.folder, asked.env, asked.reference)
-        if known.env != asked.env:
-            raise ConfigError(f"{asked.folder} holds a sweep of --env {known.env}: choose another --out")
-        known.add(asked.jobs)
-        known.commands += [asked.command] if asked.command not in known.commands else []
+    with manifest.lock(plan.folder):
+        path = plan.folder / "manifest.json"
+        known = manifest.load(plan.folder) if path.is_file() else Manifest(plan.folder, plan.env, plan.reference)
+        if known.env != plan.env:
+            raise ConfigError(f"{plan.folder} holds a sweep of --env {known.env}: choose another --out")
+        known.add(plan.jobs)
+        known.commands += [plan.command] if plan.command not in known.commands else []
         known.versions = versions()
-        for job in asked.jobs:
+        for job in plan.jobs:
             if finished(job):
                 known.jobs[job.name] = dataclasses.replace(known.jobs[job.name], state="done", reason="")
         known.save()
-        todo = [job for job in asked.jobs if not finished(job)]
-        print(f"{asked.folder}: {len(asked.jobs)} runs, {len(asked.jobs) - len(todo)} of them finished", flush=True)
+        todo = [job for job in plan.jobs if not finished(job)]
+        print(f"{plan.folder}: {len(plan.jobs)} runs, {len(plan.jobs) - len(todo)} of them finished", flush=True)
         began = time.monotonic()
-        stopped = bool(todo) and work(todo, known, backend(options, asked.folder))
-        states = Counter(known.jobs[job.name].state for job in asked.jobs)
+        stopped = bool(todo) and run_jobs(todo, known, make_backend(options, plan.folder))
+        states = Counter(known.jobs[job.name].state for job in plan.jobs)
         minutes = (time.monotonic() - began) / 60
         print(", ".join(f"{number} {state}" for state, number in states.items()) + f"; {minutes:.1f} minutes")
         if stopped:
-            print(f"go on with: {asked.command}", file=sys.stderr)
+            print(f"to continue: {plan.command}", file=sys.stderr)
             return 130
         if states["done"]:
-            present(asked.folder)
-        return 0 if states["done"] == len(asked.jobs) else 1
+            write_outputs(plan.folder)
+        return 0 if states["done"] == len(plan.jobs) else 1
 
 
-def present(folder: Path) -> None:
+def write_outputs(folder: Path) -> None:
     """Tables, plots and page of what has finished."""
     from rqe_mappo.sweeps import page, plots, tables
 
@@ -299,9 +300,9 @@ def present(folder: Path) -> None:
     print(f"page:   {page.write(folder)}")
 
 
-def dry_run(asked: Plan) -> None:
-    """Print every run, how it stands, and its command."""
-    for job in asked.jobs:
+def dry_run(plan: Plan) -> None:
+    """Print every run, its state and its command."""
+    for job in plan.jobs:
         state = "finished" if finished(job) else "begun" if (Path(job.folder) / "latest").is_file() else "new"
         print(f"{job.name:<30} {state:<9} rqe-train {shlex.join(job.command())}")
-    print(f"{len(asked.jobs)} runs in {asked.folder}")
+    print(f"{len(plan.jobs)} runs in {plan.folder}")

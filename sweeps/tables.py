@@ -1,9 +1,9 @@
-"""The tables of a sweep, from its run folders: one row a run, then what seeds say together.
+"""The tables of a sweep, from its run folders: one row a run, then statistics over seeds.
 
 results.csv      a row a run: settings, seed, training time, every metric with its interval over episodes
 summary.csv      a row a setting and metric: mean and interval over seeds, and the interquartile mean with its own
 comparisons.csv  a row a setting and metric: against the reference setting, seed by seed
-fronts.csv       a row a family and pair of objectives: what is not dominated, and the hypervolume
+fronts.csv       a row a family and pair of objectives: settings that are not dominated, and the hypervolume
 curves.csv       rows of every run's metrics.csv
 episodes.csv.gz  a row an agent and episode of every run's evaluation
 """
@@ -22,9 +22,9 @@ import numpy as np
 
 from rqe_mappo import config as configs
 from rqe_mappo.checkpoint import write_atomically
-from rqe_mappo.config import spelled
+from rqe_mappo.config import PER_AGENT, spelled
 from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
-from rqe_mappo.statistics import Estimate, compare, iqm, seed_interval, stratified
+from rqe_mappo.statistics import Estimate, Samples, compare, iqm, seed_interval, stratified
 from rqe_mappo.sweeps import fronts
 from rqe_mappo.sweeps.job import train_seconds
 from rqe_mappo.sweeps.manifest import Entry, Manifest
@@ -39,16 +39,16 @@ EPISODES = ("return", "collision", "fell", "travel_time_s")
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
-    """Rows as CSV, gzipped if the name says so; floats to seven digits, None and nan as nothing."""
+    """Rows as CSV, gzipped if the name says so; floats to seven digits, None and nan as empty cells."""
     text = io.StringIO(newline="")
     table = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     table.writeheader()
-    table.writerows({key: _spelled(value) for key, value in row.items()} for row in rows)
+    table.writerows({key: _format(value) for key, value in row.items()} for row in rows)
     content = text.getvalue().encode()
     write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
-def _spelled(value: Any) -> Any:
+def _format(value: Any) -> Any:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.7g}"
     return value
@@ -80,18 +80,18 @@ def collect(known: Manifest) -> None:
 
 
 def write_results(known: Manifest) -> list[Entry]:
-    """Write results.csv; gives the finished runs whose folders are there."""
-    there = [
+    """Write results.csv; gives the finished runs whose folders exist."""
+    available = [
         entry for entry in known.jobs.values()
         if entry.state == "done" and (known.run_folder(entry.name) / "eval.json").is_file()
     ]  # fmt: skip
-    _merge(known.folder / "results.csv", there, (_result(known, entry) for entry in there))
-    return there
+    _merge(known.folder / "results.csv", available, (_result(known, entry) for entry in available))
+    return available
 
 
-def _merge(path: Path, there: Sequence[Entry], fresh: Iterable[Row]) -> None:
-    names = {entry.name for entry in there}
-    write(path, [*(row for row in read(path) if row["run"] not in names), *fresh])
+def _merge(path: Path, entries: Sequence[Entry], rows: Iterable[Row]) -> None:
+    names = {entry.name for entry in entries}
+    write(path, [*(row for row in read(path) if row["run"] not in names), *rows])
 
 
 def _head(entry: Entry) -> Row:
@@ -103,9 +103,10 @@ def _result(known: Manifest, entry: Entry) -> Row:
     config = configs.from_json((folder / "config.json").read_text())
     found = json.loads((folder / "eval.json").read_text())
     row = _head(entry)
+    settings = config.flat()
     for name in SETTINGS:
-        value = getattr(config, name)
-        row[name] = spelled(value) if name in ("tau", "eps") else value
+        value = settings.get(name, "")
+        row[name] = spelled(value) if name in PER_AGENT and value != "" else value
     row |= {name: value for name, value in entry.flags.items() if name not in SETTINGS}
     row |= {"timesteps": found["timesteps"], "train_seconds": train_seconds(folder), "episodes": found["episodes"]}
     row |= cells(found["metrics"])
@@ -169,8 +170,8 @@ def _values(rows: Sequence[dict[str, str]], column: str) -> np.ndarray:
     return values[~np.isnan(values)]
 
 
-def over_seeds(values: Sequence[float], bounds: tuple[float, float] = FREE) -> Estimate:
-    """The mean over seeds with its t-interval, cut to what values can be: that of a share may pass 0 or 1."""
+def over_seeds(values: Samples, bounds: tuple[float, float] = FREE) -> Estimate:
+    """The mean over seeds with its t-interval, cut to the possible values: that of a share may pass 0 or 1."""
     mean = seed_interval(values)
     return replace(mean, low=max(mean.low, bounds[0]), high=min(mean.high, bounds[1])) if mean.n > 1 else mean
 
@@ -232,7 +233,7 @@ def pairs_of(results: Sequence[dict[str, str]]) -> list[tuple[Metric, Metric]]:
 
 
 def with_both(results: Sequence[dict[str, str]], pair: tuple[Metric, Metric]) -> list[dict[str, str]]:
-    """The runs that have both objectives; where nobody arrives, say, there is no travel time."""
+    """The runs that have both objectives: where nobody arrives, for example, there is no travel time."""
     return [row for row in results if not any(math.isnan(number(row, metric.column)) for metric in pair)]
 
 

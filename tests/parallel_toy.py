@@ -41,3 +41,54 @@ class Countdown(ParallelEnv):
 
 
 parallel_env = Countdown
+
+
+class Echo(ParallelEnv):
+    """Agents with any spaces; each earns the sum of its action, which must lie in its space, and is cut off after 3.
+
+    masks: what each agent may choose at each time, `masks[agent][time]`, put into its info, or into its observation
+        where that has a place for it.
+    received: the actions of each decision.
+    """
+
+    metadata = {"name": "echo_v0"}  # noqa: RUF012
+
+    def __init__(self, actions, observations=None, masks=None, common_reward=None):
+        self.possible_agents = list(actions)
+        self.spaces, self.masks, self.received = actions, masks or {}, []
+        self.seen = observations or dict.fromkeys(actions, Box(0, 9, (1,)))
+        self.metadata = self.metadata | ({} if common_reward is None else {"common_reward": common_reward})
+
+    def observation_space(self, agent):
+        return self.seen[agent]
+
+    def action_space(self, agent):
+        return self.spaces[agent]
+
+    def _shown(self):
+        seen, infos = {}, {}
+        for agent in self.agents:
+            self.seen[agent].seed(self.time)
+            seen[agent], infos[agent] = self.seen[agent].sample(), {}
+            if agent in self.masks:
+                holder = seen[agent] if isinstance(seen[agent], dict) else infos[agent]
+                holder["action_mask"] = np.array(self.masks[agent][self.time], np.int8)
+        return seen, infos
+
+    def reset(self, seed=None, options=None):
+        self.time, self.agents = 0, list(self.possible_agents)
+        return self._shown()
+
+    def step(self, actions):
+        for agent, action in actions.items():
+            assert self.spaces[agent].contains(action), (agent, action)
+            if agent in self.masks:
+                assert self.masks[agent][self.time][action - self.spaces[agent].start], "not available"
+        self.received.append(actions)
+        self.time += 1
+        seen, infos = self._shown()
+        gained = {agent: float(np.sum(action)) for agent, action in actions.items()}
+        over = self.time == 3
+        if over:
+            self.agents = []
+        return seen, gained, dict.fromkeys(actions, False), dict.fromkeys(actions, over), infos

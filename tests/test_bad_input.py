@@ -3,7 +3,6 @@
 import os
 import pickle
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ SMALL = {"total_timesteps": 256, "num_envs": 4, "num_steps": 16, "eval_episodes"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A finished run of a few hundred decisions."""
-    return train(replace(default_config("cartpole"), **SMALL, out=str(tmp_path_factory.mktemp("runs") / "run")))
+    return train(default_config("cartpole").replace(**SMALL, out=str(tmp_path_factory.mktemp("runs") / "run")))
 
 
 def complaint(capsys, command, *args: str) -> str:
@@ -61,9 +60,10 @@ def complaint(capsys, command, *args: str) -> str:
         (["--risk", "wang"], ["--risk wang", "wang:ETA"]),
         (["--risk", "expectile:1.5"], ["--risk expectile:1.5", "LEVEL"]),
         (["--discount-tau", "--advantage", "nested"], ["--discount-tau", "influence"]),
-        (["--advantage", "rqe"], ["--advantage rqe", "--time-limit terminal"]),
+        (["--advantage", "rqe", "--time-limit", "bootstrap"], ["--algo exact-rqe", "--time-limit terminal"]),
+        (["--env", "gymnasium:CartPole-v1", "--advantage", "rqe"], ["--algo exact-rqe", "time left", "rqe-mappo"]),
         (["--env", "matrix", "--advantage", "rqe", "--risk", "gini:0.5"], ["--risk gini:0.5", "--rqe-penalty"]),
-        (["--env", "sumo", "--n-agents", "5", "--advantage", "rqe"], ["--advantage rqe", "1024"]),
+        (["--env", "sumo", "--n-agents", "5", "--advantage", "rqe"], ["--algo exact-rqe", "1024"]),
         (["--env", "matrix", "--game", "chess"], ["--game", "chess", "stag-hunt"]),
         (["--critic-first", "0.9"], ["--critic-first"]),
         (["--settle", "-0.1"], ["--settle"]),
@@ -111,7 +111,7 @@ def test_missing_sumo(capsys, monkeypatch, tmp_path):
 def test_damaged_network(capsys, monkeypatch, tmp_path):
     pytest.importorskip("libsumo")
     monkeypatch.setenv("RQE_MAPPO_CACHE", str(tmp_path))
-    net = network.build(plain_xml(roads_of(default_config("sumo").knobs), 1), "junction_1")
+    net = network.build(plain_xml(roads_of(default_config("sumo").env_config), 1), "junction_1")
     net.write_text(net.read_text()[:2000])
     said = complaint(capsys, cli.train, "--env", "sumo", "--out", str(tmp_path / "run"))
     assert str(net) in said and "delete it" in said
@@ -180,7 +180,7 @@ def damaged(kind: str, good: Path, folder: Path) -> Path:
     if kind == "pickle bomb":
         path.write_bytes(pickle.dumps(Bomb(folder / "boom")))
     elif kind == "torch bomb":
-        torch.save({"format": checkpoint.POLICY_FORMAT, "actor": Bomb(folder / "boom")}, path)
+        torch.save({"format": checkpoint.POLICY_FORMAT, "modules": Bomb(folder / "boom")}, path)
     elif kind == "truncated":
         path.write_bytes(good.read_bytes()[:-500])
     elif kind == "empty":
@@ -191,11 +191,11 @@ def damaged(kind: str, good: Path, folder: Path) -> Path:
         torch.save({"state_dict": {"weight": torch.zeros(3)}}, path)
     elif kind == "without actor":
         content = torch.load(good, weights_only=True)
-        del content["actor"]
+        del content["modules"]["actor"]
         torch.save(content, path)
     elif kind == "other shapes":
         content = torch.load(good, weights_only=True)
-        content["shapes"]["obs_dim"] = 77
+        content["networks"]["actor"]["obs_dim"] = 77
         torch.save(content, path)
     return path
 

@@ -13,22 +13,25 @@ from benchmarks import gambles
 from benchmarks.silent import trained
 from rqe_mappo import checkpoint, cli, registry
 from rqe_mappo.algorithms import advantages
-from rqe_mappo.algorithms.advantages import Evidence
-from rqe_mappo.baselines.mappo import Foretold, huber, local, unmasked, value_loss
+from rqe_mappo.algorithms.advantages import AdvantageInputs, SoFar
+from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.algorithms.ppo import Minibatch
+from rqe_mappo.algorithms.value_critic import Predicted, huber, unmasked, value_loss
 from rqe_mappo.config import ConfigError, default_config, from_json, to_json
 from rqe_mappo.data import vector
-from rqe_mappo.data.collector import PastOfRollout
+from rqe_mappo.data.trajectory import Past, flat
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.evaluation import film
 from rqe_mappo.functional import categorical, returns
-from rqe_mappo.functional.risk import MeanVariance, Neutral
-from rqe_mappo.nets import ValueNorm
-from rqe_mappo.training.loop import build, train
+from rqe_mappo.functional.risk import MeanVariance
+from rqe_mappo.nets.value_norm import ValueNorm
+from rqe_mappo.training.loop import train
+from rqe_mappo.training.run import Run
 from tests import toy
 from tests.test_bad_input import complaint
 from tests.test_training import assert_equal, curve, interrupt_after, weights
 
-RIVALS = [name for name in registry.ALGORITHMS if name != "rqe-mappo"]
+RIVALS = [name for name in registry.ALGORITHMS if name not in ("rqe-mappo", "exact-rqe")]
 AGENT = torch.zeros(1, dtype=torch.int64)
 SCALAR = [name for name in RIVALS if name != "c51-cvar"]
 
@@ -60,25 +63,18 @@ def toy_environment(monkeypatch):
 
 
 def toy_config(algo, own=None, leave_probability=0.1, **changes):
-    config = default_config("toy", algo=algo)
-    return replace(
-        config,
-        knobs=replace(config.knobs, leave_probability=leave_probability),
-        options=replace(config.options, **(own or {})),
-        **changes,
-    )
+    return default_config("toy", algo=algo).replace(leave_probability=leave_probability, **(own or {}), **changes)
 
 
 def collected(config):
-    """A run at its beginning, and its first rollout."""
+    """An algorithm at its beginning, and the first trajectory."""
     env = vector.make(config, config.num_envs)
-    run = build(config, Path("unused"), env)
+    run = Run.build(config, Path("unused"), env)
     run.collector.start(env.reset(config.seed))
-    return run.learner, run.collector.collect(run.learner.actor)[0]
+    return run.algorithm, run.collector.collect()[0]
 
 
-def neutral(learner):
-    return [Neutral() for _ in learner.agents_of]
+BEGIN = Progress(0, 1)
 
 
 # --- value normalisation, in one place ---------------------------------------------------------------------------
@@ -104,30 +100,31 @@ def test_value_norm_against_numpy():
 
 def test_whatever_reads_the_critic_reads_units_of_the_return():
     """The advantages' values, those after a truncation, the policy's: none misses the denormalisation."""
-    learner, rollout = collected(toy_config("mappo", gae_lambda=0.0, gamma=0.9))
-    norm = learner.critic.norm
+    rival, chunk = collected(toy_config("mappo", gae_lambda=0.0, gamma=0.9, norm_adv=False))
+    norm = rival.critic.norm
     norm.update(torch.tensor([[50.0], [150.0]]))
     agent = torch.arange(3).expand(4, 3)
-    raw = learner.critic.normalised(rollout.state[3], agent)
-    value = learner.critic(rollout.state[3], agent)
+    raw = rival.critic.normalised(chunk.state[3], agent)
+    value = rival.critic(chunk.state[3], agent)
     assert torch.allclose(value, raw * 50 + 100) and (value > 20).all()
-    known, _ = learner._foretold(rollout)
-    assert torch.allclose(known.value[3], value)
-    assert rollout.truncated.any() and (known.next_value[rollout.truncated] > 20).all()
-    target, advantage = learner._judged(rollout, known, [])
-    expected = rollout.reward + 0.9 * known.next_value[..., 0] * ~rollout.terminated
-    assert torch.allclose(target[..., 0], expected, atol=1e-4)
-    assert torch.allclose(advantage, expected - known.value[..., 0], atol=1e-4)
+    assert torch.equal(rival.returns.mean(chunk.state[3], agent), value[..., 0])
+    known = rival.value.predict(chunk)
+    assert torch.allclose(known.value[3], value) and torch.allclose(known.raw[3], raw)
+    assert chunk.truncated.any() and (known.next_value[chunk.truncated] > 20).all()
+    expected = chunk.reward + 0.9 * known.next_value[..., 0] * ~chunk.terminated
+    batch, _, _ = rival.targets(chunk)
+    assert torch.allclose(norm.restore(batch.target)[:, 0], expected[chunk.active], atol=1e-4)
+    assert torch.allclose(batch.advantage, (expected - known.value[..., 0])[chunk.active], atol=1e-4)
 
 
 @pytest.mark.parametrize("on", [True, False])
 def test_value_norm_switch(on):
-    learner, rollout = collected(toy_config("mappo", {"value_norm": on}))
-    rollout.reward += 50
-    batch, _ = learner._targets(rollout, neutral(learner))
-    assert (learner.critic.norm.weight > 0) == on
+    rival, chunk = collected(toy_config("mappo", {"value_norm": on}))
+    chunk.reward += 50
+    batch, _, _ = rival.targets(chunk)
+    assert (rival.critic.norm.weight > 0) == on
     assert (abs(float(batch.target.mean())) < 1e-4) == on
-    assert float(learner.critic.norm.restore(batch.target).mean()) > 40
+    assert float(rival.critic.norm.restore(batch.target).mean()) > 40
 
 
 # --- value clipping and the Huber loss ---------------------------------------------------------------------------
@@ -153,14 +150,14 @@ def test_value_clip_by_hand():
     ({}, 10.0, 0.2), ({"value_clip": False}, 10.0, math.inf), ({"huber_delta": 0.1}, 0.1, 0.2),
 ])  # fmt: skip
 def test_loss_follows_its_switches(own, delta, clip):
-    learner, rollout = collected(toy_config("mappo", own))
-    batch, _ = learner._targets(rollout, neutral(learner))
-    batch.old = batch.old - 0.5  # as if the critic had moved since
+    rival, chunk = collected(toy_config("mappo", own))
+    batch, old, _ = rival.targets(chunk)
+    old = old - 0.5  # as if the critic had moved since
     rows = torch.arange(len(batch.agent))
-    value = learner.critic.normalised(batch.state, batch.agent)
-    expected = value_loss(value, batch.target, batch.old, clip, delta).mean()
-    assert torch.equal(learner._critic_loss(batch, rows), expected)
-    assert not torch.equal(expected, value_loss(value, batch.target, batch.old, 0.3, 0.2).mean())
+    value = rival.critic.normalised(flat(chunk.state)[batch.rows], batch.agent)
+    expected = value_loss(value, batch.target, old, clip, delta).mean()
+    assert torch.equal(rival.value.step(batch, old, Minibatch(rows))["losses/critic_value"], expected)
+    assert not torch.equal(expected, value_loss(value, batch.target, old, 0.3, 0.2).mean())
 
 
 # --- what the critic sees ----------------------------------------------------------------------------------------
@@ -173,31 +170,33 @@ def test_critic_input(algo, own, sees):
     config = toy_config(algo, own)
     results = []
     for name in (None, "state", "obs"):
-        learner, rollout = collected(config)
+        rival, chunk = collected(config)
         if name is not None:
-            for part in (name, f"next_{name}"):
-                getattr(rollout, part)[:] = 0.9
-            rollout.final_state[:] = 0.9 if name == "state" else rollout.final_state
-        learner.update(rollout, neutral(learner), 0.0)
-        results.append(learner.critic.state_dict()["net.0.weight"])
-    assert learner.shapes.state_dim == (3 if sees == "state" else 2)
+            for part in (name, f"final_{name}"):
+                getattr(chunk, part)[:] = 0.9
+        rival.learn(chunk, BEGIN)
+        results.append(rival.critic.state_dict()["nets.0.0.weight"])
+    assert (rival.critic.view, rival.critic.view_dim) == (sees, 3 if sees == "state" else 2)
     assert torch.equal(results[0], results[1]) == (sees == "obs")
     assert torch.equal(results[0], results[2]) == (sees == "state")
 
 
-def test_local_critic_bootstraps_from_what_was_observed_last():
-    learner, rollout = collected(toy_config("ippo", gae_lambda=0.0, gamma=0.9, leave_probability=0.0))
-    cut = rollout.truncated
+@pytest.mark.parametrize(("algo", "view"), [("ippo", "obs"), ("mappo", "state")])
+def test_critics_bootstrap_from_what_is_seen_last_and_no_step_is_dropped(algo, view):
+    rival, chunk = collected(toy_config(algo, gae_lambda=0.0, gamma=0.9, leave_probability=0.0, value_norm=False))
+    cut = chunk.truncated
     assert cut[1:-1].any()
-    seen = local(rollout, bootstrapped=True)
-    assert not (seen.active & cut).any() and torch.equal(seen.active | cut, rollout.active)
-    known, _ = learner._foretold(seen)
-    target, _ = learner._judged(seen, known, [])
-    t, e, a = (cut[1:] & rollout.active[:-1]).nonzero()[0]  # the step after t is the episode's last
-    expected = rollout.reward[t, e, a] + 0.9 * learner.critic(rollout.obs[t + 1, e, a], a)[0]
-    assert torch.isclose(target[t, e, a, 0], expected, atol=1e-6)
-    assert known.ended[t, e, a] and not known.terminated[t, e, a]
-    assert torch.equal(local(rollout, bootstrapped=False).active, rollout.active)
+    batch, _, _ = rival.targets(chunk)
+    assert len(batch.rows) == int(chunk.active.sum())  # the last step before a time limit among them
+    target = torch.zeros_like(chunk.reward)
+    target[chunk.active] = batch.target[:, 0]
+    last = rival.critic(chunk.final_view(view), cut.nonzero()[:, 2])[:, 0]
+    assert torch.allclose(target[cut], chunk.reward[cut] + 0.9 * last, atol=1e-6)
+    t, e, a = (cut[1:] & chunk.active[:-1]).nonzero()[0]  # the step after t is the episode's last
+    expected = chunk.reward[t, e, a] + 0.9 * rival.critic(chunk.view(view)[t + 1, e, a], a)[0]
+    assert torch.isclose(target[t, e, a], expected, atol=1e-6)
+    known = rival.value.predict(chunk)
+    assert torch.equal(known.ended, cut) and not known.terminated.any()
 
 
 # --- masks and the scale of advantages ---------------------------------------------------------------------------
@@ -205,39 +204,38 @@ def test_local_critic_bootstraps_from_what_was_observed_last():
 
 @pytest.mark.parametrize("masks", [True, False])
 def test_active_masks(masks):
-    learner, rollout = collected(toy_config("mappo", {"active_masks": masks}, leave_probability=0.4))
-    empty = ~rollout.active
+    rival, chunk = collected(toy_config("mappo", {"active_masks": masks}, leave_probability=0.4))
+    empty = ~chunk.active
     assert empty.any()
-    seen = rollout if masks else unmasked(rollout)
-    batch, _ = learner._targets(seen, neutral(learner))
-    assert len(batch.agent) == (int(rollout.active.sum()) if masks else rollout.active.numel())
+    batch, _, _ = rival.targets(chunk)
+    assert len(batch.agent) == (int(chunk.active.sum()) if masks else chunk.active.numel())
     if not masks:
-        absent = (batch.state == 0).all(-1)
+        absent = (flat(chunk.state)[batch.rows] == 0).all(-1)
         assert int(absent.sum()) == int(empty.sum())
-        worth = learner.critic.norm.restore(batch.target[absent])
+        worth = rival.critic.norm.restore(batch.target[absent])
         assert torch.allclose(worth, torch.zeros_like(worth), atol=1e-5)
-    lost = rollout.active & (rollout.state != 0).any(-1)
-    rollout.active[lost] = False  # rows of a simulation that was lost are no empty places
-    assert not unmasked(rollout).active[lost].any()
+    lost = chunk.active & (chunk.state[:-1] != 0).any(-1)
+    chunk.active[lost] = False  # rows of a simulation that was lost are no empty places
+    assert not unmasked(chunk).active[lost].any()
 
 
 def test_advantages_are_normalised_over_the_rows_in_which_agents_acted():
-    learner, rollout = collected(toy_config("mappo", leave_probability=0.4))
-    rollout.reward[~rollout.active] = 1e6
-    batch, scalars = learner._targets(rollout, neutral(learner))
+    rival, chunk = collected(toy_config("mappo", leave_probability=0.4))
+    chunk.reward[~chunk.active] = 1e6
+    batch, _, scalars = rival.targets(chunk)
     assert float(batch.advantage.mean()) == pytest.approx(0, abs=1e-5)
     assert float(batch.advantage.std()) == pytest.approx(1, abs=1e-5)
     assert scalars["advantage/scale"] == pytest.approx(scalars["advantage/std"])
-    learner, rollout = collected(toy_config("mappo", norm_adv=False))
-    batch, scalars = learner._targets(rollout, neutral(learner))
+    rival, chunk = collected(toy_config("mappo", norm_adv=False))
+    batch, _, scalars = rival.targets(chunk)
     assert float(batch.advantage.std()) == pytest.approx(scalars["advantage/std"])
 
 
-def test_adv_memory_averages_the_scale_over_rollouts():
-    learner, rollout = collected(toy_config("mappo", {"adv_memory": 0.5}))
-    first = learner._targets(rollout, neutral(learner))[1]["advantage/std"]
-    rollout.reward *= 10
-    _, second = learner._targets(rollout, neutral(learner))
+def test_adv_memory_averages_the_scale_over_trajectories():
+    rival, chunk = collected(toy_config("mappo", {"adv_memory": 0.5}))
+    first = rival.targets(chunk)[2]["advantage/std"]
+    chunk.reward *= 10
+    second = rival.targets(chunk)[2]
     expected = math.sqrt((0.25 * first**2 + 0.5 * second["advantage/std"] ** 2) / 0.75)
     assert second["advantage/scale"] == pytest.approx(expected, rel=1e-4)
 
@@ -246,29 +244,29 @@ def test_adv_memory_averages_the_scale_over_rollouts():
 
 
 def test_mappo_learns_cartpole(tmp_path):
-    config = replace(
-        default_config("cartpole", "cartpole-v1", "mappo"), total_timesteps=61_440, num_envs=32, num_steps=64,
+    config = default_config("cartpole", "cartpole-v1", "mappo").replace(
+        total_timesteps=61_440, num_envs=32, num_steps=64,
         out=str(tmp_path / "run"),
     )  # fmt: skip
     assert float(curve(train(config))[-1]) > 400
 
 
-def gambler(algo, scenario, lam=0.95, tau=math.inf, **own):
+def gambler(algo, scenario, lam=0.95, **own):
     """A run trained to its end on a gamble, and what it sees at the choice."""
     config = default_config("gamble", scenario, algo)
     steps = gambles.game(scenario).horizon
-    config = replace(
-        config, tau=tau, eps=0.0, gae_lambda=lam, num_envs=256, num_steps=steps, total_timesteps=80 * 256 * steps,
+    config = config.replace(
+        eps=0.0, gae_lambda=lam, num_envs=256, num_steps=steps, total_timesteps=80 * 256 * steps,
         num_minibatches=1, update_epochs=2, norm_adv=True, learning_rate=0.05, critic_learning_rate=0.1,
-        critic_first=0.25, options=replace(config.options, **own),
+        critic_first=0.25, **own,
     )  # fmt: skip
     run = trained(config)
-    return run.learner, gambles.choices(scenario, "value", run.learner.shapes.obs_dim)
+    return run.algorithm, gambles.choices(scenario, "value", run.algorithm.actor.spec.obs_dim)
 
 
 def probability_of_gambling(*args, **own):
-    learner, obs = gambler(*args, **own)
-    return learner.actor(obs, AGENT).softmax(-1)[0, gambles.RISKY].item()
+    rival, obs = gambler(*args, **own)
+    return rival.actor.logits(obs, AGENT).softmax(-1)[0, gambles.RISKY].item()
 
 
 @pytest.mark.parametrize(("algo", "lam"), [("mappo", 0.0), ("mappo", 0.95), ("mappo", 1.0), ("ippo", 0.95)])
@@ -293,7 +291,7 @@ def test_mean_variance_gradient_sees_what_is_drawn_later(lam):
 
 
 @pytest.mark.parametrize(("scenario", "lam", "gambles_"), [("m1", 0.95, True), ("m2", 0.95, True), ("m2", 0.0, False)])
-def test_mean_variance_surrogate_is_blind_where_foretold(scenario, lam, gambles_):
+def test_mean_variance_surrogate_is_blind_where_predicted(scenario, lam, gambles_):
     """As GAE on any risk-adjusted value (docs/risk.md): the gamble is the worse choice at tau = 4.5 throughout."""
     probability = probability_of_gambling("mean-variance", scenario, lam, tau=4.5, form="surrogate")
     assert probability > 0.9 if gambles_ else probability < 0.1
@@ -302,10 +300,13 @@ def test_mean_variance_surrogate_is_blind_where_foretold(scenario, lam, gambles_
 @pytest.mark.parametrize("spread", ["moment", "deviation"])
 def test_moments_and_gradient_are_those_of_the_laws(spread):
     """Against the categorical critic, exact on an aligned grid: targets' moments, and the static advantage."""
-    config = toy_config("mean-variance", {"spread": spread}, gamma=1.0, time_limit="terminal", gae_lambda=0.7, tau=3.0)
-    learner, rollout = collected(config)
+    config = toy_config(
+        "mean-variance", {"spread": spread}, gamma=1.0, time_limit="terminal", gae_lambda=0.7, tau=3.0,
+        norm_adv=False, value_norm=False,
+    )  # fmt: skip
+    rival, chunk = collected(config)
     generator = torch.Generator().manual_seed(0)
-    shape = rollout.reward.shape
+    shape = chunk.reward.shape
     atoms = torch.arange(-60, 61).double() / 2  # double: the identity is to be seen to 1e-6
     middle = torch.where(atoms.abs() < 5, 0.0, -math.inf)
 
@@ -327,10 +328,13 @@ def test_moments_and_gradient_are_those_of_the_laws(spread):
         return torch.stack((mean, second if spread == "moment" else second - mean**2), -1)
 
     discount = torch.ones(shape[:2]).double()
-    rollout = replace(rollout, reward=reward, history=PastOfRollout(past, discount, rollout.state))
-    learner._start = lambda rollout: moments(start)[..., 0]
-    known = Foretold(moments(here), moments(after), terminated, ended)
-    target, advantage = learner._judged(rollout, known, [MeanVariance(3.0)])
+    every = torch.ones_like(chunk.active)  # one row as good as another
+    chunk = replace(chunk, active=every, reward=reward, past=Past(past, discount, chunk.state[:-1]))
+    known = Predicted(moments(here), moments(after), moments(here), terminated, ended)
+    rival.value.predict = lambda chunk: known
+    rival.critic = lambda view, agent: moments(start)
+    batch, _, _ = rival.targets(chunk, [MeanVariance(3.0)])
+    target, advantage = batch.target.view(*shape, 2), batch.advantage.view(shape)
 
     law = returns.lambda_targets(atoms, reward, after.exp(), terminated, ended, 1.0, 0.7)
     mean = categorical.mean(atoms, law)
@@ -338,21 +342,23 @@ def test_moments_and_gradient_are_those_of_the_laws(spread):
     about = 0.0 if spread == "moment" else moments(here)[..., 0]
     assert torch.allclose(target[..., 1], categorical.mean(atoms**2, law) - 2 * about * mean + about**2)
     each = discount[..., None].expand(shape)
-    seen = Evidence(atoms, reward, terminated, ended, here, after.exp(), law, past, each, start)
-    assert torch.allclose(advantage, advantages.static(seen, MeanVariance(3.0), config), atol=1e-5)
+    inputs = AdvantageInputs(
+        atoms, reward, terminated, ended, here, after.exp(), law, 1.0, 0.7, SoFar(past, each, start)
+    )
+    assert torch.allclose(advantage, advantages.static(inputs, MeanVariance(3.0)), atol=1e-5)
 
 
 # --- what they share ---------------------------------------------------------------------------------------------
 
 
-SHORT = {"total_timesteps": 6 * 256, "num_envs": 8, "num_steps": 32, "save_interval": 1, "log_interval": 1,
-         "n_atoms": 21}  # fmt: skip
+SHORT = {"total_timesteps": 6 * 256, "num_envs": 8, "num_steps": 32, "save_interval": 1, "log_interval": 1}
 
 
 def short(tmp_path, algo, name="run", own=None, **changes):
-    config = default_config("cartpole", algo=algo)
-    options = replace(config.options, **(own or {}))
-    return replace(config, **SHORT, **changes, options=options, out=str(tmp_path / name))
+    atoms = {} if algo in SCALAR else {"n_atoms": 21}
+    return default_config("cartpole", algo=algo).replace(
+        **SHORT, **atoms, **changes, **(own or {}), out=str(tmp_path / name)
+    )
 
 
 def test_c51_cvar_is_the_core_learner_with_two_flags(tmp_path):
@@ -374,10 +380,10 @@ def test_shaped_rewards_teach_but_are_not_reported(tmp_path):
     plain = train(short(tmp_path, "mappo", "mappo"))
     assert curve(shaped)[0] == curve(plain)[0] and float(curve(shaped)[-1]) > 0
     assert not torch.equal(weights(shaped)["critic.norm.first"], weights(plain)["critic.norm.first"])
-    learner, rollout = collected(toy_config("reward-shaped", {"cost_weight": 2.0}, gae_lambda=1.0, gamma=0.9))
-    assert torch.equal(rollout.cost, rollout.active.float())
-    learner.update(rollout, neutral(learner), 0.0)
-    assert learner.critic.norm.restore(torch.zeros(1)) < 0  # every step costs 2 and brings at most 0.5
+    rival, chunk = collected(toy_config("reward-shaped", {"cost_weight": 2.0}, gae_lambda=1.0, gamma=0.9))
+    assert torch.equal(chunk.cost, chunk.active.float())
+    rival.learn(chunk, BEGIN)
+    assert rival.critic.norm.restore(torch.zeros(1)) < 0  # every step costs 2 and brings at most 0.5
 
 
 @pytest.mark.parametrize("algo", SCALAR)
@@ -391,10 +397,10 @@ def test_resumed_rival_ends_bitwise_equal_to_the_unbroken_one(tmp_path, algo):
 
 
 def test_neutral_rqe_mappo_and_mappo_learn_the_same():
-    """Their policies, and the mean return that their critics foretell of them."""
-    core, obs = gambler("rqe-mappo", "m2")
+    """Their policies, and the mean return that their critics predict of them."""
+    core, obs = gambler("rqe-mappo", "m2", tau=math.inf)
     rival, _ = gambler("mappo", "m2")
-    chances = [learner.actor(obs, AGENT).softmax(-1)[0, gambles.RISKY] for learner in (core, rival)]
+    chances = [found.actor.logits(obs, AGENT).softmax(-1)[0, gambles.RISKY] for found in (core, rival)]
     assert min(chances) > 0.9
     known = categorical.mean(core.critic.atoms, core.critic(obs, AGENT).softmax(-1))
     assert torch.isclose(known, rival.critic(obs, AGENT)[:, 0], atol=0.2)
@@ -415,38 +421,46 @@ def test_policy_of_a_scalar_critic(tmp_path, capsys, monkeypatch, algo, width):
     views = np.full((4, width), 0.5, np.float32)
     value = policy.value(views, 1)
     assert value.shape == (4,)
-    assert torch.equal(value, policy.critic(torch.tensor(views), torch.ones(4, dtype=torch.int64))[:, 0].detach())
+    critic = policy.modules["critic"]
+    assert critic is policy.returns
+    assert torch.equal(value, critic(torch.tensor(views), torch.ones(4, dtype=torch.int64))[:, 0].detach())
     with pytest.raises(ValueError, match="mean return, no distribution"):
         policy.distribution(views)
     observed = Wide(toy.ToyConfig(), 1).reset(0)
-    (halo,) = film._expected(policy, observed, laws=False)
+    (halo,) = film._predicted(policy, observed, distributions=False)
     assert halo.shape == (3,) and np.isfinite(halo).all()
     monkeypatch.setitem(registry.ENVIRONMENTS, "toy", replace(registry.ENVIRONMENTS["toy"], camera="none:needed"))
     with pytest.raises(ValueError, match="--laws"):
-        film.film(from_json(policy.config_json), None, policy, tmp_path / "out.gif", film.Take(laws=True))
+        film.film(
+            from_json(policy.config_json), None, policy, tmp_path / "out.gif", film.FilmSettings(distributions=True)
+        )
     cli.evaluate([str(run), "--episodes", "8"])
     assert "no calibration" in capsys.readouterr().out
     assert "critic" not in json.loads((run / "eval.json").read_text())
 
 
 @pytest.mark.parametrize("algo", list(registry.ALGORITHMS))
-def test_options_survive_json_and_stand_in_the_folders_name(algo):
+def test_settings_survive_json_and_stand_in_the_folders_name(algo):
     config = default_config("cartpole", algo=algo)
     if algo in SCALAR:
-        config = replace(config, options=replace(config.options, huber_delta=math.inf, value_clip=False))
+        config = config.replace(huber_delta=math.inf, value_clip=False)
     assert from_json(to_json(config)) == config
     assert (algo in config.run_name) == (algo != "rqe-mappo")
 
 
 def test_settings_of_before_there_were_rivals_load():
-    fields = json.loads(to_json(default_config("cartpole")))
+    text = (Path(__file__).parent / "data" / "format1" / "cartpole" / "config.json").read_text()
+    fields = json.loads(text)
     del fields["algo"], fields["options"]
-    assert from_json(json.dumps(fields)) == default_config("cartpole")
+    assert from_json(json.dumps(fields)) == from_json(text)
+    assert from_json(text).algo == "rqe-mappo"
 
 
-def test_algorithm_and_options_belong_together():
+def test_algorithm_and_its_settings_belong_together():
     with pytest.raises(ConfigError, match="default_config"):
-        replace(default_config("cartpole"), algo="mappo")
+        default_config("cartpole").replace(algo="mappo")
+    with pytest.raises(ConfigError, match="--huber-delta is no setting of --algo rqe-mappo with --env cartpole"):
+        default_config("cartpole").replace(huber_delta=1.0)
     with pytest.raises(ConfigError, match="momentum"):
         from_json(to_json(default_config("cartpole", algo="mappo")).replace("value_clip", "momentum"))
 
@@ -462,7 +476,7 @@ def test_algorithm_and_options_belong_together():
         (["--algo", "mappo", "--risk", "cvar:0.1"], ["--algo mappo is risk-neutral", "cvar:0.1"]),
         (["--algo", "reward-shaped", "--advantage", "static"], ["has no --advantage static"]),
         (["--algo", "mappo", "--huber-delta", "0"], ["--huber-delta must be > 0"]),
-        (["--algo", "ippo", "--num-steps", "2"], ["--num-steps must be at least 3", "time limit"]),
+        (["--algo", "exact-rqe", "--risk", "cvar:0.1"], ["--algo exact-rqe has no --risk cvar:0.1", "--tau"]),
         (["--algo", "mappo", "--adv-memory", "1"], ["--adv-memory must be in [0, 1)"]),
         (["--algo", "reward-shaped", "--cost-weight", "-1"], ["--cost-weight must be in [0, inf)", "-1"]),
         (["--algo", "c51-cvar", "--risk", "entropic"], ["--algo c51-cvar has no --risk entropic", "cvar:LEVEL"]),
@@ -490,5 +504,8 @@ def test_help_shows_the_algorithms_own_flags(capsys, algo):
     with pytest.raises(SystemExit):
         cli.train(["--env", "cartpole", "--algo", algo, "--help"])
     said = capsys.readouterr().out
-    for name in vars(default_config("cartpole", algo=algo).options):
+    hidden = {"tau", "advantage", "discount_tau", "risk_clip"} if algo == "c51-cvar" else set()
+    for name in set(vars(default_config("cartpole", algo=algo).algorithm)) - hidden:
         assert f"--{name.replace('_', '-')}" in said
+    for name in hidden:
+        assert f"--{name.replace('_', '-')} " not in said

@@ -1,23 +1,30 @@
 """Environments of other packages by their name, against one whose every number is known."""
 
 from dataclasses import replace
+from functools import partial
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sequence, Tuple, flatten
+from pettingzoo.utils import parallel_to_aec
 
 from benchmarks import simple_spread
 from rqe_mappo import cli
 from rqe_mappo.command_line import train_config
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.by_name import BatchedByName, ByNameConfig
+from rqe_mappo.envs.by_name import ByNameConfig, batched_from, make
+from rqe_mappo.envs.contract import PaddedBox, PaddedDiscrete, action_dtype
 from rqe_mappo.training.loop import train
+from tests import toy
+from tests.parallel_toy import Countdown, Echo
 
 TOY = ByNameConfig("pettingzoo:tests.parallel_toy")
 
 
 def test_agents_that_differ_are_padded_and_leave_one_by_one():
-    env = BatchedByName(TOY, 2)
+    env = make(TOY, 2)
     assert env.observation_space.shape == (4,)
     assert env.state_space.shape == (8,)
     assert env.action_space.counts == (2, 3)
@@ -37,6 +44,8 @@ def test_agents_that_differ_are_padded_and_leave_one_by_one():
     assert last.truncated.tolist() == [[False, True]] * 2
     assert last.final_state.shape == (2, 8)
     assert last.final_state[:, 3].tolist() == [4, 4]  # the time that `slow` saw at its end, its own observation first
+    assert np.array_equal(last.final_obs, last.final_state[:, :4])
+    assert np.array_equal(last.final_obs[:, :3], seen.obs[:, 1, :3])  # what it drew in reset() and sees all along
     assert last.episodes["copy"].tolist() == [0, 1]
     assert last.episodes["return"].tolist() == [[2, 8], [0, 4]]
     assert last.episodes["length"].tolist() == [[2, 4]] * 2
@@ -45,7 +54,7 @@ def test_agents_that_differ_are_padded_and_leave_one_by_one():
 
 
 def test_the_critic_sees_its_own_agent_first():
-    env = BatchedByName(TOY, 1)
+    env = make(TOY, 1)
     seen = env.reset(3)
     own, other = seen.obs[0]
     assert np.array_equal(seen.state[0, 0], np.concatenate((own, other)))
@@ -53,7 +62,7 @@ def test_the_critic_sees_its_own_agent_first():
 
 
 def test_same_seed_same_start_and_copies_differ():
-    env = BatchedByName(TOY, 2)
+    env = make(TOY, 2)
     first = env.reset(5).obs.copy()
     assert np.array_equal(first, env.reset(5).obs)
     assert not np.array_equal(first[0], first[1])
@@ -61,7 +70,7 @@ def test_same_seed_same_start_and_copies_differ():
 
 
 def test_episodes_are_cut_at_max_steps():
-    env = BatchedByName(replace(TOY, max_steps=1), 1)
+    env = make(replace(TOY, max_steps=1), 1)
     env.reset(0)
     step = env.step(np.array([[0, 0]]))
     assert step.truncated.all() and not step.terminated.any()
@@ -70,25 +79,33 @@ def test_episodes_are_cut_at_max_steps():
 
 
 def test_reward_bounds_are_measured_with_a_margin_or_given():
-    assert BatchedByName(TOY, 1).reward_bounds == (-1.0, 3.0)  # rewards 0 to 2, half their range more
-    assert BatchedByName(replace(TOY, reward_low=0.0, reward_high=2.0), 1).reward_bounds == (0.0, 2.0)
-    assert BatchedByName(ByNameConfig("gymnasium:CartPole-v1"), 1).reward_bounds == (0.0, 1.0)
+    assert make(TOY, 1).reward_bounds == (-1.0, 3.0)  # rewards 0 to 2, half their range more
+    assert make(replace(TOY, reward_low=0.0, reward_high=2.0), 1).reward_bounds == (0.0, 2.0)
+    assert make(ByNameConfig("gymnasium:CartPole-v1"), 1).reward_bounds == (0.0, 1.0)
 
 
 def test_a_gymnasium_environment_trains_and_a_policy_loads(tmp_path, capsys):
     config = default_config("gymnasium:CartPole-v1")
     small = {"total_timesteps": 3000, "eval_episodes": 0, "num_steps": 64, "out": str(tmp_path / "run")}
-    folder = train(replace(config, **small))
+    folder = train(config.replace(**small))
     cli.evaluate([str(folder), "--episodes", "8"])
     assert "mean return" in capsys.readouterr().out
     assert Policy.load(folder).agents == ("agent",)
 
 
+def test_an_environment_with_continuous_actions_trains_within_their_bounds(tmp_path):
+    small = {"total_timesteps": 1000, "eval_episodes": 0, "num_steps": 64, "out": str(tmp_path / "run")}
+    policy = Policy.load(train(default_config("gymnasium:Pendulum-v1").replace(**small)))
+    actions = policy.act(np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32))
+    assert actions.shape == (100, 1) and actions.dtype == np.float32
+    assert np.abs(actions).max() <= 2.0 and actions.std() > 0.1
+
+
 def test_a_pettingzoo_environment_trains(tmp_path):
     config = default_config("pettingzoo:tests.parallel_toy")
     small = {"total_timesteps": 4000, "eval_episodes": 0, "out": str(tmp_path / "run"), "tau": float("inf")}
-    policy = Policy.load(train(replace(config, **small, learning_rate=5e-3)))
-    env = BatchedByName(TOY, 4)
+    policy = Policy.load(train(config.replace(**small, learning_rate=5e-3)))
+    env = make(TOY, 4)
     seen = env.reset(0)
     shares = policy.probabilities(seen.obs, np.broadcast_to([0, 1], seen.active.shape))
     assert (shares[:, 0, 2] == 0).all()  # `quick` has no third action
@@ -100,8 +117,8 @@ def test_simple_spread_trains_is_evaluated_and_goes_on(tmp_path, capsys):
     small = ["--num-envs", "2", "--num-steps", "50", "--eval-episodes", "4"]
     cli.train(["--algo", "mappo", "--env", "pettingzoo:mpe2.simple_spread_v3", *small,
                "--total-timesteps", "600", "--out", str(folder)])  # fmt: skip
-    said = capsys.readouterr().out
-    assert "mean return" in said and "25 to 25" in said  # an episode is of 25 decisions
+    message = capsys.readouterr().out
+    assert "mean return" in message and "25 to 25" in message  # an episode is of 25 decisions
     policy = Policy.load(folder)
     assert policy.agents == ("agent_0", "agent_1", "agent_2")
     assert policy.timesteps == 600
@@ -116,16 +133,16 @@ def test_the_benchmark_asks_both_sides_for_the_same():
     ours, _ = train_config(settings.ours(3))
     theirs = settings.theirs(3)
     experiment = theirs["experiment"]
-    rollout = ours.num_envs * ours.num_steps
+    rows, own = ours.num_envs * ours.num_steps, ours.algorithm
     assert ours.seed == theirs["seed"] == 3
     assert ours.total_timesteps == simple_spread.AGENTS * experiment["max_n_frames"]
-    assert ours.total_timesteps % (simple_spread.AGENTS * rollout) == 0  # neither side rounds up
-    assert rollout == experiment["on_policy_collected_frames_per_batch"]
-    assert rollout == ours.num_minibatches * experiment["on_policy_minibatch_size"]
-    assert ours.update_epochs == ours.critic_epochs == experiment["on_policy_n_minibatch_iters"]
-    assert ours.learning_rate == ours.critic_learning_rate == experiment["lr"]
-    assert ours.actor_hidden == ours.critic_hidden == theirs["hidden"]
-    assert not (ours.norm_adv or ours.anneal_lr or ours.options.value_norm or ours.options.value_clip)
+    assert ours.total_timesteps % (simple_spread.AGENTS * rows) == 0  # neither side rounds up
+    assert rows == experiment["on_policy_collected_frames_per_batch"]
+    assert rows == own.num_minibatches * experiment["on_policy_minibatch_size"]
+    assert own.update_epochs == own.critic_epochs == experiment["on_policy_n_minibatch_iters"]
+    assert own.learning_rate == own.critic_learning_rate == experiment["lr"]
+    assert own.actor_hidden == own.critic_hidden == theirs["hidden"]
+    assert not (own.norm_adv or own.anneal_lr or own.value_norm or own.value_clip)
 
 
 def test_the_benchmark_evaluates_an_actor(monkeypatch):
@@ -158,36 +175,248 @@ def test_the_benchmark_compares_runs_of_one_budget():
     assert found["decisions per CPU second, ours / BenchMARL's"] == 3.0
 
 
+SPACES = {
+    "Discrete from one number on": (
+        {"a": Discrete(3, start=5), "b": Discrete(2, start=5)}, PaddedDiscrete([3, 2], start=5),
+        [[7, 6]], {"a": 7, "b": 6},
+    ),
+    "Discrete from several": (
+        {"a": Discrete(3, start=5), "b": Discrete(3, start=-1)}, Discrete(3), [[2, 0]], {"a": 7, "b": -1},
+    ),
+    "MultiDiscrete": (
+        {"a": MultiDiscrete([2, 3], start=[1, 4]), "b": MultiDiscrete([2, 3], start=[1, 4])},
+        MultiDiscrete([2, 3], start=[1, 4]), [[[1, 6], [2, 4]]], {"a": [1, 6], "b": [2, 4]},
+    ),
+    "MultiDiscrete from several": (
+        {"a": MultiDiscrete([2, 3], start=[1, 4]), "b": MultiDiscrete([2, 3])},
+        MultiDiscrete([2, 3]), [[[1, 2], [0, 2]]], {"a": [2, 6], "b": [0, 2]},
+    ),
+    "a table of choices": (
+        {"a": MultiDiscrete([[2, 3], [4, 5]])}, MultiDiscrete([2, 3, 4, 5]), [[[1, 2, 3, 4]]], {"a": [[1, 2], [3, 4]]},
+    ),
+    "MultiBinary": ({"a": MultiBinary(2)}, MultiDiscrete([2, 2]), [[[0, 1]]], {"a": [0, 1]}),
+    "Box": (
+        {"a": Box(-1, 2, (2, 1), np.float64)}, Box(-1, 2, (2,), np.float32), [[[9, -0.5]]], {"a": [[2], [-0.5]]},
+    ),
+    "Box without bounds": ({"a": Box(-np.inf, np.inf, (1,))}, Box(-np.inf, np.inf, (1,)), [[[1e6]]], {"a": [1e6]}),
+    "Boxes that differ": (
+        {"a": Box(-1, 1, (2,)), "b": Box(0, 3, (1,))}, Box(np.float32([-1, -1]), np.float32([3, 1])),
+        [[[3, 0.5], [-1, 7]]], {"a": [1, 0.5], "b": [0]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_agents_with_any_actions_share_a_space_and_are_given_their_own(kind):
+    spaces, common, actions, received = SPACES[kind]
+    env = batched_from(lambda: Echo(spaces), 1)  # whose rewards are measured with random actions, each in its space
+    assert env.action_space == common
+    env.reset(0)
+    step = env.step(np.array(actions, action_dtype(common)))
+    given = env.envs[0].received[-1]
+    assert given.keys() == received.keys()
+    for agent, action in given.items():
+        assert np.array_equal(action, received[agent])
+    assert step.reward.tolist() == [[np.sum(action) for action in received.values()]]
+
+
+def test_unlike_boxes_keep_their_widths():
+    env = batched_from(lambda: Echo({"a": Box(-1, 1, (2,)), "b": Box(0, 3, (1,))}), 1)
+    assert isinstance(env.action_space, PaddedBox) and env.action_space.widths == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "spaces",
+    [
+        {"a": Discrete(2), "b": Box(0, 1, (1,))},
+        {"a": MultiDiscrete([2, 3]), "b": MultiDiscrete([3, 2])},
+        {"a": Tuple((Discrete(2), Discrete(2)))},
+    ],
+    ids=["kinds", "sizes", "tuple"],
+)
+def test_actions_without_a_common_space_are_refused(spaces):
+    with pytest.raises(
+        ValueError, match=r"^--env toy: agents must all have Discrete actions, .*: wrap the env"
+    ) as error:
+        batched_from(lambda: Echo(spaces), 1, ByNameConfig("toy"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "width"),
+    [
+        (Discrete(4, start=2), 4),
+        (MultiDiscrete([2, 3]), 5),
+        (MultiBinary(3), 3),
+        (Tuple((Discrete(2), Box(0, 1, (2, 2)))), 6),
+        (Dict({"near": Discrete(3), "far": Dict({"x": Box(0, 1, (1,))})}), 4),
+    ],
+    ids=["Discrete", "MultiDiscrete", "MultiBinary", "Tuple", "Dict"],
+)
+def test_observations_are_flattened_as_gymnasium_does(space, width):
+    env = batched_from(lambda: Echo({"a": Discrete(2)}, {"a": space}), 1)
+    seen = env.reset(0)
+    assert env.observation_space.shape == (width,)
+    space.seed(0)
+    assert np.array_equal(seen.obs[0, 0], flatten(space, space.sample()))
+
+
+def test_observations_without_a_fixed_length_are_refused():
+    with pytest.raises(ValueError, match=r"^--env toy: observations of .* have no fixed length: wrap"):
+        batched_from(lambda: Echo({"a": Discrete(2)}, {"a": Sequence(Discrete(2))}), 1, ByNameConfig("toy"))
+
+
+MASKS = {"a": [[1, 0, 1], [0, 1, 0], [1, 1, 1], [1, 1, 1]], "b": [[0, 1], [1, 0], [1, 1], [1, 1]]}
+
+
+def masked() -> Echo:
+    """Agent `a` has a mask in its info, `b` in its observation, `c` none."""
+    parts = {"observation": Box(0, 9, (2,)), "action_mask": Box(0, 1, (2,), np.int8)}
+    return Echo(
+        {"a": Discrete(3, start=1), "b": Discrete(2, start=1), "c": Discrete(2, start=1)},
+        {"a": Box(0, 9, (2,)), "b": Dict(parts), "c": Box(0, 9, (2,))},
+        MASKS,
+    )
+
+
+def test_masks_are_passed_on_and_are_no_part_of_what_is_observed():
+    env = batched_from(masked, 2)
+    assert env.observation_space.shape == (2,)
+    seen = env.reset(0)
+    first = [[True, False, True], [False, True, False], [True, True, False]]
+    assert seen.avail.tolist() == [first] * 2
+    step = env.step(np.array([[1, 2, 2]] * 2))
+    assert step.avail.tolist() == [[[False, True, False], [True, False, False], [True, True, False]]] * 2
+    env.step(np.array([[2, 1, 1]] * 2))
+    assert env.step(np.array([[3, 2, 1]] * 2)).avail.tolist() == [first] * 2  # of the next episode
+
+
+def test_masks_that_come_late_are_refused():
+    class Late(Echo):
+        def reset(self, seed=None, options=None):
+            seen, _ = super().reset(seed, options)
+            return seen, {}
+
+    env = batched_from(lambda: Late({"a": Discrete(2)}, masks={"a": [[1, 1]] * 4}), 1, ByNameConfig("toy", 9, 0.0, 1.0))
+    env.reset(0)
+    with pytest.raises(
+        ValueError, match=r"^--env toy: a has an action_mask now and had none at first: give it in reset"
+    ):
+        env.step(np.array([[0]]))
+
+
+def test_agents_that_left_have_no_masks():
+    spaces = {"a": Discrete(2), "b": Discrete(2)}
+    env = batched_from(lambda: Echo(spaces, masks=dict.fromkeys(spaces, [[0, 1]] * 4)), 1)
+    env.reset(0)
+    env.envs[0].agents.remove("b")
+    assert env.step(np.array([[1, 1]])).avail.tolist() == [[[False, True], [True, True]]]
+
+
+@pytest.mark.parametrize(
+    ("space", "masks", "message"),
+    [
+        (MultiDiscrete([2, 2]), [[1, 1, 1, 1]] * 4, "an action_mask needs Discrete actions"),
+        (Discrete(2), [[1, 1], [0, 0], [1, 1], [1, 1]], "the action_mask of a allows nothing: allow an action"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(space, masks, message):
+    with pytest.raises(ValueError, match=f"^--env toy: {message}"):
+        batched_from(lambda: Echo({"a": space}, masks={"a": masks}), 1, ByNameConfig("toy"))
+    with pytest.raises(ValueError, match=f"^--env toy: {message}"):
+        env = batched_from(lambda: Echo({"a": space}, masks={"a": masks}), 1, ByNameConfig("toy", 9, 0.0, 1.0))
+        env.reset(0)
+        env.step(np.array([[0]]))
+
+
+def test_an_agent_cut_off_unseen_keeps_what_it_saw_last():
+    class Silent(Countdown):
+        def step(self, actions):
+            seen, *rest = super().step(actions)
+            return {agent: row for agent, row in seen.items() if agent in self.agents}, *rest
+
+    env = batched_from(Silent, 1)
+    env.reset(0)
+    steps = [env.step(np.array([[0, 0]])) for _ in range(4)]
+    assert steps[3].truncated.tolist() == [[False, True]]
+    assert np.array_equal(steps[3].final_obs[0], steps[2].obs[0, 1]) and steps[3].final_obs[0, 3] == 3
+
+
+def test_a_common_reward_is_declared():
+    spaces = {"a": Discrete(2), "b": Discrete(2)}
+    assert not batched_from(lambda: Echo(spaces), 1).common_reward
+    assert batched_from(lambda: Echo(spaces, common_reward=True), 1).common_reward
+    assert make(ByNameConfig("gymnasium:CartPole-v1"), 1).common_reward
+
+
+def test_continuous_actions_of_gymnasium_are_clipped_and_final_observations_true():
+    env = make(ByNameConfig("gymnasium:Pendulum-v1", max_steps=200), 1)
+    twin = gymnasium.make("Pendulum-v1")
+    assert env.action_space == Box(-2, 2, (1,), np.float32)
+    env.reset(3)
+    twin.reset(seed=int(np.random.SeedSequence(3).generate_state(1)[0]) >> 1)
+    for _ in range(200):
+        step, expected = env.step(np.full((1, 1, 1), 5, np.float32)), twin.step(np.array([2], np.float32))
+    assert step.truncated.all() and np.array_equal(step.final_obs[0], expected[0])
+    assert step.reward[0, 0] == np.float32(expected[1])
+
+
+def test_a_factory_gives_a_batched_a_gymnasium_or_a_parallel_environment():
+    assert batched_from(toy.batched, 3).num_envs == 3
+    assert batched_from(Countdown, 2).possible_agents == ("quick", "slow")
+    assert batched_from(partial(gymnasium.make, "CartPole-v1"), 2).possible_agents == ("agent",)
+    assert make(ByNameConfig("tests.parallel_toy:Countdown"), 2).num_envs == 2
+    assert make(ByNameConfig("tests.toy:batched"), 5).num_envs == 5
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (lambda: 7, "gives a int: return a gymnasium.Env or a PettingZoo ParallelEnv, or take num_envs"),
+        (lambda num_envs: gymnasium.make("CartPole-v1"), "takes num_envs and gives a .*, which is no BatchedEnv"),
+        (lambda: gymnasium.make_vec("CartPole-v1", 2), "return a single environment, of which copies are made"),
+        (lambda: parallel_to_aec(Countdown()), "its agents act in turn: convert it with .*aec_to_parallel"),
+        (lambda env=Countdown(): env, "gives the same environment twice"),  # noqa: B008
+    ],
+    ids=["nothing", "single", "vector", "in turn", "twice"],
+)
+def test_what_else_a_factory_gives_is_refused_in_one_line(factory, message):
+    with pytest.raises(ValueError, match=f"^--env toy.*{message}") as error:
+        batched_from(factory, 2, ByNameConfig("toy"))
+    assert "\n" not in str(error.value)
+
+
 def fails():
     raise AttributeError("no such screen")
 
 
 @pytest.mark.parametrize(
-    ("opener", "said"), [(lambda size: None, "argument: 'size'"), (fails, "no such screen")], ids=["argument", "inside"]
+    ("opener", "message"),
+    [(lambda size: None, "argument: 'size'"), (fails, "no such screen")],
+    ids=["argument", "inside"],
 )
-def test_an_environment_that_cannot_be_opened_says_why(opener, said, monkeypatch):
+def test_an_environment_that_cannot_be_opened_gives_the_cause(opener, message, monkeypatch):
     monkeypatch.setattr("tests.parallel_toy.parallel_env", opener)
-    with pytest.raises(ValueError, match=said):
-        BatchedByName(TOY, 1)
+    with pytest.raises(ValueError, match=message):
+        make(TOY, 1)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("gymnasium:NoSuchEnv-v0", "NoSuchEnv"),
         ("pettingzoo:no_such_module", "cannot be imported"),
         ("pettingzoo:json", "has no parallel_env"),
-        ("gymnasium:Pendulum-v1", "discrete actions"),
         ("gymnasium:", "is unknown"),
         ("pettingzoo:.parallel_toy", "is unknown"),
     ],
 )
-def test_bad_names_are_answered_in_one_line(name, said, capsys, tmp_path):
+def test_bad_names_are_answered_in_one_line(name, message, capsys, tmp_path):
     with pytest.raises(SystemExit) as stop:
         cli.train(["--env", name, "--out", str(tmp_path / "run")])
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip()
-    assert said in error and "\n" not in error
+    assert message in error and "\n" not in error
 
 
 def test_bad_bounds_are_refused():

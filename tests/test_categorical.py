@@ -13,7 +13,7 @@ ATOMS = torch.tensor([0.0, 1.0, 2.0, 3.0])
 HALVES = torch.tensor([0.5, 0.0, 0.5, 0.0])
 
 
-def random_laws(*shape, seed=0, dtype=torch.float64):
+def random_probs(*shape, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     return (2 * torch.randn(*shape, generator=generator, dtype=dtype)).softmax(-1)
 
@@ -107,7 +107,7 @@ def project_atom_by_atom(atoms, probs, reward, discount):
 
 def test_projection_of_a_batch_equals_the_loop():
     atoms = torch.linspace(-3, 4, 15, dtype=torch.float64)
-    probs, reward = random_laws(4, 3, 15), 3 * random_numbers(4, 3)
+    probs, reward = random_probs(4, 3, 15), 3 * random_numbers(4, 3)
     discount = torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).round(decimals=1)
     batch = cat.project(atoms, probs, reward, discount)
     for i in range(4):
@@ -120,7 +120,7 @@ def test_projection_of_a_batch_equals_the_loop():
 @settings(deadline=None, max_examples=100)
 def test_projection_keeps_probability_and_the_mean_within_the_support(seed, n, discount, reward):
     atoms = torch.linspace(-5, 7, n, dtype=torch.float64)
-    inner = torch.where((atoms > -4 + 1e-9) & (atoms < 6 - 1e-9), random_laws(n, seed=seed), 0)
+    inner = torch.where((atoms > -4 + 1e-9) & (atoms < 6 - 1e-9), random_probs(n, seed=seed), 0)
     if inner.sum() == 0:
         return
     probs = inner / inner.sum()
@@ -133,7 +133,7 @@ def test_projection_keeps_probability_and_the_mean_within_the_support(seed, n, d
 
 def test_projection_is_exact_on_an_aligned_grid():
     atoms = cat.aligned_support(-76, 0, 0.5, 153)
-    probs = random_laws(5, 153, dtype=torch.float32)
+    probs = random_probs(5, 153, dtype=torch.float32)
     probs[:, :20] = 0  # nothing leaves the support
     for steps in (1, 3, 20):
         out = cat.project(atoms, probs, torch.full((5,), -0.5 * steps), torch.ones(5))
@@ -142,11 +142,11 @@ def test_projection_is_exact_on_an_aligned_grid():
 
 def test_repeated_projection_off_the_grid_widens_but_keeps_the_mean():
     atoms = cat.support(-10, 10, 41).double()
-    law, shift = cat.dirac(atoms, torch.zeros((), dtype=torch.float64)), torch.tensor(0.25, dtype=torch.float64)
+    probs, shift = cat.dirac(atoms, torch.zeros((), dtype=torch.float64)), torch.tensor(0.25, dtype=torch.float64)
     for _ in range(8):
-        law = cat.project(atoms, law, shift, torch.ones((), dtype=torch.float64))
-    assert float(cat.mean(atoms, law)) == pytest.approx(2, abs=1e-12)
-    assert float(cat.variance(atoms, law)) == pytest.approx(8 * 0.5**2 / 4, abs=1e-12)  # f (1 - f) spacing^2 a step
+        probs = cat.project(atoms, probs, shift, torch.ones((), dtype=torch.float64))
+    assert float(cat.mean(atoms, probs)) == pytest.approx(2, abs=1e-12)
+    assert float(cat.variance(atoms, probs)) == pytest.approx(8 * 0.5**2 / 4, abs=1e-12)  # f (1 - f) spacing^2 a step
 
 
 def test_dirac_by_hand():
@@ -157,7 +157,7 @@ def test_dirac_by_hand():
 
 def test_dirac_is_the_projection_with_discount_zero():
     atoms, value = torch.linspace(-3, 4, 15, dtype=torch.float64), 3 * random_numbers(20)
-    projected = cat.project(atoms, random_laws(20, 15), value, torch.zeros_like(value))
+    projected = cat.project(atoms, random_probs(20, 15), value, torch.zeros_like(value))
     assert torch.allclose(cat.dirac(atoms, value), projected, atol=1e-13)
 
 
@@ -193,7 +193,7 @@ def test_cross_entropy_by_hand():
 
 
 def test_cross_entropy_pulls_the_softmax_to_the_target():
-    target, logits = random_laws(3, 7), random_numbers(3, 7).requires_grad_()
+    target, logits = random_probs(3, 7), random_numbers(3, 7).requires_grad_()
     cat.cross_entropy(target, logits).sum().backward()
     assert torch.allclose(logits.grad, (logits.softmax(-1) - target).detach())
 
@@ -212,6 +212,33 @@ def test_cross_entropy_pulls_the_softmax_to_the_target():
     ids=["mean", "variance", "quantile", "dirac", "cross_entropy", "edge_mass", "cdf"],
 )
 def test_batch_equals_loop(function):
-    probs = random_laws(4, 3, 9)
+    probs = random_probs(4, 3, 9)
     loop = torch.stack([torch.stack([function(row) for row in rows]) for rows in probs])
     assert torch.allclose(function(probs), loop, atol=1e-15)
+
+
+def test_projection_of_points_by_hand():
+    # 0.25 is three quarters at 0, 9 is at the edge, 2 is an atom
+    out = cat.project_points(ATOMS, torch.tensor([0.25, 9.0, 2.0]), torch.tensor([0.4, 0.1, 0.5]))
+    assert out.tolist() == pytest.approx([0.3, 0.1, 0.5, 0.1])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        cat.mean,
+        cat.variance,
+        lambda atoms, probs: cat.quantile(atoms, probs, 0.3),
+        lambda atoms, probs: cat.weighted_sum(atoms, probs - 0.5),
+        lambda atoms, probs: cat.pick(atoms, (9 * probs[..., 0]).long()),
+    ],
+    ids=["mean", "variance", "quantile", "weighted_sum", "pick"],
+)
+def test_rows_may_have_atoms_of_their_own(function):
+    atoms, probs = random_numbers(4, 3, 9).sort(-1).values, random_probs(4, 3, 9)
+    loop = torch.stack([torch.stack([function(atoms[i, j], probs[i, j]) for j in range(3)]) for i in range(4)])
+    assert torch.allclose(function(atoms, probs), loop, atol=1e-15)
+    # batch axes broadcast, either way
+    across = function(atoms[:, :1].expand(4, 3, 9), probs[:1].expand(4, 3, 9))
+    assert torch.allclose(function(atoms[:, :1], probs[0]), across, atol=1e-15)
+    assert torch.allclose(function(atoms[0, 0].expand(4, 3, 9), probs), function(atoms[0, 0], probs), atol=1e-14)

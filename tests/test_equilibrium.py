@@ -140,7 +140,7 @@ def test_four_players():
     assert found.converged and found.residual < 1e-12
 
 
-def test_a_missed_tolerance_is_said():
+def test_a_missed_tolerance_is_reported():
     found = solve(STAG, 5, 0.25, tolerance=-1.0)
     assert not found.converged and found.residual < 1e-12
 

@@ -12,7 +12,7 @@ from rqe_mappo.equilibrium.adversary import PENALTIES, adversary
 from rqe_mappo.equilibrium.game import FORMS
 from rqe_mappo.equilibrium.response import REGULARISERS
 from rqe_mappo.equilibrium.systems import AdversarySystem, ValueSystem
-from rqe_mappo.equilibrium.two_by_two import Pull
+from rqe_mappo.equilibrium.two_by_two import ResponseGap
 
 KINDS = list(product(FORMS, PENALTIES, REGULARISERS))
 
@@ -36,8 +36,8 @@ def test_adversary_minimises(penalty, tau):
         best = minimize(objective, np.log(q), method="BFGS", options={"gtol": 1e-9})
         assert found.value <= best.fun + 1e-12
         assert found.value == pytest.approx(best.fun, abs=1e-6)
-        assert found.value == pytest.approx(objective(np.log(found.law)), abs=1e-12)
-        np.testing.assert_allclose(found.law, softmax(best.x), atol=1e-3)
+        assert found.value == pytest.approx(objective(np.log(found.probs)), abs=1e-12)
+        np.testing.assert_allclose(found.probs, softmax(best.x), atol=1e-3)
         one_by_one = [adversary(u, np.log(q), tau, penalty).value for u in (payoff, payoff + 3)]
         np.testing.assert_allclose(adversary(np.stack([payoff, payoff + 3]), np.log(q), tau, penalty).value, one_by_one)
         assert one_by_one[1] - one_by_one[0] == pytest.approx(3, abs=1e-12)
@@ -76,34 +76,34 @@ def test_best_response_maximises(form, penalty, regulariser):
 
 
 @pytest.mark.parametrize(("form", "penalty", "regulariser"), KINDS)
-def test_the_scan_answers_as_newton_does(form, penalty, regulariser):
+def test_the_scan_responds_as_newton_does(form, penalty, regulariser):
     game = RiskGame.of(
         np.random.default_rng(3).normal(size=(2, 2, 2)), (1.0, 0.05), (1.0, 0.02), form, penalty, regulariser
     )
     share = np.linspace(0.01, 0.99, 21)
-    laws = np.stack([share, 1 - share], -1)
-    answers = np.exp(Pull(game).answer(np.log(laws)))
-    for law, answer in zip(laws, answers, strict=True):
-        np.testing.assert_allclose(answer, game.best_response([law, [0.5, 0.5]], 1), atol=1e-12)
+    first = np.stack([share, 1 - share], -1)
+    second = np.exp(ResponseGap(game).second(np.log(first)))
+    for pi, response in zip(first, second, strict=True):
+        np.testing.assert_allclose(response, game.best_response([pi, [0.5, 0.5]], 1), atol=1e-12)
 
 
 @pytest.mark.parametrize(("form", "penalty", "regulariser"), KINDS)
 @pytest.mark.parametrize("tau", [0.3, np.inf])
-def test_slopes_of_the_equations(form, penalty, regulariser, tau):
+def test_jacobians_of_the_equations(form, penalty, regulariser, tau):
     rng = np.random.default_rng(4)
     game = RiskGame.of(rng.normal(size=(3, 2, 3, 2)), tau, 0.5, form, penalty, regulariser)
     system = ValueSystem(game)
-    check_slopes(system, system.place([np.log(rng.dirichlet(np.ones(size))) for size in (2, 3, 2)]))
+    check_jacobians(system, system.place([np.log(rng.dirichlet(np.ones(size))) for size in (2, 3, 2)]))
     if form == "aggregate" and penalty == "reverse-kl":
         for system in (AdversarySystem(game), AdversarySystem(game, 1, np.log(rng.dirichlet(np.ones(4))))):
-            check_slopes(system, system.origin() + 0.1 * rng.random(len(system.origin())))
+            check_jacobians(system, system.origin() + 0.1 * rng.random(len(system.origin())))
 
 
-def check_slopes(system, point: np.ndarray) -> None:
-    _, slope, pull = system.equations(point, 0.7)
+def check_jacobians(system, point: np.ndarray) -> None:
+    _, jacobian, pull = system.equations(point, 0.7)
     steps = 1e-6 * np.eye(len(point))
     numerical = [(system.equations(point + d, 0.7)[0] - system.equations(point - d, 0.7)[0]) / 2e-6 for d in steps]
-    np.testing.assert_allclose(slope, np.stack(numerical, -1), atol=1e-7)
+    np.testing.assert_allclose(jacobian, np.stack(numerical, -1), atol=1e-7)
     ahead, behind = (system.equations(point, level)[0] for level in (0.7 + 1e-6, 0.7 - 1e-6))
     np.testing.assert_allclose(pull, (ahead - behind) / 2e-6, atol=1e-7)
 

@@ -9,7 +9,7 @@ from rqe_mappo.equilibrium import (
     all_equilibria_2x2,
     condition,
     monotonicity_margin,
-    play,
+    no_regret_play,
     solve,
     tractability_margin,
     xi_star,
@@ -47,8 +47,8 @@ def test_the_uncovered_pair_can_have_three_equilibria_where_the_condition_holds(
     for equilibrium in found:
         for i, table in enumerate((payoffs[0], payoffs[1].T)):
             pi, q = equilibrium.strategies[i], equilibrium.strategies[1 - i]
-            law = q * np.exp(-(pi @ table) / tau[i])
-            values = table @ (law / law.sum())
+            p = q * np.exp(-(pi @ table) / tau[i])
+            values = table @ (p / p.sum())
             np.testing.assert_allclose(np.log(pi[0] / pi[1]), (values[0] - values[1]) / eps[i], rtol=1e-6)
     for penalty, regulariser in (BARRIER, ENTROPY):
         assert (
@@ -61,12 +61,12 @@ def test_no_regret_play_finds_the_equilibrium_of_a_covered_game(pair):
     fit = HUMAN_GAMES["sc5"].fits[pair]
     exact = solve(GAMES["sc5"], fit.tau, fit.eps, form="aggregate", penalty=pair[0], regulariser=pair[1])
     keywords = {"penalty": pair[0], "regulariser": pair[1]}
-    played = play(GAMES["sc5"], fit.tau, fit.eps, rounds=2000, **keywords)
-    short = play(GAMES["sc5"], fit.tau, fit.eps, rounds=200, **keywords)
-    assert 0 <= played.regret.max() < 0.3 * short.regret.max()
-    gradient = play(GAMES["sc5"], fit.tau, fit.eps, rounds=1500, step=0.05, **keywords)
+    learned = no_regret_play(GAMES["sc5"], fit.tau, fit.eps, rounds=2000, **keywords)
+    short = no_regret_play(GAMES["sc5"], fit.tau, fit.eps, rounds=200, **keywords)
+    assert 0 <= learned.regret.max() < 0.3 * short.regret.max()
+    gradient = no_regret_play(GAMES["sc5"], fit.tau, fit.eps, rounds=1500, step=0.05, **keywords)
     for i in range(2):
-        np.testing.assert_allclose(played.average[i], exact.strategies[i], atol=5e-3)
+        np.testing.assert_allclose(learned.average[i], exact.strategies[i], atol=5e-3)
         np.testing.assert_allclose(gradient.last[i], exact.strategies[i], atol=1e-9)
 
 
@@ -74,11 +74,11 @@ def test_no_regret_play_with_three_players():
     payoffs = np.random.default_rng(8).normal(size=(3, 2, 2, 2))
     exact = solve(payoffs, 1.0, 1.1, form="aggregate", penalty="reverse-kl")
     assert condition((1, 1, 1), 1.1, "aggregate", *ENTROPY).unique
-    played = play(payoffs, 1.0, 1.1, rounds=1500, step=0.05)
+    learned = no_regret_play(payoffs, 1.0, 1.1, rounds=1500, step=0.05)
     for i in range(3):
-        np.testing.assert_allclose(played.last[i], exact.strategies[i], atol=1e-9)
+        np.testing.assert_allclose(learned.last[i], exact.strategies[i], atol=1e-9)
 
 
 def test_a_neutral_player_has_no_adversary():
     with pytest.raises(ValueError, match="tau must be finite"):
-        play(GAMES["stag-hunt"], np.inf, 1.0)
+        no_regret_play(GAMES["stag-hunt"], np.inf, 1.0)

@@ -14,41 +14,42 @@ import onnxruntime
 import pytest
 import torch
 
-from rqe_mappo import checkpoint, config
+from rqe_mappo import checkpoint, config, nets
 from rqe_mappo.deploy import export
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, IntersectionEnv
 from rqe_mappo.functional.policy_gradient import NO_ACTION
-from rqe_mappo.nets import Actor, Critic, Shapes
+from rqe_mappo.nets import ActionSpec, ActorSpec, DistributionCritic, DistributionCriticSpec, PolicyActor
 from tests.test_bad_input import complaint
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 ACTORS = {
     "one for all": {},
-    "one each": {"shared_actor": False},
-    "told its attitude": {"attitudes": (0, 1, 0)},
-    "lacking actions": {"action_counts": (4, 2, 3)},
-    "one each, lacking actions": {"shared_actor": False, "attitudes": (0, 1, 0), "action_counts": (4, 2, 3)},
-    "without hidden layers": {"actor_hidden": ()},
+    "one each": {"shared": False},
+    "told its group": {"groups": (0, 1, 0)},
+    "lacking actions": {"counts": (4, 2, 3)},
+    "one each, lacking actions": {"shared": False, "groups": (0, 1, 0), "counts": (4, 2, 3)},
+    "without hidden layers": {"hidden": ()},
 }
 
 
-def invented(seed: int = 0, env: str = "sumo", gain: float = 1.0, **shapes) -> Policy:
+def invented(seed: int = 0, env: str = "sumo", gain: float = 1.0, counts=(), **spec) -> Policy:
     """A policy with random weights, its last layer times 100 `gain`, so that it has decided preferences."""
-    known = {"obs_dim": 33, "state_dim": 7, "n_actions": 4, "n_agents": 3, "n_atoms": 5, "actor_hidden": (16, 16),
-             "critic_hidden": (8,), "shared_actor": True}  # fmt: skip
+    known = {"obs_dim": 33, "n_agents": 3, "actions": ActionSpec("discrete", (4,), (), counts), "hidden": (16, 16)}
     torch.manual_seed(seed)
-    shapes = Shapes(**known | shapes)
-    actor = Actor(shapes)
+    actor = PolicyActor(ActorSpec(**known | spec))
     with torch.no_grad():
         for net in actor.nets:
             net[-1].weight.mul_(100 * gain)
             net[-1].bias.normal_().mul_(gain)
+    n_agents = actor.spec.n_agents
+    sees = DistributionCriticSpec(view_dim=7, n_agents=n_agents, hidden=(8,), n_atoms=5)
+    modules = {"actor": actor, "critic": DistributionCritic(sees, torch.linspace(-1, 1, 5))}
     return Policy({
-        "agents": [f"veh_{i}" for i in range(shapes.n_agents)], "config": config.to_json(config.default_config(env)),
-        "timesteps": 7, "return_scale": 2.5, "shapes": shapes.as_dict(),
-        "risk": {"name": "entropic", "tau": [float("inf")], "clip": 3.0},
-        "actor": actor.state_dict(), "critic": Critic(shapes, torch.linspace(-1, 1, 5)).state_dict(),
+        "agents": [f"veh_{i}" for i in range(n_agents)], "config": config.to_json(config.default_config(env)),
+        "timesteps": 7, "networks": {name: nets.describe(module) for name, module in modules.items()},
+        "returns": "critic", "risk": {"name": "entropic", "tau": [float("inf")], "clip": 3.0, "return_scale": 2.5},
+        "modules": {name: module.state_dict() for name, module in modules.items()},
     })  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def test_file_agrees_with_pytorch_on_ten_thousand_inputs(kind, suffix):
         logits, probabilities = run(obs[:rows], agent[:rows])
         assert logits.shape == probabilities.shape == (rows, 4)
         assert logits.dtype == probabilities.dtype == np.float32
-    if "action_counts" in ACTORS[kind]:
+    if "counts" in ACTORS[kind]:
         obs, _ = export.random_inputs(33, 3, 50, seed=3)
         logits, probabilities = run(obs, np.full(50, 1))
         assert (probabilities[:, 2:] == 0).all() and (logits[:, 2:] == NO_ACTION).all()
@@ -79,7 +80,7 @@ def test_file_agrees_with_pytorch_on_ten_thousand_inputs(kind, suffix):
 
 def test_check_sees_another_agents_network_and_a_changed_weight():
     """What is compared must be able to differ."""
-    policy = invented(shared_actor=False)
+    policy = invented(shared=False)
     run = export.run_onnx(export.to_onnx(policy))
     shifted = lambda obs, agent: run(obs, (agent + 1) % 3)  # noqa: E731
     assert export.largest_difference(policy, shifted, 100, seed=0) > 0.1
@@ -96,7 +97,7 @@ def test_inputs_hold_zeros_extremes_and_every_agent():
 
 
 def test_onnx_file_says_what_it_is():
-    policy = invented(action_counts=(4, 2, 3))
+    policy = invented(counts=(4, 2, 3))
     session = onnxruntime.InferenceSession(export.to_onnx(policy))
     shown = {value.name: (value.type, value.shape) for value in (*session.get_inputs(), *session.get_outputs())}
     assert shown == {

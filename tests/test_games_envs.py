@@ -1,4 +1,4 @@
-"""Gambles, matrix games and the cliff walk: exact laws and thresholds, rules by hand, the public forms, short runs."""
+"""Gambles, matrix games and the cliff walk: exact distributions, thresholds, rules by hand, public forms, runs."""
 
 import pickle
 import warnings
@@ -18,10 +18,10 @@ from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs import cliff_walk, gambles, matrix_games
 from rqe_mappo.envs.cliff_walk.model import WORLDS, Grid
 from rqe_mappo.envs.gambles import RISKY, SAFE, BatchedGamble, GambleConfig, GambleEnv, PathConfig, gamble_game
-from rqe_mappo.envs.tabular import return_law
+from rqe_mappo.envs.tabular import return_distribution
 from rqe_mappo.training.loop import train
 
-Law = tuple[np.ndarray, np.ndarray]
+Distribution = tuple[np.ndarray, np.ndarray]
 BATCHES = [
     (gambles.BatchedGamble, gambles.SCENARIOS["m3"]),
     (gambles.BatchedGamble, gambles.SCENARIOS["m5"]),
@@ -31,43 +31,43 @@ BATCHES = [
 ]
 
 
-# Risk of a law with few values, straight from the definitions
+# Risk of a distribution with few values, straight from the definitions
 
 
-def entropic(law: Law, tau: float) -> float:
-    return -tau * np.log(np.exp(-law[0] / tau) @ law[1])
+def entropic(distribution: Distribution, tau: float) -> float:
+    return -tau * np.log(np.exp(-distribution[0] / tau) @ distribution[1])
 
 
-def variance(law: Law) -> float:
-    return (law[0] - law[0] @ law[1]) ** 2 @ law[1]
+def variance(distribution: Distribution) -> float:
+    return (distribution[0] - distribution[0] @ distribution[1]) ** 2 @ distribution[1]
 
 
-def distorted(law: Law, distortion) -> float:
+def distorted(distribution: Distribution, distortion) -> float:
     """Sum of z_i (D(F_i) - D(F_{i-1})): the distorted mean, D increasing on [0, 1]."""
-    cdf = np.concatenate(([0.0], law[1].cumsum().clip(max=1.0)))
-    return law[0] @ np.diff(distortion(cdf))
+    cdf = np.concatenate(([0.0], distribution[1].cumsum().clip(max=1.0)))
+    return distribution[0] @ np.diff(distortion(cdf))
 
 
-def cvar(law: Law, level: float) -> float:
-    return distorted(law, lambda u: np.minimum(u / level, 1))
+def cvar(distribution: Distribution, level: float) -> float:
+    return distorted(distribution, lambda u: np.minimum(u / level, 1))
 
 
-def expectile(law: Law, level: float) -> float:
+def expectile(distribution: Distribution, level: float) -> float:
     def balance(e):
-        return (np.where(law[0] > e, level, 1 - level) * (law[0] - e)) @ law[1]
+        return (np.where(distribution[0] > e, level, 1 - level) * (distribution[0] - e)) @ distribution[1]
 
-    return brentq(balance, law[0].min() - 1, law[0].max() + 1)
+    return brentq(balance, distribution[0].min() - 1, distribution[0].max() + 1)
 
 
 MEASURES = {  # with an interval that holds the threshold; the higher end is the more tolerant one where `up`
     "entropic": (entropic, 2, 50),
     "cvar": (cvar, 0.1, 0.999),
-    "mean-variance": (lambda law, b: law[0] @ law[1] - b * variance(law), 0, 1),
-    "mean-std": (lambda law, k: law[0] @ law[1] - k * variance(law) ** 0.5, 0, 1),
+    "mean-variance": (lambda distribution, b: distribution[0] @ distribution[1] - b * variance(distribution), 0, 1),
+    "mean-std": (lambda distribution, k: distribution[0] @ distribution[1] - k * variance(distribution) ** 0.5, 0, 1),
     "expectile": (expectile, 0.1, 0.5),
-    "dual power": (lambda law, k: distorted(law, lambda u: 1 - (1 - u) ** k), 1, 3),
-    "wang": (lambda law, shift: distorted(law, lambda u: ndtr(ndtri(u) + shift)), 0, 2),
-    "gini": (lambda law, g: distorted(law, lambda u: u + g * u * (1 - u)), 0, 1),
+    "dual power": (lambda distribution, k: distorted(distribution, lambda u: 1 - (1 - u) ** k), 1, 3),
+    "wang": (lambda distribution, shift: distorted(distribution, lambda u: ndtr(ndtri(u) + shift)), 0, 2),
+    "gini": (lambda distribution, g: distorted(distribution, lambda u: u + g * u * (1 - u)), 0, 1),
 }
 GAMBLE_THRESHOLDS = {
     "entropic": 8.8321, "cvar": 6 / 7, "mean-variance": 1 / 18, "mean-std": 1 / 6, "expectile": 5 / 12,
@@ -76,21 +76,21 @@ GAMBLE_THRESHOLDS = {
 CLIFF_THRESHOLDS = {"entropic": 13.29, "cvar": 0.6206, "mean-variance": 0.0482, "mean-std": 0.2494, "expectile": 0.3579}
 
 
-def law_of(scenario: str, *actions: int, gamma: float = 1.0, first: str | None = None) -> Law:
-    """The return's law when `actions` are taken at the choices, in the order of the states; from state `first`."""
+def distribution_of(scenario: str, *actions: int, gamma: float = 1.0, first: str | None = None) -> Distribution:
+    """The return when `actions` are taken at the choices, in the order of the states; from state `first`."""
     game = gamble_game(gambles.SCENARIOS[scenario])
     policy = np.tile([1.0, 0.0], (game.n_states, 1))
     choices = [i for i, name in enumerate(game.state_names) if name.startswith("choice")]
     policy[choices] = np.eye(2)[list(actions)]
     start = None if first is None else np.eye(game.n_states)[game.state_names.index(first)]
-    return return_law(game, [policy], gamma=gamma, start=start)
+    return return_distribution(game, [policy], gamma=gamma, start=start)
 
 
-def mixed(*laws: Law) -> Law:
-    """One of the laws, at even odds."""
-    values, probs = (np.concatenate(parts) for parts in zip(*laws, strict=True))
+def mixed(*distributions: Distribution) -> Distribution:
+    """One of the distributions, at even odds."""
+    values, probs = (np.concatenate(parts) for parts in zip(*distributions, strict=True))
     order = values.argsort()
-    return values[order], probs[order] / len(laws)
+    return values[order], probs[order] / len(distributions)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def mixed(*laws: Law) -> Law:
 )
 def test_thresholds(scenario, measure, threshold):
     value, low, high = MEASURES[measure]
-    safe, risky = law_of(scenario, SAFE), law_of(scenario, RISKY)
+    safe, risky = distribution_of(scenario, SAFE), distribution_of(scenario, RISKY)
     found = brentq(lambda x: value(risky, x) - value(safe, x), low, high)
     assert found == pytest.approx(threshold, rel=5e-4)
     tolerant = high if measure in ("entropic", "cvar", "expectile") else low
@@ -109,46 +109,52 @@ def test_thresholds(scenario, measure, threshold):
 
 @pytest.mark.parametrize("scenario", ["m1", "m2", "m4"])
 def test_the_gamble_itself(scenario):
-    values, probs = law_of(scenario, RISKY)
+    values, probs = distribution_of(scenario, RISKY)
     assert values.tolist() == [-2, 4] and probs.tolist() == [0.5, 0.5]
-    assert law_of(scenario, SAFE)[0].tolist() == [0.5]
+    assert distribution_of(scenario, SAFE)[0].tolist() == [0.5]
 
 
 def test_mean_and_variance_along_the_cliff():
-    short = law_of("m5", RISKY)
+    short = distribution_of("m5", RISKY)
     assert short[0] @ short[1] == pytest.approx(2.2901, abs=5e-5)
     assert variance(short) == pytest.approx(26.764, abs=5e-4)
-    assert law_of("m5", SAFE)[0] == pytest.approx(1.0)
+    assert distribution_of("m5", SAFE)[0] == pytest.approx(1.0)
     assert gamble_game(gambles.SCENARIOS["m5"]).horizon == 20
 
 
 def test_static_and_nested_differ_where_the_prize_is_seen():
-    static = {(low, high): cvar(law_of("m3", low, high), 0.5) for low in (SAFE, RISKY) for high in (SAFE, RISKY)}
+    static = {
+        (low, high): cvar(distribution_of("m3", low, high), 0.5) for low in (SAFE, RISKY) for high in (SAFE, RISKY)
+    }
     assert static[SAFE, SAFE] == pytest.approx(1.0)
     assert static[RISKY, SAFE] == static[RISKY, RISKY] == pytest.approx(1.5) == max(static.values())
     for state in ("choice without", "choice with prize"):
-        assert cvar(law_of("m3", SAFE, SAFE, first=state), 0.5) == pytest.approx(1.0)
-        assert cvar(law_of("m3", RISKY, RISKY, first=state), 0.5) == pytest.approx(-1.0)
+        assert cvar(distribution_of("m3", SAFE, SAFE, first=state), 0.5) == pytest.approx(1.0)
+        assert cvar(distribution_of("m3", RISKY, RISKY, first=state), 0.5) == pytest.approx(-1.0)
 
 
 def test_memory_pays_where_the_prize_is_hidden():
     def with_prize(prize, action):
-        values, probs = law_of("m3b", action, first="choice")
+        values, probs = distribution_of("m3b", action, first="choice")
         return values + prize, probs
 
     remembering = {(low, high): mixed(with_prize(0, low), with_prize(6, high)) for low in (0, 1) for high in (0, 1)}
     for action in (SAFE, RISKY):
-        np.testing.assert_allclose(remembering[action, action][0], law_of("m3b", action)[0])
-    values = {actions: cvar(law, 0.5) for actions, law in remembering.items()}
+        np.testing.assert_allclose(remembering[action, action][0], distribution_of("m3b", action)[0])
+    values = {actions: cvar(distribution, 0.5) for actions, distribution in remembering.items()}
     assert values == pytest.approx({(SAFE, SAFE): 1, (SAFE, RISKY): 1, (RISKY, SAFE): 2, (RISKY, RISKY): 0})
-    averse = {actions: entropic(law, 3.0) for actions, law in remembering.items()}
+    averse = {actions: entropic(distribution, 3.0) for actions, distribution in remembering.items()}
     assert averse[SAFE, SAFE] == pytest.approx(2.699, abs=5e-4) == max(averse.values())
 
 
 def test_discounting_halves_the_static_threshold():
     def threshold(**view):
         return brentq(
-            lambda tau: entropic(law_of("m4", RISKY, **view), tau) - entropic(law_of("m4", SAFE, **view), tau), 2, 50
+            lambda tau: (
+                entropic(distribution_of("m4", RISKY, **view), tau) - entropic(distribution_of("m4", SAFE, **view), tau)
+            ),
+            2,
+            50,
         )
 
     assert threshold(gamma=0.5) == pytest.approx(4.416, abs=1e-3)
@@ -373,7 +379,7 @@ def trajectory(env, steps: int, seed: int) -> list:
 
 def assert_same_steps(ours: list, theirs: list) -> None:
     for mine, other in zip(ours, theirs, strict=True):
-        for name in ("obs", "state", "reward", "cost", "terminated", "truncated", "final_state"):
+        for name in ("obs", "state", "reward", "cost", "terminated", "truncated", "final_obs", "final_state"):
             np.testing.assert_array_equal(getattr(mine, name), getattr(other, name))
         assert mine.episodes.keys() == other.episodes.keys()
         for key, value in mine.episodes.items():
@@ -400,7 +406,7 @@ def test_contract(factory, config):
         assert low - 1e-6 <= step.reward.min() and step.reward.max() <= high + 1e-6
         grid = step.reward / env.reward_step
         np.testing.assert_allclose(grid, np.round(grid), atol=1e-4)
-        assert len(step.final_state) == step.truncated.sum()
+        assert len(step.final_obs) == len(step.final_state) == step.truncated.sum()
         ended, record = step.episodes["copy"], step.episodes
         np.testing.assert_array_equal(ended, np.flatnonzero((step.terminated | step.truncated)[:, 0]))
         np.testing.assert_allclose(record["return"], total[ended], atol=1e-5)
@@ -443,7 +449,7 @@ def test_pettingzoo_accepts_games(env):
     parallel_api_test(env(), num_cycles=200)
 
 
-def test_single_and_batched_gambles_follow_the_same_law():
+def test_single_and_batched_gambles_follow_the_same_distribution():
     env = GambleEnv("m2")
     returns = []
     env.reset(seed=0)
@@ -488,16 +494,16 @@ def test_cliff_tells_who_fell():
 
 
 @pytest.mark.parametrize(
-    ("build", "knob", "value"),
+    ("build", "name", "value"),
     [(GambleConfig, "win_probability", 1.5), (GambleConfig, "win", -3.0), (GambleConfig, "kind", "soon"),
      (GambleConfig, "sure", float("inf")), (PathConfig, "short_steps", 0), (PathConfig, "slip_probability", -0.1),
      (PathConfig, "goal_reward", float("nan")), (matrix_games.MatrixConfig, "game", "chess"),
      (cliff_walk.CliffConfig, "world", "7x7"), (cliff_walk.CliffConfig, "pay", "twice"),
      (cliff_walk.CliffConfig, "horizon", 0), (cliff_walk.CliffConfig, "near_probability", 2.0)],
 )  # fmt: skip
-def test_bad_settings_are_named_in_one_line(build, knob, value):
-    with pytest.raises(ValueError, match=f"^--{knob.replace('_', '-')} must [^\n]* \\(got {value}\\)$"):
-        build(**{knob: value})
+def test_bad_settings_are_named_in_one_line(build, name, value):
+    with pytest.raises(ValueError, match=f"^--{name.replace('_', '-')} must [^\n]* \\(got {value}\\)$"):
+        build(**{name: value})
 
 
 def test_registry_knows_all_and_says_so():
@@ -512,13 +518,13 @@ def test_registry_knows_all_and_says_so():
 )
 def test_short_runs(tmp_path, env, scenario):
     """Small networks rather than tables, so that this holds whatever the recipes' networks are."""
-    config = replace(
-        default_config(env, scenario), total_timesteps=2000, num_envs=16, num_steps=16, eval_episodes=0,
+    config = default_config(env, scenario).replace(
+        total_timesteps=2000, num_envs=16, num_steps=16, eval_episodes=0,
         actor_hidden=(8,), critic_hidden=(8,), out=str(tmp_path / "run"),
     )  # fmt: skip
     policy = Policy.load(train(config))
     assert policy.timesteps >= 2000
-    copies = registry.load(registry.environment(env).factory)(config.knobs, 4)
+    copies = registry.load(registry.environment(env).factory)(config.env_config, 4)
     seen = copies.reset(0)
     actions = policy.act(seen.obs, np.broadcast_to(np.arange(len(policy.agents)), seen.active.shape))
     assert actions.shape == seen.active.shape and copies.action_space.contains(actions.max())
@@ -526,7 +532,7 @@ def test_short_runs(tmp_path, env, scenario):
 
 def test_a_table_learns_the_right_choice(tmp_path):
     """Half of the threshold of `m2` and twice that: safe, then risky."""
-    config = replace(default_config("gamble", "m2"), total_timesteps=30_000, eval_episodes=0, learning_rate=1e-2)
+    config = default_config("gamble", "m2").replace(total_timesteps=30_000, eval_episodes=0, learning_rate=1e-2)
     for tau, right in ((4.4, SAFE), (17.7, RISKY)):
-        policy = Policy.load(train(replace(config, tau=tau, out=str(tmp_path / f"{tau}"))))
+        policy = Policy.load(train(config.replace(tau=tau, out=str(tmp_path / f"{tau}"))))
         assert policy.probabilities(np.array([1, 0, 0], np.float32))[right] > 0.8

@@ -28,20 +28,21 @@ def test_round_trip_gives_the_same_policy_bit_by_bit(kind, tmp_path):
     assert sorted(file.name for file in (tmp_path / "policy").iterdir()) == sorted(hub.FILES)
     back = Policy.from_pretrained(tmp_path / "policy")
     obs, agent = torch.randn(50, 33), torch.randint(0, 3, (50,))
-    assert torch.equal(back.logits(obs, agent), policy.logits(obs, agent))
+    assert torch.equal(back.choices(obs, agent).logits, policy.choices(obs, agent).logits)
     states = np.random.default_rng(0).normal(size=(5, 7))
     assert torch.equal(back.distribution(states).log_probs, policy.distribution(states).log_probs)
-    assert back.shapes == policy.shapes and back.measures == policy.measures
+    assert back.spec == policy.spec and back.returns.spec == policy.returns.spec
+    assert back.measures == policy.measures
     for name in ("agents", "timesteps", "return_scale", "risk"):
         assert getattr(back, name) == getattr(policy, name)
     assert from_json(back.config_json) == from_json(policy.config_json)
 
 
 def test_content_makes_the_same_policy():
-    policy = invented(shared_actor=False)
+    policy = invented(shared=False)
     again = Policy(policy.content)
     obs, agent = torch.randn(20, 33), torch.randint(0, 3, (20,))
-    assert torch.equal(again.logits(obs, agent), policy.logits(obs, agent))
+    assert torch.equal(again.choices(obs, agent).logits, policy.choices(obs, agent).logits)
 
 
 def test_a_place_on_the_disk_does_not_travel(tmp_path):
@@ -101,7 +102,7 @@ def test_damage_is_one_line(name, content, tmp_path):
 
 
 def test_weights_that_do_not_fit_are_one_line(tmp_path):
-    invented(actor_hidden=(8,)).save_pretrained(tmp_path / "other")
+    invented(hidden=(8,)).save_pretrained(tmp_path / "other")
     damaged(tmp_path, hub.WEIGHTS, (tmp_path / "other" / hub.WEIGHTS).read_bytes())
     with pytest.raises(CheckpointError, match="does not hold a whole policy"):
         Policy.from_pretrained(tmp_path)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from scipy import stats
 
-from rqe_mappo import cli, registry
+from rqe_mappo import cli, nets, registry
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.interpolation import Mixture, interpolate
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.evaluation.episodes import chooser, drive
 from rqe_mappo.functional.policy_gradient import NO_ACTION
-from rqe_mappo.nets import Actor, Critic, Shapes
+from rqe_mappo.nets import ActionSpec, ActorSpec, DistributionCritic, DistributionCriticSpec, PolicyActor
 from rqe_mappo.sweeps import front_plots, mixing, tables
 from tests import toy
 
@@ -25,20 +25,21 @@ OBS = np.random.default_rng(0).normal(size=(50, 3, 5)).astype(np.float32)
 WHO = np.broadcast_to(np.arange(3), (50, 3))
 
 
-def policy(seed: int, agents=AGENTS, config=None, sharpness=3.0, **shapes) -> Policy:
+def policy(seed: int, agents=AGENTS, config=None, sharpness=3.0, obs_dim=5, n_actions=4, counts=()) -> Policy:
     """One that was never trained."""
     torch.manual_seed(seed)
-    known = dict(obs_dim=5, state_dim=4, n_actions=4, n_agents=len(agents), n_atoms=7, actor_hidden=(8,),
-                 critic_hidden=(8,), shared_actor=True)  # fmt: skip
-    built = Shapes(**known | shapes)
-    actor = Actor(built)
+    actions = ActionSpec("discrete", (n_actions,), (), counts)
+    actor = PolicyActor(ActorSpec(obs_dim=obs_dim, n_agents=len(agents), actions=actions, hidden=(8,)))
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.normal_(0, sharpness / parameter.shape[-1] ** 0.5)
+    sees = DistributionCriticSpec(view_dim=4, n_agents=len(agents), hidden=(8,), n_atoms=7)
+    modules = {"actor": actor, "critic": DistributionCritic(sees, torch.linspace(-1, 1, 7))}
     return Policy({
-        "agents": agents, "config": json.dumps({"env": "toy", **(config or {})}), "timesteps": 0, "return_scale": None,
-        "shapes": built.as_dict(), "risk": {"name": "entropic", "tau": 1.0, "clip": 3.0},
-        "actor": actor.state_dict(), "critic": Critic(built, torch.linspace(-1, 1, 7)).state_dict(),
+        "agents": agents, "config": json.dumps({"env": "toy", "algorithm": {}, **(config or {})}), "timesteps": 0,
+        "networks": {name: nets.describe(module) for name, module in modules.items()}, "returns": "critic",
+        "risk": {"name": "entropic", "tau": 1.0, "clip": 3.0, "return_scale": None},
+        "modules": {name: module.state_dict() for name, module in modules.items()},
     })  # fmt: skip
 
 
@@ -118,11 +119,12 @@ def test_dicts_of_agents_are_understood(pair):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lacking_actions_are_never_drawn(kind):
-    pair = [policy(seed, action_counts=(4, 2, 3)) for seed in (1, 2)]
+    pair = [policy(seed, counts=(4, 2, 3)) for seed in (1, 2)]
     mixture = interpolate(*pair, [0.1, 0.37, 0.73], kind)
     mixture.begin(of=50)
     assert (mixture.probabilities(OBS, WHO)[:, 1, 2:] == 0).all()
-    logits = mixture.logits(torch.as_tensor(OBS), torch.as_tensor(WHO.copy()))
+    rows = torch.as_tensor(OBS), torch.as_tensor(WHO.copy())
+    logits = mixture._choices_of(*rows, mixture._weights_of(*rows)).logits
     assert (logits[:, 1, 2:] <= NO_ACTION).all()
     assert (logits[:, 0] > NO_ACTION).all()
 
@@ -160,7 +162,7 @@ def test_episodes_fall_to_the_policies_in_proportion(pair):
         (dict(config={"env": "cliff"}), "environments"),
         (dict(obs_dim=6), "features"),
         (dict(n_actions=5), "actions"),
-        (dict(action_counts=(4, 4, 3)), "actions of each agent"),
+        (dict(counts=(4, 4, 3)), "actions"),
     ],
 )
 def test_strangers_are_not_mixed(other, what):
@@ -169,7 +171,7 @@ def test_strangers_are_not_mixed(other, what):
 
 
 def test_returns_so_far_must_be_discounted_alike():
-    one, other = (policy(1, config={"advantage": "static", "gamma": gamma}) for gamma in (0.9, 0.99))
+    one, other = (policy(1, config={"algorithm": {"advantage": "static"}, "gamma": gamma}) for gamma in (0.9, 0.99))
     with pytest.raises(ValueError, match="discounts"):
         interpolate(one, other)
 
@@ -207,9 +209,9 @@ def biased(run, action: int, by: float) -> Policy:
     return found
 
 
-def returns_of(decider, episodes: int, seed: int) -> np.ndarray:
-    decider.seed(seed)
-    return drive(default_config("toy", "default"), chooser(decider), episodes, seed)["return"].mean(1)
+def returns_of(acting, episodes: int, seed: int) -> np.ndarray:
+    acting.seed(seed)
+    return drive(default_config("toy", "default"), chooser(acting), episodes, seed)["return"].mean(1)
 
 
 def test_returns_of_kind_episode_follow_the_mixture_of_both_laws(runs):
@@ -243,7 +245,7 @@ def test_eval_mixes(runs, tmp_path, capsys):
         assert [(row["kind"], row["alpha"]) for row in rows] == [(k, a) for k in KINDS for a in ("0", "0.5", "1")]
         ends = {row["kind"]: row["mean return (agent)"] for row in rows if row["alpha"] == "1"}
         assert len(set(ends.values())) == 1
-        patch.setattr(mixing.Play, "row", None)  # nothing is played again
+        patch.setattr(mixing.MixtureRun, "measure", None)  # nothing is measured again
         cli.evaluate([*args, "--episodes", "100", "--out", str(out), "--front", str(out)])
     bends = {(row["kind"], row["metric"]): row for row in tables.read(out / "bends.csv")}
     means = [float(row["mean return (agent)"]) for row in rows if row["kind"] == "logit"]

@@ -9,12 +9,12 @@ import pytest
 
 pytest.importorskip("libsumo")
 
-from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, drivers
+from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, scripted
 from rqe_mappo.envs.sumo_intersection.dynamics import roads_of
 from rqe_mappo.envs.sumo_intersection.geometry import read, seen_from
 from rqe_mappo.envs.sumo_intersection.network import build, netconvert, sumo_home
 from rqe_mappo.envs.sumo_intersection.roads import plain_xml
-from rqe_mappo.evaluation.episodes import play
+from rqe_mappo.evaluation.episodes import run_episodes
 
 DEFAULT = SCENARIOS["default"]
 
@@ -48,16 +48,16 @@ def test_junctions_of_three_to_five_arms_from_plain_xml(tmp_path, arms):
     assert known.approach_m.min() > config.spawn_far_m  # short roads were lengthened
     assert (known.conflicts == known.conflicts.T).all()
     env = BatchedIntersection(config, 4)
-    records, _ = play(env, lambda env, seen: drivers.always_go(env), 10, seed=1)
+    records, _ = run_episodes(env, lambda env, seen: scripted.always_go(env), 10, seed=1)
     env.close()
     assert 0.1 < records["collision"].mean() < 0.7
     assert records["timed_out"].sum() == 0
 
 
-def test_cautious_drivers_rarely_crash_on_five_arms(tmp_path):
+def test_cautious_agents_rarely_crash_on_five_arms(tmp_path):
     env = BatchedIntersection(replace(DEFAULT, net=str(star(tmp_path, 5)), junction="J"), 8)
-    careful = drivers.caution(1.0)
-    records, _ = play(env, lambda env, seen: careful(env), 8, seed=1)
+    careful = scripted.caution(1.0)
+    records, _ = run_episodes(env, lambda env, seen: careful(env), 8, seed=1)
     env.close()
     assert records["collision"].mean() < 0.05
 
@@ -94,7 +94,7 @@ def test_copies_of_a_junction_do_not_meet(tmp_path):
     env = BatchedIntersection(config, 9)
     env.reset(0)
     vehicle = env.world.sim.vehicle
-    env.step(np.full((9, 4), drivers.GO))
+    env.step(np.full((9, 4), scripted.GO))
     places = np.array([[vehicle.getPosition(name) for name in names[:4]] for names in env.world.ids])
     centres = places.mean(1)
     env.close()
@@ -103,7 +103,7 @@ def test_copies_of_a_junction_do_not_meet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "lanes", "junction", "said"),
+    ("kind", "lanes", "junction", "message"),
     [
         ("traffic_light", 1, "J", "traffic lights"),
         ("zipper", 1, "J", "no collisions"),
@@ -112,9 +112,9 @@ def test_copies_of_a_junction_do_not_meet(tmp_path):
         ("priority", 1, "nowhere", "is not in"),
     ],
 )
-def test_what_is_not_supported_is_refused_with_the_reason(tmp_path, kind, lanes, junction, said):
+def test_what_is_not_supported_is_refused_with_the_reason(tmp_path, kind, lanes, junction, message):
     net = star(tmp_path, 4, kind, lanes)
-    with pytest.raises(ValueError, match=said) as refusal:
+    with pytest.raises(ValueError, match=message) as refusal:
         roads_of(replace(DEFAULT, net=str(net), junction=junction))
     assert "--junction" in str(refusal.value)
 
@@ -139,7 +139,7 @@ def test_an_arm_is_seen_left_ahead_or_right():
 def test_scenarios_merge_and_mixed_run():
     for name, rate in (("merge", 0.2), ("mixed", 0.05)):
         env = BatchedIntersection(SCENARIOS[name], 8)
-        records, _ = play(env, lambda env, seen: drivers.always_go(env), 5, seed=1)
+        records, _ = run_episodes(env, lambda env, seen: scripted.always_go(env), 5, seed=1)
         env.close()
         took_part = records["length"] > 0
         assert records["collision"][took_part].mean() > rate

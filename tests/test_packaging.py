@@ -58,6 +58,7 @@ def files_of(folder: Path) -> set[str]:
 def test_wheel_holds_every_file_of_the_tree(installed):
     expected = {f"{mapped}/{name}" for folder, mapped in MAPPED.items() for name in files_of(ROOT / folder)}
     expected = {name for name in expected if not name.startswith("rqe_mappo/sweeps/results/")}  # measured, not needed
+    assert "rqe_mappo/py.typed" in expected  # type checkers of users read our types
     assert {f"rqe_mappo/{name}" for name in files_of(installed / "rqe_mappo")} == expected
 
 
@@ -69,7 +70,7 @@ def test_wheel_imports_without_the_checkout(installed, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["envs", "baselines", "sweeps"])
-def test_bare_import_from_the_checkout_fails_with_the_mend(name):
+def test_bare_import_from_the_checkout_fails_with_the_fix(name):
     done = python("-c", f"import {name}", cwd=ROOT)
     assert done.returncode == 1
     assert f"import rqe_mappo.{name}, not {name}" in done.stderr
@@ -93,6 +94,14 @@ def test_imports_point_one_way(installed, tmp_path):
     done = python("-c", code, str(ROOT / "pyproject.toml"), cwd=tmp_path, path=installed)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 broken" in done.stdout
+
+
+def test_types_are_clean(installed):
+    """Checked in the wheel, since the type checker does not know the mapping of folders; settings of pyproject.toml."""
+    shutil.copy(ROOT / "pyproject.toml", installed)
+    options = ("--python", sys.executable, "--output-format", "concise", "--no-progress")
+    done = python("-m", "ty", "check", *options, "rqe_mappo", cwd=installed)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_deploying_a_policy_loads_no_simulator_and_no_logger():

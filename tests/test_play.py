@@ -32,9 +32,9 @@ from rqe_mappo import registry
 from rqe_mappo.data.vector import WorkerDied
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.live import cli, messages
+from rqe_mappo.live.running_statistics import RunningStatistics, wilson
 from rqe_mappo.live.server import Hub, application
 from rqe_mappo.live.session import Session
-from rqe_mappo.live.tally import Tally, wilson
 from tests.test_workers import gone
 
 PATIENCE_S = 30.0
@@ -66,19 +66,19 @@ def served(*runs: Path, **settings):
     """A session of these runs on a free port: the session and the address."""
     hub = Hub()
     session = Session(tuple(Policy.load(run) for run in runs), hub.publish, **settings)
-    ear = cli.listen("127.0.0.1", 0)
+    listener = cli.listen("127.0.0.1", 0)
     server = uvicorn.Server(cli.web_config(application(session, hub, "127.0.0.1")))
-    serving = threading.Thread(target=server.run, kwargs={"sockets": [ear]})
+    serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     session.start()
     session.ready.wait()
     assert session.error is None
     serving.start()
     try:
-        yield session, f"127.0.0.1:{ear.getsockname()[1]}"
+        yield session, f"127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         serving.join()
-        ear.close()
+        listener.close()
         session.stop()
     assert session.error is None
 
@@ -107,13 +107,13 @@ class Tab:
                 return message
 
     def step(self) -> dict:
-        """One decision, as it was told."""
+        """One decision, as it was published."""
         self.send(do="step")
         return self.next("decision")
 
     def settle(self, **settings) -> None:
         """Wait until these settings hold."""
-        self.next("settings", lambda told: settings.items() <= told.items())
+        self.next("settings", lambda message: settings.items() <= message.items())
 
     def pause(self) -> None:
         self.send(do="pause", value=True)
@@ -126,12 +126,12 @@ class Tab:
         self.socket.close()
 
 
-def test_who_comes_late_is_told_everything(live):
+def test_a_new_tab_gets_everything(live):
     with Tab(live) as tab:
-        told = {message["type"]: message for message in (json.loads(tab.socket.recv()) for _ in range(5))}
-        assert told.keys() >= {"hello", "settings", "decision", "statistics"}
-        hello = told["hello"]
-        assert [policy["attitude"] for policy in hello["policies"]] == ["τ = 0.3", "τ = ∞"]
+        received = {message["type"]: message for message in (json.loads(tab.socket.recv()) for _ in range(5))}
+        assert received.keys() >= {"hello", "settings", "decision", "statistics"}
+        hello = received["hello"]
+        assert [policy["risk_profile"] for policy in hello["policies"]] == ["τ = 0.3", "τ = ∞"]
         assert hello["agents"] == ["cart"] and hello["scene"]["decision_s"] == 0.02
         tab.send(do="pause", value=False)
         first, then = tab.next("decision", lambda m: m["agents"]), tab.next("decision")
@@ -147,9 +147,9 @@ def test_alpha_acts_from_the_next_decision_in_mid_episode(live):
             assert tab.next("statistics")["episodes"] == 0
             after = tab.step()
             assert after["alpha"] == alpha and after["episode"] == before["episode"]
-            mind = after["agents"][0]
-            safe, neutral = (np.array(policy["probs"]) for policy in mind["policies"])
-            assert np.allclose(mind["mixture"], alpha * safe + (1 - alpha) * neutral, atol=2e-4)
+            agent = after["agents"][0]
+            safe, neutral = (np.array(policy["probs"]) for policy in agent["policies"])
+            assert np.allclose(agent["mixture"], alpha * safe + (1 - alpha) * neutral, atol=2e-4)
             assert not np.allclose(safe, neutral, atol=1e-3)
 
 
@@ -172,15 +172,15 @@ def test_reset_with_a_seed_repeats_the_episode(live):
     with Tab(live) as tab:
         tab.pause()
 
-        def played(seed: int) -> list[dict]:
+        def frames_of(seed: int) -> list[dict]:
             tab.send(do="reset", seed=seed)
             begin = tab.next("decision", lambda m: m["agents"] is None)
             return begin["frames"] + [frame for _ in range(5) for frame in tab.step()["frames"]]
 
-        first = played(5)
+        first = frames_of(5)
         assert [frame["time_s"] for frame in first] == [0.0, 0.02, 0.04, 0.06, 0.08, 0.1]
-        assert played(6) != first
-        assert played(5) == first
+        assert frames_of(6) != first
+        assert frames_of(5) == first
 
 
 @pytest.mark.parametrize(
@@ -207,8 +207,8 @@ def test_a_malformed_message_is_refused_and_the_session_goes_on(live, text, reas
     with Tab(live) as tab, Tab(live) as other:
         tab.pause()
         tab.socket.send(text)
-        said = tab.next("refused")["reason"]
-        assert reason in said and "\n" not in said
+        answer = tab.next("refused")["reason"]
+        assert reason in answer and "\n" not in answer
         other.settle(paused=True)
         tab.step()
         assert other.next("decision", lambda m: m["agents"])  # nothing of it reached the other tab before
@@ -264,15 +264,15 @@ def test_other_sites_and_rebound_names_are_refused(live):
 
 def test_a_killed_and_a_stopped_simulation_are_replaced(carts):
     with served(*carts, limit_s=2.0) as (session, address), Tab(address) as tab:
-        for blow in (signal.SIGKILL, signal.SIGSTOP):
+        for failure in (signal.SIGKILL, signal.SIGSTOP):
             tab.next("decision", lambda m: m["agents"])
-            os.kill(session.worker.workers[0].process.pid, blow)
+            os.kill(session.worker.workers[0].process.pid, failure)
             assert "started anew" in tab.next("notice", lambda m: m["text"])["text"]
             tab.next("decision", lambda m: m["agents"])
         assert session.worker.restarts == [2]
 
 
-def test_a_simulation_that_cannot_be_kept_alive_is_given_up_until_reset(carts, monkeypatch):
+def test_a_simulation_that_keeps_failing_pauses_until_reset(carts, monkeypatch):
     with served(*carts) as (session, address), Tab(address) as tab:
         tab.next("decision", lambda m: m["agents"])
         tab.pause()
@@ -296,16 +296,16 @@ def test_tau_of_a_single_policy_moves_the_mark_and_not_the_driving(carts):
             tab.send(do="reset", seed=2)
             tab.send(do="tau", value=tau)
             tab.next("decision", lambda m: m["agents"] is None)
-            mind = tab.step()["agents"][0]
-            values.append(mind["policies"][0]["value"])
-            driving.append((mind["action"], mind["mixture"]))
+            agent = tab.step()["agents"][0]
+            values.append(agent["policies"][0]["value"])
+            driving.append((agent["action"], agent["mixture"]))
         assert values[0] < values[1] < values[2]
         assert driving[0] == driving[1] == driving[2]
         tab.send(do="alpha", value=0.5)
         assert "alpha needs two policies" in tab.next("refused")["reason"]
 
 
-def test_vehicles_move_as_fast_as_they_say(vehicles):
+def test_vehicles_move_at_their_reported_speed(vehicles):
     with served(*vehicles, kind="episode") as (_, address), Tab(address) as tab:
         hello = tab.next("hello")
         assert hello["scene"]["unit"] == "s" and len(hello["scene"]["roads"]) == 12
@@ -323,20 +323,20 @@ def test_vehicles_move_as_fast_as_they_say(vehicles):
         assert len(moved) > 50 and np.mean(moved) > 0.3
         tab.send(do="speed", value="max")
         tab.send(do="pause", value=False)
-        told = tab.next("statistics", lambda m: m["episodes"] >= 3)
+        statistics = tab.next("statistics", lambda m: m["episodes"] >= 3)
         names = ["collisions per vehicle", "travel time", "mean return", "mean of the worst 5 %"]
-        assert [row["name"] for row in told["rows"]] == names
+        assert [row["name"] for row in statistics["rows"]] == names
 
 
-def test_figures_are_those_of_the_episodes_and_say_how_many():
-    tally = Tally("s")
+def test_statistics_are_those_of_the_episodes_with_their_number():
+    statistics = RunningStatistics("s")
     collision = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     records = {
         "copy": np.zeros(4, int), "length": np.array([[4, 10], [10, 0], [10, 10], [10, 10]]), "collision": collision,
         "timed_out": 0 * collision, "return": -5 - 30 * collision, "travel_time_s": np.full((4, 2), 5.0),
     }  # fmt: skip
-    tally.add(records)
-    content = tally.content()
+    statistics.add(records)
+    content = statistics.content()
     rows = {row["name"]: row for row in content["rows"]}
     assert content["episodes"] == 4
     assert rows["collisions per vehicle"]["value"] == pytest.approx(100 / 7, abs=1e-3)
@@ -345,10 +345,10 @@ def test_figures_are_those_of_the_episodes_and_say_how_many():
     tail = "mean of the worst 5 %"
     assert rows[tail]["value"] is None and "from 100 episodes on" in rows[tail]["note"]
     for _ in range(24):
-        tally.add(records)
-    assert {row["name"]: row for row in tally.content()["rows"]}[tail]["value"] == -35.0
-    tally.clear()
-    assert tally.content() == {"episodes": 0, "rows": []}
+        statistics.add(records)
+    assert {row["name"]: row for row in statistics.content()["rows"]}[tail]["value"] == -35.0
+    statistics.clear()
+    assert statistics.content() == {"episodes": 0, "rows": []}
 
 
 def test_wilson_gives_the_textbook_interval():
@@ -357,7 +357,7 @@ def test_wilson_gives_the_textbook_interval():
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["no/such/run"], "no/such/run"),
         (["{safe}", "{neutral}", "--alpha", "2"], "--alpha must lie in [0, 1]"),
@@ -367,14 +367,14 @@ def test_wilson_gives_the_textbook_interval():
         (["{safe}", "--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
     ],
 )
-def test_bad_input_is_answered_in_one_line(carts, args, said, capsys):
+def test_bad_input_is_answered_in_one_line(carts, args, message, capsys):
     with socket.create_server(("127.0.0.1", 0)) as other:
         names = {"safe": carts[0], "neutral": carts[1], "taken": other.getsockname()[1]}
         with pytest.raises(SystemExit) as stop:
             cli.play([arg.format(**names) for arg in args])
     error = capsys.readouterr().err.strip()
     assert stop.value.code == 2
-    assert said.format(**names) in error and "\n" not in error
+    assert message.format(**names) in error and "\n" not in error
 
 
 def test_an_environment_without_a_scene_is_refused(carts, monkeypatch):
@@ -395,7 +395,7 @@ def test_ctrl_c_ends_everything_without_a_traceback(carts):
         program.send_signal(signal.SIGINT)
         _, errors = program.communicate(timeout=PATIENCE_S)
     assert program.returncode == 130
-    assert "warning: whoever can reach" in errors and "Traceback" not in errors
+    assert "warning: anyone who can reach" in errors and "Traceback" not in errors
     until = time.monotonic() + PATIENCE_S
     while not all(map(gone, workers)) and time.monotonic() < until:
         time.sleep(0.05)  # Python's own helper processes end when they see that their parent did
@@ -415,7 +415,7 @@ class Browser:
             time.sleep(0.05)
         port, path = ready.read_text().split()
         self.socket = connect(f"ws://127.0.0.1:{port}{path}", max_size=None).__enter__()
-        self.numbers, self.complaints = itertools.count(1), []
+        self.numbers, self.errors = itertools.count(1), []
 
     def call(self, method: str, page: str | None = None, **params) -> dict:
         number = next(self.numbers)
@@ -424,7 +424,7 @@ class Browser:
         while True:
             answer = json.loads(self.socket.recv(timeout=PATIENCE_S))
             if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
-                self.complaints.append(answer["params"])
+                self.errors.append(answer["params"])
             if answer.get("id") == number:
                 return answer["result"]
 
@@ -473,15 +473,15 @@ def test_the_page_in_a_browser(vehicles, tmp_path):
             browser.run(second, "document.getElementById('pause').click()")
             browser.wait(page, "document.getElementById('pause').textContent === 'Play'")
             assert session.paused
-            assert browser.complaints == []
+            assert browser.errors == []
         finally:
             browser.close()
 
 
-def test_the_mark_is_the_value_of_the_law(carts):
+def test_the_mark_is_the_value_of_the_distribution(carts):
     with served(carts[0]) as (_, address), Tab(address) as tab:
         atoms = np.array(tab.next("hello")["policies"][0]["atoms"])
-        mind = tab.next("decision", lambda m: m["agents"])["agents"][0]["policies"][0]
+        policy = tab.next("decision", lambda m: m["agents"])["agents"][0]["policies"][0]
     tau = 0.3 * 12
-    exact = -tau * np.log(np.array(mind["law"]) @ np.exp(-atoms / tau))
-    assert mind["value"] == pytest.approx(exact, abs=0.5)
+    exact = -tau * np.log(np.array(policy["distribution"]) @ np.exp(-atoms / tau))
+    assert policy["value"] == pytest.approx(exact, abs=0.5)

@@ -1,7 +1,6 @@
 """What a deployer relies on: load, act, look at the distribution; and settings that survive the round trip."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +21,8 @@ def run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "toy"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry.ENVIRONMENTS, "toy", toy.ENTRY)
-        config = default_config("toy")
-        knobs = replace(config.knobs, n_agents=2)
-        return train(replace(config, knobs=knobs, shared_actor=False, tau=2.0, total_timesteps=2000, out=str(out)))
+        config = default_config("toy").replace(n_agents=2, shared_actor=False, tau=2.0)
+        return train(config.replace(total_timesteps=2000, out=str(out)))
 
 
 def test_run_folder_and_file_load_the_same_policy(run):
@@ -79,7 +77,7 @@ def test_distribution_is_the_critics_and_its_values_order(run):
 
 @pytest.mark.parametrize("env", list(registry.ENVIRONMENTS))
 def test_settings_survive_json(env):
-    config = replace(default_config(env), tau=math.inf, actor_hidden=(32,), return_scale=2.5)
+    config = default_config(env).replace(tau=math.inf, actor_hidden=(32,), return_scale=2.5)
     assert from_json(to_json(config)) == config
 
 

@@ -1,4 +1,4 @@
-"""Pictures without a display, films, and reference drivers in rqe-eval."""
+"""Pictures without a display, films, and scripted policies in rqe-eval."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ pytest.importorskip("libsumo")
 from PIL import Image
 
 from rqe_mappo import cli
-from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, drivers, parallel_env
+from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, parallel_env, scripted
 from rqe_mappo.envs.sumo_intersection.render import AGENTS, CRASH, Camera
 
 
@@ -37,7 +37,7 @@ def test_a_frame_shows_vehicles_where_sumo_has_them():
     camera = Camera(env, size=400)
     env.reset(0)
     for _ in range(6):
-        env.drive(drivers.always_go(env))
+        env.drive(scripted.always_go(env))
         env.observed()
     camera.look()
     image = np.asarray(camera.frame("6 decisions"))
@@ -60,19 +60,19 @@ def test_a_crash_is_marked_and_forgotten_with_the_episode():
         camera.forget()
         frames.clear()
         while env.active.any() and not crashed:
-            crashed = env.drive(drivers.always_go(env)).crashed.any()
+            crashed = env.drive(scripted.always_go(env)).crashed.any()
             env.observed()
     env.close()
     assert near(frames[-1], CRASH) > 50
     assert near(frames[0], CRASH) == 0
 
 
-def test_risk_colours_a_halo_and_laws_stand_beside():
+def test_risk_colours_a_halo_and_distributions_are_drawn_beside():
     env = BatchedIntersection(SCENARIOS["easy"], 1)
     camera = Camera(env)
     env.reset(0)
     for _ in range(8):
-        env.drive(drivers.caution(1.0)(env))
+        env.drive(scripted.caution(1.0)(env))
         env.observed()
     camera.look()
     atoms = np.linspace(-40, 0, 41)
@@ -108,7 +108,7 @@ def test_rqe_eval_films_a_trained_policy_without_a_display(run, tmp_path, capsys
     assert [path.name for path in tmp_path.iterdir()] == ["out.gif"]
 
 
-def test_rqe_eval_films_a_driver_as_mp4(tmp_path):
+def test_rqe_eval_films_a_scripted_policy_as_mp4(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
     film = tmp_path / "out.mp4"
     args = ["sumo/easy", "--driver", "caution:0.5", "--episodes", "8", "--render", str(film), "--render-episodes", "1"]
@@ -117,30 +117,30 @@ def test_rqe_eval_films_a_driver_as_mp4(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
-        (["sumo", "--driver", "careless"], "there is no driver careless"),
+        (["sumo", "--driver", "careless"], "--driver careless is unknown"),
         (["sumo", "--driver", "caution:x"], "needs a level"),
-        (["cliff", "--driver", "caution:1"], "no reference drivers"),
+        (["cliff", "--driver", "caution:1"], "no scripted policies"),
         (["nowhere", "--driver", "sumo"], "--env nowhere is unknown"),
         (["sumo", "--driver", "sumo", "--render", "out.png"], "must end in .gif or .mp4"),
         (["sumo", "--driver", "sumo", "--render", "no/such/out.gif"], "there is no folder"),
         (["sumo", "--driver", "sumo", "--gui"], "needs a screen"),
         (["cartpole", "--driver", "lqr:0", "--render", "out.gif"], "no pictures of --env cartpole"),
-        (["cartpole", "--driver", "pid"], "there is no driver pid"),
+        (["cartpole", "--driver", "pid"], "--driver pid is unknown"),
         (["sumo", "--driver", "sumo", "--render", "out.gif", "--laws"], "leave it out"),
     ],
 )
-def test_bad_input_is_answered_in_one_line(args, said, capsys, tmp_path, monkeypatch):
+def test_bad_input_is_answered_in_one_line(args, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         cli.evaluate([*args, "--episodes", "4"])
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip()
-    assert said in error and "\n" not in error
+    assert message in error and "\n" not in error
 
 
-def test_a_driver_can_take_a_trained_policys_place(run, capsys):
+def test_a_scripted_policy_can_take_a_trained_ones_place(run, capsys):
     cli.evaluate([str(run), "--driver", "caution:1", "--episodes", "8"])
     assert "mean return" in capsys.readouterr().out
     cli.evaluate(["cartpole", "--driver", "lqr:-0.1", "--episodes", "8"])

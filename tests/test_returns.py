@@ -18,14 +18,14 @@ FIVE = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0])
 
 
 def random_rollout(seed, t, *batch, atoms, dtype=torch.float64, spread=1.0):
-    """Rewards, laws before and after every step, and where episodes ended; laws keep off the support's edges.
+    """Rewards, distributions before and after every step, and where episodes ended; these keep off the support's edges.
 
-    Within an episode the law after a step is the law before the next.
+    Within an episode the distribution after a step is the one before the next.
     """
     generator = torch.Generator().manual_seed(seed)
     inner = (atoms.abs() < 0.2 * (atoms[-1] - atoms[0])).to(dtype)
-    laws = torch.randn(2, t, *batch, len(atoms), generator=generator, dtype=dtype).exp() * inner
-    probs, next_probs = laws / laws.sum(-1, keepdim=True)
+    weights = torch.randn(2, t, *batch, len(atoms), generator=generator, dtype=dtype).exp() * inner
+    probs, next_probs = weights / weights.sum(-1, keepdim=True)
     reward = spread * (torch.rand(t, *batch, generator=generator, dtype=dtype) - 0.5)
     draw = torch.rand(t, *batch, generator=generator)
     ended = draw < 0.3
@@ -99,8 +99,8 @@ def test_lambda_targets_discount_what_follows():
     assert out.tolist() == [[0, 0, 0, 1, 0]]  # 1 + 0.5 * 4
 
 
-def test_lambda_targets_are_the_mixture_of_n_step_laws():
-    """On an aligned grid with gamma = 1, the law after n steps is the bootstrap's, moved by the rewards in between."""
+def test_lambda_targets_are_the_mixture_of_n_step_distributions():
+    """On an aligned grid with gamma = 1, what follows after n steps is the bootstrap's, moved by the rewards."""
     atoms, t_max, lam = torch.arange(-10.0, 11.0, dtype=torch.float64), 6, 0.7
     reward, _, next_probs, terminated, ended = random_rollout(3, t_max, 20, atoms=atoms, spread=3)
     reward = reward.round()
@@ -112,8 +112,8 @@ def test_lambda_targets_are_the_mixture_of_n_step_laws():
                 gained = int(reward[t : last + 1, e].sum())
                 stops = bool(ended[last, e]) or last == t_max - 1
                 dirac = torch.eye(21, dtype=torch.float64)[10 + gained]
-                law = dirac if terminated[last, e] else next_probs[last, e].roll(gained)
-                mixture += (weight if stops else weight * (1 - lam)) * law
+                probs = dirac if terminated[last, e] else next_probs[last, e].roll(gained)
+                mixture += (weight if stops else weight * (1 - lam)) * probs
                 weight *= lam
                 if stops:
                     break
@@ -144,14 +144,14 @@ def test_projection_adds_little_spread_to_what_is_certain(gamma, largest):
     atoms = torch.linspace(-2, 2 + 1 / (1 - gamma), 101, dtype=torch.float64)
     spacing = float(atoms[1] - atoms[0])
     reward = torch.rand(64, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    law, none = torch.full((64, 1, 101), 1 / 101, dtype=torch.float64), torch.zeros(128, 1, dtype=torch.bool)
+    probs, none = torch.full((64, 1, 101), 1 / 101, dtype=torch.float64), torch.zeros(128, 1, dtype=torch.bool)
     for _ in range(40):
-        law = lambda_targets(
-            atoms, reward.repeat(2, 1), law.roll(-1, 0).repeat(2, 1, 1), none, none, gamma, 0.95, finer=FINER
+        probs = lambda_targets(
+            atoms, reward.repeat(2, 1), probs.roll(-1, 0).repeat(2, 1, 1), none, none, gamma, 0.95, finer=FINER
         )[:64]
     loop = float((reward[:, 0] * gamma ** torch.arange(64)).sum() / (1 - gamma**64))
-    assert float(cat.mean(atoms, law[0])) == pytest.approx(loop, rel=1e-3)
-    assert float(cat.variance(atoms, law).mean()) ** 0.5 / spacing < largest
+    assert float(cat.mean(atoms, probs[0])) == pytest.approx(loop, rel=1e-3)
+    assert float(cat.variance(atoms, probs).mean()) ** 0.5 / spacing < largest
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.5, 0.95, 1.0])

@@ -1,7 +1,5 @@
 """Risk measures against hand-computed numbers, 50-digit arithmetic, finite differences and their limits."""
 
-from pathlib import Path
-
 import mpmath
 import pytest
 import torch
@@ -37,6 +35,7 @@ from tests.risk_examples import (
     UNCLIPPED,
     WIDE,
     Z,
+    documented_family,
     named,
     random_logits,
 )
@@ -340,8 +339,8 @@ def test_expectile_of_a_sure_return_counts_it_half_on_either_side():
     assert measure.influence(Z, sure).tolist() == pytest.approx([-5.4, 0, 0.6])  # twice 0.9 * -3 and 0.1 * 3
     assert_close(measure.influence(Z, sure), measure.utility(Z - 1))
     # towards a lower return rho falls at the rate 3 * 0.9 / 0.1, towards a higher it rises at 3 * 0.1 / 0.9
-    for laws, slope in (([1e-6, 1 - 1e-6, 0], -27), ([0, 1 - 1e-6, 1e-6], 1 / 3)):
-        change = measure.value(Z.double(), torch.tensor(laws, dtype=torch.float64).log()) - 1
+    for probs, slope in (([1e-6, 1 - 1e-6, 0], -27), ([0, 1 - 1e-6, 1e-6], 1 / 3)):
+        change = measure.value(Z.double(), torch.tensor(probs, dtype=torch.float64).log()) - 1
         assert float(change) / 1e-6 == pytest.approx(slope, rel=1e-4)
 
 
@@ -371,16 +370,13 @@ def test_gradient_of_a_sure_return_is_finite(measure):
 
 
 def test_the_measure_worked_out_in_the_docs_is_right():
-    page = (Path(__file__).parent.parent / "docs/adding-a-risk-measure.md").read_text(encoding="utf-8")
-    namespace = {"__name__": "semideviation"}
-    exec(compile(page.split("```python\n")[1].split("```")[0], "adding-a-risk-measure.md", "exec"), namespace)
-    family = namespace["Semideviation"]
+    family = documented_family()
     measure = family(0.5)
     assert isinstance(measure, RiskMeasure)
     assert float(measure.value(Z, LOTTERY)) == pytest.approx(1.1875)
     assert measure.influence(Z, LOTTERY).tolist() == pytest.approx([-4.125, -0.375, 2.25])
     assert float(family(1 / 3).value(Z, GAMBLE)) == pytest.approx(0.5)
-    for law in (
+    for test in (
         test_influence_is_the_derivative_towards_a_dirac,
         test_gradient_of_the_value_through_a_softmax_is_probability_times_influence,
         test_influence_is_centred,
@@ -389,7 +385,7 @@ def test_the_measure_worked_out_in_the_docs_is_right():
         test_a_sure_return_has_its_own_value,
         test_value_scales_with_return_and_tau_together,
     ):
-        law(measure)
+        test(measure)
     assert measure.annealed(1) == measure
     assert_close(measure.annealed(0).influence(Z, LOTTERY), Neutral().influence(Z, LOTTERY))
     assert measure.name == "semideviation:0.5"

@@ -65,14 +65,14 @@ def test_parsed_measures():
 
 
 @pytest.mark.parametrize("text", ["foo", "", "Neutral", "entropic:2", "worst-case:", "gini0.5", ":0.1"])
-def test_unknown_risk_gives_one_line_with_the_mend(text):
+def test_unknown_risk_gives_one_line_with_the_fix(text):
     with pytest.raises(ValueError) as caught:
         parse_risk(text, 1.0)
     assert str(caught.value) == f"--risk {text} is unknown: use {GRAMMAR}, for example --risk cvar:0.1"
 
 
 @pytest.mark.parametrize(
-    ("kind", "numbers", "mend"),
+    ("kind", "numbers", "fix"),
     [
         ("cvar", ["0", "1.5", "-1"], "cvar:LEVEL with 0 < LEVEL <= 1, as in --risk cvar:0.1; cvar:1 is risk-neutral"),
         ("var", ["0", "1.5", "-1"], "var:LEVEL with 0 < LEVEL <= 1, as in --risk var:0.1"),
@@ -87,17 +87,17 @@ def test_unknown_risk_gives_one_line_with_the_mend(text):
         ),
     ],
 )
-def test_a_bad_number_gives_one_line_with_the_mend(kind, numbers, mend):
+def test_a_bad_number_gives_one_line_with_the_fix(kind, numbers, fix):
     missing = [] if kind == "cpw" else [kind]
     for text in [*missing, *(f"{kind}:{number}" for number in ["", "x", "nan", "inf", "-inf", *numbers])]:
         with pytest.raises(ValueError) as caught:
             parse_risk(text, 1.0)
-        assert str(caught.value) == f"--risk {text} must be {mend}"
+        assert str(caught.value) == f"--risk {text} must be {fix}"
 
 
 @pytest.mark.parametrize("risk", ["entropic", "mean-variance"])
 @pytest.mark.parametrize(("tau", "shown"), [(0, "0"), (-1, "-1"), (math.nan, "nan"), (-INF, "-inf")])
-def test_bad_tau_gives_one_line_with_the_mend(risk, tau, shown):
+def test_bad_tau_gives_one_line_with_the_fix(risk, tau, shown):
     with pytest.raises(ValueError) as caught:
         parse_risk(risk, tau)
     assert str(caught.value) == f"--tau must be > 0 (got {shown}); use inf for risk-neutral"

@@ -42,12 +42,12 @@ def chosen(scenario, family, factor, advantage, lam, actor):
         ("m2", "dual-power", HALF, "influence", 0.95, "table"),
     ],
 )
-def test_gamble_ends_on_the_side_foretold(scenario, family, factor, advantage, lam, actor):
+def test_gamble_ends_on_the_predicted_side(scenario, family, factor, advantage, lam, actor):
     row = gambles.learn(chosen(scenario, family, factor, advantage, lam, actor))
     assert row["as foretold"] and row["decided"], row
 
 
-def test_value_is_foretold_to_be_wrong_where_the_influence_is_right():
+def test_value_is_predicted_to_be_wrong_where_the_influence_is_right():
     at_once = chosen("m1", "entropic", HALF, "value", 0.95, "table")
     late = [chosen("m2", "entropic", HALF, "value", lam, "table") for lam in gambles.LAMBDAS]
     assert at_once.note and [bool(case.note) for case in late] == [False, True, True, True]  # from lambda = 0.473 on
@@ -57,7 +57,7 @@ STATIC = [case for case in gambles.cases(("m3", "m3b", "m4")) if (case.lam, case
 
 
 @pytest.mark.parametrize("case", STATIC, ids=lambda case: f"{case.scenario}-{case.advantage}-{case.risk[0]}")
-def test_static_and_per_state_risk_differ_where_foretold(case):
+def test_static_and_per_state_risk_differ_where_predicted(case):
     row = gambles.learn(case)
     assert row["as foretold"] and row["decided"], row
 

@@ -1,7 +1,7 @@
-"""What holds for a risk measure whatever the law: Hypothesis looks for a counterexample; where one exists, it is shown.
+"""What holds for a risk measure for every distribution: Hypothesis looks for a counterexample; known ones are shown.
 
-Laws live on small sample spaces: probabilities of the points, and random variables as their values there. Their atoms
-are hence unevenly spaced and may coincide.
+Distributions live on small sample spaces: probabilities of the points, and random variables as their values there.
+Their atoms are hence unevenly spaced and may coincide.
 """
 
 import itertools
@@ -72,14 +72,14 @@ def spaces(draw, variables=1, distinct=False):
     return weights / weights.sum(), *(tensor(draw(values)) / 8 for _ in range(variables))
 
 
-def law(probs, x):
+def distribution(probs, x):
     """Atoms and log-probabilities of the random variable x."""
     order = x.argsort()
     return x[order], probs[order].log()
 
 
 def rho(measure, probs, x):
-    return float(measure.value(*law(probs, x)))
+    return float(measure.value(*distribution(probs, x)))
 
 
 def even(*values):
@@ -146,7 +146,7 @@ def test_distortions_add_up_where_gains_go_together(measure, space):
 @of_each(MEASURES)
 @few
 @given(spaces(), st.integers(0, 5), st.floats(0.1, 0.9), st.floats(-9, 9))
-def test_only_the_law_counts(measure, space, point, share, impossible):
+def test_only_the_distribution_counts(measure, space, point, share, impossible):
     """Neither how a probability is divided among equal atoms nor atoms without probability."""
     probs, x = space
     point %= len(x)
@@ -160,7 +160,7 @@ def test_only_the_law_counts(measure, space, point, share, impossible):
 @few
 @given(spaces(distinct=True))
 def test_influence_integrates_to_zero(measure, space):
-    atoms, log_probs = law(*space)
+    atoms, log_probs = distribution(*space)
     assert float(log_probs.exp() @ measure.influence(atoms, log_probs)) == pytest.approx(0, abs=1e-9)
 
 
@@ -168,14 +168,14 @@ def test_influence_integrates_to_zero(measure, space):
 @few
 @given(spaces())
 def test_influence_of_a_monotone_measure_never_falls(measure, space):
-    assert (measure.influence(*law(*space)).diff() >= -1e-9).all()
+    assert (measure.influence(*distribution(*space)).diff() >= -1e-9).all()
 
 
 @of_each(TRAINED)
 @few
 @given(spaces(distinct=True))
 def test_influence_is_the_finite_difference_towards_a_dirac(measure, space):
-    atoms, log_probs = law(*space)
+    atoms, log_probs = distribution(*space)
     if isinstance(measure, Expectile):  # not differentiable with an atom at the value
         assume(float((atoms - measure.value(atoms, log_probs)).abs().min()) > 1e-3)
     if isinstance(measure, CVaR):  # nor with the level at a cumulative probability
@@ -330,4 +330,4 @@ def test_expectile_does_not_add_up_where_gains_go_together():
 
 @pytest.mark.parametrize("measure", [MeanVariance(1), MeanStd(2)], ids=str)
 def test_influence_of_the_moments_punishes_surprising_success(measure):
-    assert measure.influence(*law(tensor([0.8, 0.1, 0.1]), tensor([0, 1, 9]))).diff()[-1] < 0
+    assert measure.influence(*distribution(tensor([0.8, 0.1, 0.1]), tensor([0, 1, 9]))).diff()[-1] < 0

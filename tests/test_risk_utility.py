@@ -99,12 +99,12 @@ def test_clipped_influence_is_increasing_and_straight_below():
 
 def test_a_softmax_floor_on_the_lowest_atoms_does_not_decide_the_clipped_influence():
     atoms = torch.linspace(-100, 0, 101, dtype=torch.float64)
-    law = cat.dirac(atoms, torch.tensor([-3.0, -6.0], dtype=torch.float64)).mean(0)
-    floored = (1 - 1e-6) * law + 1e-6 / 101
-    exact, floored_value = (Entropic(1).value(atoms, probs.log()) for probs in (law, floored))
+    near = cat.dirac(atoms, torch.tensor([-3.0, -6.0], dtype=torch.float64)).mean(0)
+    floored = (1 - 1e-6) * near + 1e-6 / 101
+    exact, floored_value = (Entropic(1).value(atoms, probs.log()) for probs in (near, floored))
     assert float(exact) == pytest.approx(-6 + math.log(2 / (1 + math.exp(-3))))
     assert float(floored_value) < -80  # a hundredth of a millionth on -100 and the honest value is there
-    clean, dirty = (Entropic(1).influence(atoms, probs.log())[-20:] for probs in (law, floored))
+    clean, dirty = (Entropic(1).influence(atoms, probs.log())[-20:] for probs in (near, floored))
     assert_close(dirty, clean, atol=1e-2, rtol=1e-3)
 
 

@@ -15,8 +15,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from scipy.stats import binomtest, bootstrap, kstest, norm
 
 from rqe_mappo.envs.risky_cartpole import SCENARIOS, BatchedRiskyCartPole, RiskyCartPoleConfig, RiskyCartPoleEnv
-from rqe_mappo.envs.risky_cartpole.drivers import first_episodes, lqr_driver, lqr_gain
 from rqe_mappo.envs.risky_cartpole.dynamics import STEP_S, CartPoleDynamics
+from rqe_mappo.envs.risky_cartpole.scripted import first_episodes, lqr, lqr_gain
 
 GUSTY = RiskyCartPoleConfig(rate0_hz=2.0, rate1_hz=5.0)
 
@@ -252,7 +252,7 @@ def test_steps_keep_the_contract(config):
         assert seen.obs.shape == seen.state.shape == (e, 1, d)
         assert seen.obs.dtype == seen.state.dtype == np.float32
         assert seen.active.all()
-        actions = np.where(rng.random(e) < 0.5, rng.integers(0, 2, e), lqr_driver(0.5)(env)[:, 0])
+        actions = np.where(rng.random(e) < 0.5, rng.integers(0, 2, e), lqr(0.5)(env)[:, 0])
         step = env.step(actions[:, None])
         assert step.reward.shape == step.cost.shape == step.terminated.shape == step.truncated.shape == (e, 1)
         assert not (step.terminated & step.truncated).any()
@@ -357,7 +357,7 @@ def test_copies_and_pickles_go_on_alone(duplicate):
 def test_lqr_meets_the_known_trade_off(setpoint_m, mean, std, cvar5, falls):
     """The numbers come from an independent implementation, 1500 episodes a set-point."""
     env = BatchedRiskyCartPole(SCENARIOS["default"], 400)
-    records = first_episodes(env, lqr_driver(setpoint_m), seed=0)
+    records = first_episodes(env, lqr(setpoint_m), seed=0)
     np.testing.assert_array_equal(records["copy"], np.arange(400))
     interval = binomtest(int(records["fell"].sum()), 400).proportion_ci(0.99)
     assert interval.low <= falls <= interval.high
@@ -371,14 +371,14 @@ def test_lqr_meets_the_known_trade_off(setpoint_m, mean, std, cvar5, falls):
 
 
 @pytest.mark.parametrize(
-    ("knob", "value"),
+    ("name", "value"),
     [("bonus", -0.1), ("bonus", math.inf), ("rate0_hz", -1), ("rate1_hz", math.nan), ("gust_median_n", 0.0),
      ("gust_sigma", -0.5), ("gust_steps", 0), ("gust_steps", 1.5), ("horizon", 0), ("reward", "windy"),
      ("observation", "raw")],
 )  # fmt: skip
-def test_bad_settings_are_named_in_one_line(knob, value):
-    with pytest.raises(ValueError, match=f"^--{knob.replace('_', '-')} must [^\n]* \\(got {value}\\)$"):
-        RiskyCartPoleConfig(**{knob: value})
+def test_bad_settings_are_named_in_one_line(name, value):
+    with pytest.raises(ValueError, match=f"^--{name.replace('_', '-')} must [^\n]* \\(got {value}\\)$"):
+        RiskyCartPoleConfig(**{name: value})
 
 
 def test_unknown_names_are_refused():

@@ -92,7 +92,7 @@ def test_bad_arguments_end_in_one_line(capsys, args, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "no valid JSON"),
+        ("{", "not valid JSON"),
         ("[1, 2]", 'must be an object with "payoffs"'),
         ('{"payoffs": [[[1, 2], [3]], [[1, 2], [3, 4]]]}', "equal lengths"),
         ('{"payoffs": [[["a", 2], [3, 4]], [[1, 2], [3, 4]]]}', "payoffs must be numbers"),
@@ -111,8 +111,8 @@ def test_bad_arguments_end_in_one_line(capsys, args, words):
 def test_bad_files_end_in_one_line(capsys, tmp_path, text, words):
     file = tmp_path / "game.json"
     file.write_text(text)
-    said = complaint(capsys, str(file), *GIVEN)
-    assert words in said and "game.json" in said
+    error = complaint(capsys, str(file), *GIVEN)
+    assert words in error and "game.json" in error
 
 
 def complaint(capsys, *args: str) -> str:
@@ -120,6 +120,6 @@ def complaint(capsys, *args: str) -> str:
     with pytest.raises(SystemExit) as stop:
         main(list(args))
     assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "Traceback" not in said, said
-    return said
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error, error
+    return error

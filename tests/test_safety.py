@@ -56,13 +56,13 @@ def test_a_new_episode_forgets():
 
 def test_on_sumo_crashes_come_with_speeds_and_close_calls():
     pytest.importorskip("libsumo")
-    from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, drivers
-    from rqe_mappo.evaluation.episodes import play
+    from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, scripted
+    from rqe_mappo.evaluation.episodes import run_episodes
 
     env = BatchedIntersection(replace(SCENARIOS["default"], n_background=0), 16)
-    reckless, _ = play(env, lambda env, seen: drivers.always_go(env), 10, seed=1)
-    driver = drivers.caution(1.0)
-    careful, _ = play(env, lambda env, seen: driver(env), 10, seed=1)
+    reckless, _ = run_episodes(env, lambda env, seen: scripted.always_go(env), 10, seed=1)
+    driver = scripted.caution(1.0)
+    careful, _ = run_episodes(env, lambda env, seen: driver(env), 10, seed=1)
     env.close()
     crashed = reckless["collision"]
     assert (np.isfinite(reckless["impact_mps"]) == crashed).all()
@@ -74,11 +74,11 @@ def test_on_sumo_crashes_come_with_speeds_and_close_calls():
 
 def test_sumos_own_driver_crashes_less_than_reckless_ones():
     pytest.importorskip("libsumo")
-    from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, drivers
-    from rqe_mappo.evaluation.episodes import play
+    from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, scripted
+    from rqe_mappo.evaluation.episodes import run_episodes
 
     env = BatchedIntersection(SCENARIOS["default"], 16)
-    records, _ = play(env, lambda env, seen: drivers.sumo(env), 10, seed=1)
+    records, _ = run_episodes(env, lambda env, seen: scripted.sumo(env), 10, seed=1)
     env.close()
     assert records["collision"].mean() < 0.05  # 0.007 of 1600 in a trial; always_go 0.4
     assert 9 < records["travel_time_s"].mean() < 16

@@ -1,4 +1,4 @@
-"""Traffic lights on real SUMO: trips are counted to the last, seeds repeat, and nobody chooses a phase it lacks."""
+"""Traffic lights on real SUMO: all trips are counted, seeds repeat, lights refuse phases that they do not have."""
 
 import subprocess
 import sys
@@ -17,18 +17,28 @@ from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.contract import PaddedDiscrete, action_counts
 from rqe_mappo.envs.history import History
 from rqe_mappo.envs.sumo_intersection import BatchedIntersection, IntersectionConfig
-from rqe_mappo.envs.sumo_signals import NETS, SCENARIOS, BatchedSignals, SignalsConfig, controllers, parallel_env, trips
+from rqe_mappo.envs.sumo_signals import (
+    NETS,
+    BatchedSignals,
+    SignalsConfig,
+    SignalsEnv,
+    parallel_env,
+    scripted,
+    trips,
+)  # fmt: skip
 from rqe_mappo.envs.sumo_signals.nets import bundled, green_s
 from rqe_mappo.evaluation import report
-from rqe_mappo.evaluation.episodes import evaluate, play
+from rqe_mappo.evaluation.episodes import run_episodes
+from rqe_mappo.evaluation.evaluation import evaluate
 from rqe_mappo.functional import policy_gradient
-from rqe_mappo.nets import Actor, Shapes, sample
+from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
 from rqe_mappo.training.loop import train
 from tests.toy import Toy, ToyConfig
 
 SHORT = SignalsConfig(num_seconds=200)
 COLOGNE = replace(SHORT, net="cologne3")
-MASKED = Shapes(4, 4, 4, 3, 11, (8,), (8,), shared_actor=True, action_counts=(2, 4, 3))
+FOUR = ActionSpec("discrete", (4,))
+MASKED = ActorSpec(obs_dim=4, n_agents=3, actions=replace(FOUR, counts=(2, 4, 3)), hidden=(8,))
 
 
 @pytest.fixture
@@ -48,7 +58,7 @@ def opened():
 def trajectory(env: BatchedSignals, seed: int, decisions: int = 50) -> np.ndarray:
     """What is seen and earned over more than one episode under random phases, with the records of its trips."""
     seen = env.reset(seed)
-    choose = controllers.random(0)
+    choose = scripted.random(0)
     rows = [seen.obs.ravel(), seen.state.ravel()]
     for _ in range(decisions):
         step = env.step(choose(env))
@@ -66,14 +76,14 @@ def test_same_seed_same_trajectory_another_seed_another(opened, config):
 
 def test_episodes_of_one_reset_differ(opened):
     env = opened()
-    records, _ = play(env, lambda env, seen: controllers.greedy(env), 3, seed=4)
+    records, _ = run_episodes(env, lambda env, seen: scripted.greedy(env), 3, seed=4)
     assert len(np.unique(records["return"])) == 3
 
 
 def test_return_is_minus_the_waiting_of_all_trips(opened):
     """One light alone sees every vehicle of its net, so that rewards and SUMO's own account must agree."""
     env = opened(replace(SHORT, reward="waiting", num_seconds=600, most_waiting=10_000))
-    records, _ = play(env, lambda env, seen: controllers.random(1)(env), 1, seed=5)
+    records, _ = run_episodes(env, lambda env, seen: scripted.random(1)(env), 1, seed=5)
     waited_min = records["waiting_mean_s"] * records["trips"] / 60
     assert records["not_inserted_trips"] > 0  # these count in both
     assert -records["return"][0, 0] == pytest.approx(waited_min[0], rel=0.03)
@@ -86,7 +96,7 @@ def test_a_long_wait_of_w_minutes_costs_w_and_half_its_square(opened, tmp_path):
     env.reset(0)
     light = env.world.lights[0]
     red = int(np.flatnonzero(~light.served[:, light.lanes.index("n_t_0")])[0])
-    records, _ = play(env, lambda env, seen: np.array([[red]]), 1, seed=0)
+    records, _ = run_episodes(env, lambda env, seen: np.array([[red]]), 1, seed=0)
     wait_min = records["waiting_max_s"][0] / 60
     assert wait_min > 2
     assert -records["return"][0, 0] == pytest.approx(wait_min + wait_min**2 / 2, rel=0.02)
@@ -95,7 +105,7 @@ def test_a_long_wait_of_w_minutes_costs_w_and_half_its_square(opened, tmp_path):
 def test_records_equal_the_sums_of_rewards_and_everybody_is_truncated(opened):
     env = opened(COLOGNE)
     env.reset(0)
-    total, choose = np.zeros(3), controllers.random(0)
+    total, choose = np.zeros(3), scripted.random(0)
     for decision in range(1, 81):
         step = env.step(choose(env))
         low, high = env.reward_bounds
@@ -107,6 +117,7 @@ def test_records_equal_the_sums_of_rewards_and_everybody_is_truncated(opened):
             assert np.allclose(step.episodes["return"], total, atol=1e-4)
             assert step.episodes["length"].tolist() == [[40, 40, 40]]
             assert step.final_state.shape == (3, *env.state_space.shape)
+            assert (step.final_obs[:, 0] == 1).all()  # the time, which is 0 again in `obs`
             assert step.obs[0, 0, 0] == 0  # of the next episode
             assert step.episodes["trips"] > 0
             total[:] = 0
@@ -114,6 +125,24 @@ def test_records_equal_the_sums_of_rewards_and_everybody_is_truncated(opened):
             assert len(step.final_state) == 0 and not len(step.episodes["copy"])
         assert all(env.observation_space.contains(row) for row in step.obs[0])
         assert all(env.state_space.contains(row) for row in step.state[0])
+
+
+def test_what_truncation_hides_is_what_the_single_form_sees(opened):
+    config = replace(COLOGNE, num_seconds=30)
+    env = opened(config)
+    env.reset(3)
+    steps = [env.step(np.array([[1, 2, 0]])) for _ in range(6)]
+    env.close()
+    single = SignalsEnv(config)
+    single.reset(seed=3)
+    for _ in range(6):
+        last, *_ = single.step(dict(zip(single.agents, (1, 2, 0), strict=True)))
+    state = single.state()
+    single.close()
+    assert steps[-1].truncated.all() and not any(len(step.final_obs) for step in steps[:-1])
+    assert np.array_equal(steps[-1].final_obs, np.stack(list(last.values())))
+    assert np.array_equal(steps[-1].final_state[0], state)
+    assert not np.array_equal(steps[-1].final_obs, steps[-1].obs[0])
 
 
 def test_tails_of_waiting_by_hand():
@@ -149,7 +178,7 @@ def test_critic_sees_its_own_light_first_and_all_of_them(opened):
             assert np.array_equal(seen.state[0, agent, start : start + width - 1], seen.obs[0, other])
 
 
-def test_a_light_refuses_a_phase_it_lacks(opened):
+def test_a_light_refuses_a_phase_that_it_does_not_have(opened):
     env = opened(COLOGNE)
     env.reset(0)
     assert env.action_space.counts == (3, 4, 4) == action_counts(env)
@@ -163,12 +192,12 @@ def test_fixed_cycle_shows_the_phases_of_the_net_in_turn(opened):
     assert env.world.lights[0].green_s == (35.0, 8.0, 35.0, 8.0)
     shown = []
     for _ in range(18):
-        action = controllers.fixed()(env)
+        action = scripted.fixed()(env)
         shown.append(int(action[0, 0]))
         env.step(action)
     assert shown == [0] * 7 + [1] * 2 + [2] * 7 + [3] * 2
     env.reset(0)
-    chosen = controllers.fixed((5, 10, 5, 5))
+    chosen = scripted.fixed((5, 10, 5, 5))
     shown = []
     for _ in range(6):
         shown.append(int(chosen(env)[0, 0]))
@@ -178,26 +207,26 @@ def test_fixed_cycle_shows_the_phases_of_the_net_in_turn(opened):
 
 def test_greedy_serves_the_longest_queue_and_beats_random(opened):
     env = opened(replace(SHORT, num_seconds=600))
-    dice = controllers.random(0)
-    chance, _ = play(env, lambda env, seen: dice(env), 1, seed=6)
-    queue, _ = play(env, lambda env, seen: controllers.greedy(env), 1, seed=6)
+    dice = scripted.random(0)
+    chance, _ = run_episodes(env, lambda env, seen: dice(env), 1, seed=6)
+    queue, _ = run_episodes(env, lambda env, seen: scripted.greedy(env), 1, seed=6)
     assert queue["waiting_mean_s"] < 0.5 * chance["waiting_mean_s"]
 
 
-def test_controllers_have_names_for_rqe_eval(opened, capsys):
+def test_scripted_policies_have_names_for_rqe_eval(opened, capsys):
     env = opened()
     env.reset(0)
     for name in ("fixed", "fixed:25,15,10,10", "greedy", "random"):
-        assert controllers.by_name(name)(env).shape == (1, 1)
-    for name, said in (
+        assert scripted.by_name(name)(env).shape == (1, 1)
+    for name, message in (
         ("fixed:a", "needs seconds"),
         ("fixed:-1", "needs seconds"),
-        ("best", "there is no driver best"),
+        ("best", "--driver best is unknown"),
     ):
-        with pytest.raises(ValueError, match=said):
-            controllers.by_name(name)
+        with pytest.raises(ValueError, match=message):
+            scripted.by_name(name)
     with pytest.raises(ValueError, match="has 4 phases, and 2 times"):
-        controllers.by_name("fixed:10,10")(env)
+        scripted.by_name("fixed:10,10")(env)
     env.close()
     cli.evaluate(["sumo-signals", "--driver", "fixed:25,15,10,10", "--episodes", "1"])
     assert "waiting" in capsys.readouterr().out
@@ -207,7 +236,7 @@ def test_controllers_have_names_for_rqe_eval(opened, capsys):
 def test_every_reward_keeps_its_bounds(opened, reward):
     env = opened(replace(SHORT, reward=reward, num_seconds=100))
     env.reset(1)
-    choose = controllers.random(3)
+    choose = scripted.random(3)
     rewards = np.array([env.step(choose(env)).reward for _ in range(20)])
     assert np.ptp(rewards) > 0
     assert env.reward_bounds[0] <= rewards.min() and rewards.max() <= env.reward_bounds[1]
@@ -215,8 +244,8 @@ def test_every_reward_keeps_its_bounds(opened, reward):
 
 def test_demand_is_scaled_by_a_factor_that_the_seed_decides(opened):
     env = opened(replace(SHORT, demand_spread=0.5))
-    records, _ = play(env, lambda env, seen: controllers.greedy(env), 4, seed=1)
-    again, _ = play(env, lambda env, seen: controllers.greedy(env), 4, seed=1)
+    records, _ = run_episodes(env, lambda env, seen: scripted.greedy(env), 4, seed=1)
+    again, _ = run_episodes(env, lambda env, seen: scripted.greedy(env), 4, seed=1)
     assert len(set(records["trips"])) > 2 and np.array_equal(records["trips"], again["trips"])
 
 
@@ -286,7 +315,7 @@ def test_sumo_rl_without_libsumo_is_refused_with_one_line():
         ({"teleport_s": 0}, "--teleport-s"),
     ],
 )
-def test_wrong_settings_name_flag_and_mend(change, words):
+def test_wrong_settings_name_flag_and_fix(change, words):
     with pytest.raises(ValueError, match=words):
         replace(SHORT, **change)
 
@@ -331,30 +360,34 @@ def test_every_bundled_net_is_there_and_can_be_driven():
 
 
 def test_actions_that_an_agent_lacks_have_no_part_in_anything():
-    actor = Actor(MASKED)
+    actor, counts = PolicyActor(MASKED), MASKED.actions.counts
     obs, agent = torch.randn(40, 3, 4), torch.arange(3).expand(40, 3)
-    logits = actor(obs, agent)
-    probs = logits.softmax(-1)
-    for index, count in enumerate(MASKED.action_counts):
+    policy, _ = actor(obs, agent)
+    logits, probs = policy.logits, policy.probs
+    assert torch.equal(logits, actor.logits(obs, agent)) and torch.equal(probs, logits.softmax(-1))
+    for index, count in enumerate(counts):
         assert not probs[:, index, count:].any()
         own = logits[:, index, :count]
         assert torch.allclose(policy_gradient.entropy(logits)[:, index], policy_gradient.entropy(own))
         assert torch.allclose(policy_gradient.log_barrier(logits)[:, index], policy_gradient.log_barrier(own))
-    assert (sample(logits, torch.ones(40, 3)) == torch.tensor(MASKED.action_counts) - 1).all()
-    (policy_gradient.entropy(logits).sum() + policy_gradient.log_barrier(logits).sum()).backward()
+    assert torch.equal(policy.entropy(), policy_gradient.entropy(logits))
+    assert torch.equal(policy.log_barrier(), policy_gradient.log_barrier(logits))
+    assert (policy.sample(torch.ones(40, 3, 1))[..., 0] == torch.tensor(counts) - 1).all()
+    (policy.entropy().sum() + policy.log_barrier().sum()).backward()
     assert all(weight.grad.isfinite().all() for weight in actor.parameters())
-    assert not any("lacking" in name for name in actor.state_dict())
+    assert not any("own" in name for name in actor.state_dict())
 
 
 def test_actor_without_a_mask_is_the_same_as_with_a_mask_of_nothing():
     torch.manual_seed(0)
-    plain = Actor(replace(MASKED, action_counts=()))
-    masked = Actor(replace(MASKED, action_counts=(4, 4, 4)))
+    plain = PolicyActor(replace(MASKED, actions=FOUR))
+    masked = PolicyActor(replace(MASKED, actions=replace(FOUR, counts=(4, 4, 4))))
     masked.load_state_dict(plain.state_dict())
     obs, agent = torch.randn(40, 3, 4), torch.arange(3).expand(40, 3)
-    assert torch.equal(plain(obs, agent), masked(obs, agent))
-    old = plain(obs, agent).log_softmax(-1).sum(-1)
-    assert torch.equal(policy_gradient.log_barrier(plain(obs, agent)), old)
+    logits = plain.logits(obs, agent)
+    assert torch.equal(logits, masked.logits(obs, agent))
+    old = logits.log_softmax(-1).sum(-1)
+    assert torch.equal(policy_gradient.log_barrier(logits), old)
 
 
 def test_environments_without_counts_have_all_actions():
@@ -367,20 +400,22 @@ def test_environments_without_counts_have_all_actions():
 
 
 def test_lights_train_in_a_process_each_and_are_evaluated_with_their_tails(tmp_path):
-    config = replace(default_config("sumo-signals", "cologne"), knobs=COLOGNE, tau=0.5, total_timesteps=360,
-                     warmup_fraction=0.0, num_steps=20, eval_episodes=0, out=str(tmp_path / "run"))  # fmt: skip
+    config = default_config("sumo-signals", "cologne").replace(
+        env_config=COLOGNE, tau=0.5, total_timesteps=360, warmup_fraction=0.0, num_steps=20, eval_episodes=0,
+        out=str(tmp_path / "run"),
+    )  # fmt: skip
     policy = Policy.load(train(config))
-    assert policy.shapes.action_counts == (3, 4, 4)
-    obs = np.random.default_rng(0).random((200, policy.shapes.obs_dim))
+    assert policy.spec.actions.counts == (3, 4, 4)
+    obs = np.random.default_rng(0).random((200, policy.spec.obs_dim))
     assert not policy.probabilities(obs, 0)[:, 3].any() and policy.act(obs, 0).max() == 2
-    records, *_ = evaluate(policy, 2, seed=1)
+    records = evaluate(policy, 2, seed=1).records
     rows = {row.metric: row for row in report.rows(records)}
     assert rows["waiting cvar95 s"].level == "episode" and rows["waiting cvar95 s"].estimate.n == 2
     assert rows["unfinished trips"].estimate.value > 0 and "collisions" in rows
 
 
 def test_every_copy_has_a_process_of_its_own():
-    config = replace(default_config("sumo-signals"), knobs=replace(SCENARIOS["uncertain"], num_seconds=100))
+    config = default_config("sumo-signals", "uncertain").replace(num_seconds=100)
     env = vector.make(config, 2)
     try:
         seen = env.reset(0)

@@ -95,7 +95,7 @@ def test_interval_is_reproducible_and_its_seed_matters():
     assert interval(np.mean, samples, seed=1) != interval(np.mean, samples, seed=2)
 
 
-def test_interval_of_a_mean_is_that_of_the_normal_law():
+def test_interval_of_a_mean_is_that_of_the_normal_distribution():
     samples = np.random.default_rng(0).normal(3.0, 2.0, 400)
     found = interval(np.mean, samples)
     half = 1.96 * samples.std() / 20
@@ -118,7 +118,7 @@ def test_agents_that_share_an_episode_add_no_evidence():
     assert (together.value, together.low, together.high) == pytest.approx((alone.value, alone.low, alone.high))
 
 
-def test_interval_counts_only_what_it_is_told_and_episodes_with_something_to_count():
+def test_interval_counts_only_counted_samples_and_episodes_with_some():
     samples = np.array([[1.0, 99.0], [3.0, 5.0], [99.0, 99.0]])
     counted = np.array([[True, False], [True, True], [False, False]])
     found = interval(np.mean, samples, counted)
@@ -304,7 +304,7 @@ def test_report_of_no_episodes_is_refused():
         report.rows({key: value[:0] for key, value in RECORDS.items()})
 
 
-def test_rows_by_attitude_count_each_group_alone_and_who_crosses_later():
+def test_rows_by_group_count_each_group_alone_and_who_crosses_later():
     records = {
         "copy": np.array([0, 1]),
         "return": np.array([[-5.0, -9.0, -7.0], [-6.0, -8.0, -30.0]]),
@@ -313,7 +313,7 @@ def test_rows_by_attitude_count_each_group_alone_and_who_crosses_later():
         "timed_out": np.zeros((2, 3)),
         "travel_time_s": np.array([[5.0, 9.0, 7.0], [6.0, 6.0, 2.0]]),
     }
-    found = {(row.metric, row.level): row for row in report.by_attitude(records, {"tau 0.3": [1], "tau inf": [0, 2]})}
+    found = {(row.metric, row.level): row for row in report.by_group(records, {"tau 0.3": [1], "tau inf": [0, 2]})}
     assert found["mean return", "tau 0.3"].estimate.value == pytest.approx(-8.5)
     assert found["collision rate", "tau inf"].estimate.value == pytest.approx(0.25)
     # pairs that both crossed: (9 > 5), (9 > 7), (6 = 6); the crashed vehicle counts in none

@@ -29,7 +29,7 @@ def test_value_is_that_of_the_exact_game(players, actions, form, penalty, tau):
     pi = torch.from_numpy(policies)
     for player in range(players):
         cube = strategic.from_own_side(torch.from_numpy(payoffs[player].ravel()), player, players)
-        found = strategic.value(cube, pi[player], strategic.others_law(pi, player), tau, form, penalty)
+        found = strategic.value(cube, pi[player], strategic.others_joint(pi, player), tau, form, penalty)
         assert float(found) == pytest.approx(exact[player], abs=1e-8)
 
 

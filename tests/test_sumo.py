@@ -15,13 +15,13 @@ from rqe_mappo import checkpoint
 from rqe_mappo.config import default_config
 from rqe_mappo.data import vector
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, IntersectionConfig, drivers, parallel_env
+from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, IntersectionConfig, parallel_env, scripted
 from rqe_mappo.envs.sumo_intersection import observation as observations
 from rqe_mappo.envs.sumo_intersection.batched_intersection import return_bounds, reward_step
 from rqe_mappo.envs.sumo_intersection.geometry import conflict_zones
 from rqe_mappo.envs.sumo_intersection.reward import braked_hard, rewards
 from rqe_mappo.envs.sumo_intersection.simulation import SimulationCrashed
-from rqe_mappo.evaluation.episodes import play
+from rqe_mappo.evaluation.episodes import run_episodes
 from rqe_mappo.training.loop import train
 
 DEFAULT = SCENARIOS["default"]
@@ -71,7 +71,7 @@ def forced_crash(env: BatchedIntersection) -> list[np.ndarray]:
             vehicle.setSpeedMode(fresh, 39)
             world.spawn_m[k, j], world.arm[k, j], world.movement[k, j] = 30.0, arm, 3 * arm + 1
             world.pos_m[k, j] = -30.0
-    return [env.step(np.full((env.num_envs, 2), drivers.GO)).cost for _ in range(12)]
+    return [env.step(np.full((env.num_envs, 2), scripted.GO)).cost for _ in range(12)]
 
 
 @pytest.mark.parametrize("copies", [1, 8])
@@ -100,16 +100,16 @@ def test_same_trajectory_in_another_process(opened):
 
 
 def shares(env: BatchedIntersection, driver, each: int) -> tuple[float, float, int]:
-    records, _ = play(env, lambda env, observed: driver(env), each, seed=3)
+    records, _ = run_episodes(env, lambda env, observed: driver(env), each, seed=3)
     return records["collision"].mean(), records["collision"].any(1).mean(), len(records["return"])
 
 
 @pytest.mark.parametrize(
     ("driver", "agents", "episodes"),
-    [(drivers.always_go, 0.405, 0.75), (drivers.caution(0.0), 0.175, 0.417), (drivers.caution(1.0), 0.002, 0.007)],
+    [(scripted.always_go, 0.405, 0.75), (scripted.caution(0.0), 0.175, 0.417), (scripted.caution(1.0), 0.002, 0.007)],
     ids=["always go", "caution 0", "caution 1"],
 )
-def test_reference_drivers_crash_as_often_in_one_copy_as_in_sixty_four(opened, driver, agents, episodes):
+def test_scripted_policies_crash_as_often_in_one_copy_as_in_sixty_four(opened, driver, agents, episodes):
     single = opened(copies=1)
     one = shares(single, driver, each=192)
     single.close()
@@ -137,6 +137,8 @@ def test_any_number_of_agents_and_exactly_one_end_for_each(opened, agents):
         step = env.step(rng.integers(0, 4, (4, agents)))
         assert not (step.terminated & ~acted).any() and not step.truncated.any()
         assert not step.reward[~acted].any()
+        assert step.final_obs.shape == (0, *env.observation_space.shape)
+        assert step.final_state.shape == (0, *env.state_space.shape)
         total += step.reward
         for row, copy in enumerate(step.episodes["copy"]):
             assert np.allclose(step.episodes["return"][row], total[copy], atol=1e-4)
@@ -155,7 +157,7 @@ def test_time_limit_terminates_those_who_wait(opened):
     env = opened(replace(DEFAULT, n_agents=2, n_background=0, horizon_s=5.0), 2)
     env.reset(0)
     for decision in range(1, 11):
-        step = env.step(np.full((2, 2), drivers.HARD))
+        step = env.step(np.full((2, 2), scripted.HARD))
         assert step.terminated.all() == (decision == 10)
     assert step.episodes["timed_out"].all() and not step.episodes["collision"].any()
     assert (step.episodes["travel_time_s"] == 5.0).all()
@@ -243,13 +245,13 @@ def test_wrong_settings_name_flag_and_value(change, words):
 
 
 def test_simulations_in_worker_processes_act_as_one_environment():
-    env = vector.make(replace(default_config("sumo"), knobs=DEFAULT), 4, num_workers=2)
+    env = vector.make(default_config("sumo").replace(env_config=DEFAULT), 4, num_workers=2)
     try:
         seen = env.reset(0)
         assert seen.obs.shape == (4, 4, 33) and not np.array_equal(seen.obs[:2], seen.obs[2:])
         ended = set()
         for _ in range(80):
-            step = env.step(np.full((4, 4), drivers.GO))
+            step = env.step(np.full((4, 4), scripted.GO))
             ended |= set(step.episodes["copy"].tolist())
         assert ended == {0, 1, 2, 3}
     finally:
@@ -258,14 +260,15 @@ def test_simulations_in_worker_processes_act_as_one_environment():
 
 
 def test_short_training_is_finite_and_beats_random(tmp_path):
-    config = replace(default_config("sumo"), tau=0.3, total_timesteps=60_000, num_envs=32, num_steps=32,
-                     eval_episodes=0, out=str(tmp_path / "run"))  # fmt: skip
+    config = default_config("sumo").replace(
+        tau=0.3, total_timesteps=60_000, num_envs=32, num_steps=32, eval_episodes=0, out=str(tmp_path / "run")
+    )
     policy = Policy.load(train(config))
     env = BatchedIntersection(DEFAULT, 32)
     try:
-        trained, _ = play(env, lambda env, seen: policy.act(seen.obs), each=4, seed=9)
-        dice = drivers.random(0)
-        chance, _ = play(env, lambda env, seen: dice(env), each=4, seed=9)
+        trained, _ = run_episodes(env, lambda env, seen: policy.act(seen.obs), each=4, seed=9)
+        dice = scripted.random(0)
+        chance, _ = run_episodes(env, lambda env, seen: dice(env), each=4, seed=9)
     finally:
         env.close()
     assert np.isfinite(trained["return"]).all()
@@ -274,14 +277,16 @@ def test_short_training_is_finite_and_beats_random(tmp_path):
 
 def test_only_the_ratio_of_costs_counts(tmp_path):
     def trained(factor):
-        knobs = replace(DEFAULT, time_cost=factor, collision_cost=factor * 30, hard_brake_cost=factor * 0.5)
-        config = replace(default_config("sumo"), knobs=knobs, tau=0.3, total_timesteps=4000, num_envs=8, num_steps=32,
-                         eval_episodes=0, out=str(tmp_path / f"times{factor}"))  # fmt: skip
+        costs = dict(time_cost=factor, collision_cost=factor * 30, hard_brake_cost=factor * 0.5)
+        config = default_config("sumo").replace(
+            env_config=DEFAULT, **costs, tau=0.3, total_timesteps=4000, num_envs=8, num_steps=32, eval_episodes=0,
+            out=str(tmp_path / f"times{factor}"),
+        )  # fmt: skip
         return checkpoint.load_policy_file(train(config))
 
     once, twice = trained(1.0), trained(2.0)
-    for name, weights in once["actor"].items():
-        assert torch.equal(weights, twice["actor"][name]), name
+    for name, weights in once["modules"]["actor"].items():
+        assert torch.equal(weights, twice["modules"]["actor"][name]), name
 
 
 def test_closed_environment_is_not_reset_behind_another_ones_back(opened):
@@ -291,8 +296,8 @@ def test_closed_environment_is_not_reset_behind_another_ones_back(opened):
         closed.reset(0)
 
 
-def test_driver_serves_environments_of_any_size(opened):
-    drive, small = drivers.caution(0.5), opened()
+def test_scripted_policy_serves_environments_of_any_size(opened):
+    drive, small = scripted.caution(0.5), opened()
     small.reset(0)
     assert drive(small).shape == (1, 4)
     small.close()
@@ -305,4 +310,4 @@ def test_actions_of_agents_that_left_are_ignored(opened):
     env = opened(replace(DEFAULT, n_agents=2, n_background=0, horizon_s=5.0))
     env.reset(0)
     env.active[0, 1] = False
-    env.step(np.array([[drivers.GO, 99]]))
+    env.step(np.array([[scripted.GO, 99]]))

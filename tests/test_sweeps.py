@@ -18,7 +18,7 @@ from rqe_mappo.sweeps import cli, front_plots, fronts, grid, manifest, page, plo
 from rqe_mappo.sweeps.backends import Local, Ray, Slurm
 from rqe_mappo.sweeps.job import Job, Outcome, begin_attempt, end_attempt, finished, run, steps_done, train_seconds
 from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, METRICS
-from rqe_mappo.sweeps.sweep import Progress, plan
+from rqe_mappo.sweeps.sweep import Progress, make_plan
 from tests.test_bad_input import complaint
 
 TINY = ["--num-envs", "4", "--num-steps", "16", "--n-atoms", "11", "--total-timesteps", "256"]
@@ -49,7 +49,7 @@ def swept(tmp_path_factory) -> tuple[Path, int]:
 
 
 def jobs_of(*args: str) -> list[Job]:
-    return plan(list(args))[0].jobs
+    return make_plan(list(args))[0].jobs
 
 
 def test_a_sweep_is_settings_times_seeds_seed_by_seed(tmp_path):
@@ -123,7 +123,7 @@ def test_grid_is_a_product_and_semicolons_part_values_with_commas():
         (["compare", "--algo", "rqe-mappo --tau"], ["--algo", "pairs of flag and value"]),
         (["compare", "--algo", "mappo", "--algo", "mappo"], ["mappo", "once"]),
         (["grid"], ["--grid"]),
-        (["grid", "--grid", "tau"], ["--grid tau is no grid", "tau=0.3,1,inf"]),
+        (["grid", "--grid", "tau"], ["--grid tau is not a grid", "tau=0.3,1,inf"]),
         (["grid", "--grid", "seed=1,2"], ["--seeds"]),
         (["grid", "--grid", "tau=1", "--grid", "tau=2"], ["--grid tau is given twice"]),
         (["grid", "--grid", "risk=cvar:0.1,cvar0.1"], ["share the name", "riskcvar0.1"]),
@@ -133,8 +133,8 @@ def test_grid_is_a_product_and_semicolons_part_values_with_commas():
 )
 def test_bad_input_ends_in_one_line(capsys, tmp_path, args, words):
     place = [] if "--env" in args or not args else ["--env", "cartpole"]
-    said = complaint(capsys, cli.sweep, *args, *place, *(["--out", str(tmp_path / "o")] if args else []))
-    assert all(word in said for word in words), said
+    error = complaint(capsys, cli.sweep, *args, *place, *(["--out", str(tmp_path / "o")] if args else []))
+    assert all(word in error for word in words), error
     assert not (tmp_path / "o").exists()
 
 
@@ -146,7 +146,7 @@ def test_folders_that_cannot_be(capsys, tmp_path, swept):
     assert "is damaged" in complaint(capsys, cli.sweep, *tau, "--out", str(tmp_path))
     assert "no manifest.json" in complaint(capsys, cli.report, str(swept[0] / "runs"))
     assert "no results.csv" in complaint(capsys, cli.plot, str(tmp_path))
-    assert "is no folder" in complaint(capsys, cli.plot, str(tmp_path / "nothing"))
+    assert "is not a folder" in complaint(capsys, cli.plot, str(tmp_path / "nothing"))
     with manifest.lock(tmp_path):
         assert "another rqe-sweep" in complaint(capsys, cli.sweep, *tau, "--out", str(tmp_path))
     again = ["grid", "--grid", "device=cpu", "--seeds", "1", "--out", str(swept[0])]
@@ -156,7 +156,7 @@ def test_folders_that_cannot_be(capsys, tmp_path, swept):
     assert "another --gamma" in complaint(capsys, cli.sweep, *again, "--env", "cartpole", *TINY, "--gamma", "0.9")
 
 
-def test_what_a_cluster_needs_is_said_in_one_line(capsys, monkeypatch, tmp_path):
+def test_missing_cluster_packages_give_one_line(capsys, monkeypatch, tmp_path):
     for name in ("ray", "submitit"):
         monkeypatch.setitem(sys.modules, name, None)
     tau = ["tau", "--env", "cartpole", "--seeds", "1", "--taus", "1", "--out", str(tmp_path / "o")]
@@ -167,9 +167,9 @@ def test_what_a_cluster_needs_is_said_in_one_line(capsys, monkeypatch, tmp_path)
 
 def test_dry_run_prints_the_runs_and_runs_nothing(capsys, tmp_path, swept):
     code = command("tau", "--env", "cartpole", "--seeds", "2", "--taus", "1", "--dry-run", "--out", str(tmp_path / "o"))
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert code == 0 and not (tmp_path / "o").exists()
-    assert "tau1__s1" in said and "rqe-train --env cartpole" in said and "2 runs" in said
+    assert "tau1__s1" in printed and "rqe-train --env cartpole" in printed and "2 runs" in printed
     args = ["grid", "--env", "cartpole", "--grid", "device=cpu", "--seeds", "1", "--episodes", "100", *TINY]
     command(*args, "--dry-run", "--out", str(swept[0]))
     assert "finished" in capsys.readouterr().out
@@ -234,7 +234,7 @@ def test_killed_and_interrupted_runs_are_resumed_and_finished_ones_left_alone(tm
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert "go on with: rqe-sweep tau" in err
+    assert "to continue: rqe-sweep tau" in err
     assert "failed: killed by SIGKILL" in out
     states = {name: entry.state for name, entry in manifest.load(tmp_path).jobs.items()}
     assert states == {"tau1__s1": "failed", "tau1__s2": "interrupted"}
@@ -242,7 +242,7 @@ def test_killed_and_interrupted_runs_are_resumed_and_finished_ones_left_alone(tm
 
     steps = [int((folder / "latest").read_text().strip().removeprefix("step_")) for folder in (first, second)]
     assert all(0 < step < 16000 for step in steps)
-    monkeypatch.setattr("rqe_mappo.sweeps.sweep.present", lambda folder: None)  # the plots are tested below
+    monkeypatch.setattr("rqe_mappo.sweeps.sweep.write_outputs", lambda folder: None)  # the plots are tested below
     assert command(*args, "--out", str(tmp_path), *SMALL) == 0
     for seed in (1, 2):
         log = (tmp_path / "logs" / f"tau1__s{seed}.log").read_text()
@@ -347,12 +347,12 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(swept, monkeypatch,
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
         progress = Progress([job])
         progress.tick()
-        progress.line(Outcome("run", "done", 75.0), "run.log", "mean return 3")
-        progress.line(Outcome("run", "failed", 75.0, "no luck"), "run.log", "")
+        progress.job_ended(Outcome("run", "done", 75.0), "run.log", "mean return 3")
+        progress.job_ended(Outcome("run", "failed", 75.0, "no luck"), "run.log", "")
         progress.close()
-        said = capsys.readouterr()
-        assert "[1/1] run  done in 1:15  mean return 3" in said.out and "no luck  (log: run.log)" in said.out
-        assert ("100%" in said.err) == terminal
+        printed = capsys.readouterr()
+        assert "[1/1] run  done in 1:15  mean return 3" in printed.out and "no luck  (log: run.log)" in printed.out
+        assert ("100%" in printed.err) == terminal
 
 
 # Tables

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from rqe_mappo.envs.tabular import BatchedTabular, FiniteGame, exact, joint_policy, return_bounds, return_law
+from rqe_mappo.envs.tabular import BatchedTabular, FiniteGame, exact, joint_policy, return_bounds, return_distribution
 
 
 def ladder(horizon: int = 3, width: int = 3) -> FiniteGame:
@@ -84,32 +84,32 @@ def test_joint_policy_is_the_product():
     assert joint_policy(ladder(), moving).shape == (3, 4, 4)
 
 
-def test_law_of_the_return_by_hand():
+def test_distribution_of_the_return_by_hand():
     """From rung 1 two rises end the game; three steps at 0.7: binomial, capped at two."""
     game = ladder()
-    values, probs = return_law(game, ALWAYS, start=np.array([0.0, 1.0, 0, 0]))
+    values, probs = return_distribution(game, ALWAYS, start=np.array([0.0, 1.0, 0, 0]))
     np.testing.assert_allclose(values, [0, 1, 2])
     np.testing.assert_allclose(probs, [0.027, 0.189, 0.784])
-    values, probs = return_law(game, ALWAYS, player=1)
+    values, probs = return_distribution(game, ALWAYS, player=1)
     np.testing.assert_allclose(values, [-1.5, -1, -0.5, 0])
     binomial = [0.343, 0.441, 0.189, 0.027]
     np.testing.assert_allclose(probs, 0.6 * np.array(binomial) + 0.4 * np.array([0, 0.784, 0.189, 0.027]))
 
 
-def test_law_discounts_from_the_start():
-    values, probs = return_law(ladder(horizon=2), ALWAYS, gamma=0.5, start=np.array([1.0, 0, 0, 0]))
+def test_distribution_discounts_from_the_start():
+    values, probs = return_distribution(ladder(horizon=2), ALWAYS, gamma=0.5, start=np.array([1.0, 0, 0, 0]))
     np.testing.assert_allclose(values, [0, 0.5, 1, 1.5])
     np.testing.assert_allclose(probs, [0.09, 0.21, 0.21, 0.49])
 
 
 def test_policies_may_change_with_time():
     first_only = [np.stack((policy, np.eye(2)[np.zeros(4, int)], np.eye(2)[np.zeros(4, int)])) for policy in ALWAYS]
-    values, probs = return_law(ladder(), first_only)
+    values, probs = return_distribution(ladder(), first_only)
     np.testing.assert_allclose(values, [0, 1])
     np.testing.assert_allclose(probs, [0.3, 0.7])
 
 
-def test_mean_of_the_law_is_that_of_backward_recursion():
+def test_mean_of_the_distribution_is_that_of_backward_recursion():
     game = ladder(horizon=7)
     joint = joint_policy(game, EVEN)
     for player in range(2):
@@ -117,7 +117,7 @@ def test_mean_of_the_law_is_that_of_backward_recursion():
         for _ in range(game.horizon):
             step = (game.prob * (game.reward[player] + 0.9 * value[game.next_state])).sum(-1)
             value = np.where(game.terminal, 0.0, (joint * step).sum(-1))
-        values, probs = return_law(game, EVEN, player, gamma=0.9)
+        values, probs = return_distribution(game, EVEN, player, gamma=0.9)
         assert values @ probs == pytest.approx(value @ game.start)
         assert probs.sum() == pytest.approx(1)
 
@@ -136,7 +136,7 @@ def test_bounds_hold_what_is_left_on_the_way():
         np.array([False, False, True]), np.array([1.0, 0, 0]), 2, *[np.zeros((3, 1, 1), np.float32)] * 2,
     )  # fmt: skip
     np.testing.assert_allclose(return_bounds(game), [[4, 5]])
-    np.testing.assert_allclose(return_law(game, [np.ones((3, 1))])[0], [4])
+    np.testing.assert_allclose(return_distribution(game, [np.ones((3, 1))])[0], [4])
 
 
 def test_grid_of_the_rewards():
@@ -175,7 +175,17 @@ def assert_same(one, other):
 
 def assert_same_steps(ours: list, theirs: list) -> None:
     for mine, other in zip(ours, theirs, strict=True):
-        for name in ("obs", "state", "reward", "cost", "terminated", "truncated", "final_state", "episodes"):
+        for name in (
+            "obs",
+            "state",
+            "reward",
+            "cost",
+            "terminated",
+            "truncated",
+            "final_obs",
+            "final_state",
+            "episodes",
+        ):
             assert_same(getattr(mine, name), getattr(other, name))
 
 
@@ -193,7 +203,7 @@ def test_outcomes_come_as_often_as_the_model_says():
         assert rises[1] == 0 if expected[1] == 0 else chisquare(rises, expected).pvalue > 1e-3
 
 
-def test_returns_follow_the_exact_law():
+def test_returns_follow_the_exact_distribution():
     """The first episode of every copy: what ends within a time window would count short ones too often."""
     game = ladder(horizon=4)
     env = BatchedTabular(game, 5000)
@@ -206,7 +216,7 @@ def test_returns_follow_the_exact_law():
     returns = np.concatenate(firsts)
     assert len(returns) == env.num_envs
     for player in range(2):
-        values, probs = return_law(game, EVEN, player)
+        values, probs = return_distribution(game, EVEN, player)
         counts = [(returns[:, player] == value).sum() for value in values]
         assert chisquare(counts, env.num_envs * probs).pvalue > 1e-3
 
@@ -248,6 +258,8 @@ def test_final_states_stand_in_the_order_of_the_truncated():
     copies, agents = np.nonzero(step.truncated)
     np.testing.assert_array_equal(step.final_state[:, 1], agents)
     np.testing.assert_array_equal(step.final_state[:, 0], before[copies] + step.reward[copies, 0])
+    np.testing.assert_array_equal(step.final_obs[:, 1], agents)
+    np.testing.assert_allclose(step.final_obs[:, 0], step.final_state[:, 0] / 3, rtol=1e-6)
 
 
 def test_time_left_is_shown_where_asked_for():

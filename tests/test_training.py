@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,17 @@ import pytest
 import torch
 
 from rqe_mappo import checkpoint, registry
-from rqe_mappo.algorithms.rqe_mappo import Learner, RiskSchedule, choose_support
+from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.algorithms.groups import agent_groups
+from rqe_mappo.algorithms.rqe_mappo import RqeMappo
+from rqe_mappo.algorithms.support import choose_support
 from rqe_mappo.config import default_config
 from rqe_mappo.data import vector
 from rqe_mappo.data.collector import Collector
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.evaluation.episodes import chooser, copies_for, play
-from rqe_mappo.training.loop import Interrupted, StopRequest, build, train
+from rqe_mappo.evaluation.episodes import chooser, copies_for, run_episodes
+from rqe_mappo.training.loop import Interrupted, StopRequest, train
+from rqe_mappo.training.run import Run
 from tests import toy
 
 
@@ -39,14 +42,12 @@ def interruptible():
 
 
 def toy_config(tmp_path: Path, **changes):
-    config = default_config("toy")
-    knobs = {name: changes.pop(name) for name in ("n_agents", "leave_probability") if name in changes}
-    return replace(config, knobs=replace(config.knobs, **knobs), out=str(tmp_path / "run"), **changes)
+    return default_config("toy").replace(out=str(tmp_path / "run"), **changes)
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    content = checkpoint.load_policy_file(run)
-    return {f"{net}.{name}": value for net in ("actor", "critic") for name, value in content[net].items()}
+    modules = checkpoint.load_policy_file(run)["modules"]
+    return {f"{net}.{name}": value for net in ("actor", "critic") for name, value in modules[net].items()}
 
 
 def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -57,11 +58,11 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 
 def collected(config, steps=1):
     env = vector.make(config, config.num_envs)
-    run = build(config, Path("unused"), env)
+    run = Run.build(config, Path("unused"), env)
     run.collector.start(env.reset(config.seed))
     for _ in range(steps):
-        rollout, episodes = run.collector.collect(run.learner.actor)
-    return run, rollout, episodes
+        chunk, episodes = run.collector.collect()
+    return run, chunk, episodes
 
 
 @pytest.mark.parametrize("agents", [1, 2, 5])
@@ -73,7 +74,7 @@ def test_any_number_of_agents_learns_to_earn(tmp_path, agents, shared):
     assert (policy.probabilities(obs, np.arange(agents))[:, 1] > 0.8).all()
 
 
-def test_rollouts_with_fewer_rows_than_minibatches_leave_the_weights_finite(tmp_path):
+def test_trajectories_with_fewer_rows_than_minibatches_leave_the_weights_finite(tmp_path):
     small = {"n_agents": 1, "num_envs": 1, "num_steps": 2, "num_minibatches": 8, "total_timesteps": 20}
     for value in weights(train(toy_config(tmp_path, **small))).values():
         assert torch.isfinite(value).all()
@@ -98,76 +99,81 @@ def interrupted_at_once(config) -> None:
 
 
 def test_every_row_belongs_to_an_agent_that_acted(tmp_path):
-    _, rollout, _ = collected(toy_config(tmp_path))
-    ended = rollout.terminated | rollout.truncated
-    assert not (ended & ~rollout.active).any()
-    assert not (rollout.terminated & rollout.truncated).any()
-    assert len(rollout.final_state) == int(rollout.truncated.sum())
-    went_on = rollout.active[:-1] & ~ended[:-1]
-    assert rollout.active[1:][went_on].all()
+    _, chunk, _ = collected(toy_config(tmp_path))
+    ended = chunk.terminated | chunk.truncated
+    assert not (ended & ~chunk.active).any()
+    assert not (chunk.terminated & chunk.truncated).any()
+    assert len(chunk.final_state) == len(chunk.final_obs) == int(chunk.truncated.sum())
+    went_on = chunk.active[:-1] & ~ended[:-1]
+    assert chunk.active[1:][went_on].all()
+
+
+AVERSE = {"return_scale": 1.0, "risk_anneal_fraction": 0.0}  # from the first update
 
 
 def test_what_inactive_agents_hold_changes_nothing(tmp_path):
-    config = toy_config(tmp_path, leave_probability=0.4)
+    config = toy_config(tmp_path, leave_probability=0.4, **AVERSE)
     results = []
     for junk in (0.0, 1e6):
-        run, rollout, _ = collected(config)
-        empty = ~rollout.active
+        run, chunk, _ = collected(config)
+        empty = ~chunk.active
         assert empty.any()
-        rollout.obs[empty], rollout.state[empty], rollout.log_prob[empty] = junk, 1.0, -junk
-        rollout.action[empty] = 1
-        run.learner.update(rollout, RiskSchedule(replace(config, return_scale=1.0)).measures(1.0), 0.0)
-        results.append({**run.learner.actor.state_dict(), **run.learner.critic.state_dict()})
+        chunk.obs[:-1][empty], chunk.state[:-1][empty], chunk.extras["log_prob"][empty] = junk, 1.0, -junk
+        chunk.action[empty], chunk.extras["drawn"][empty] = 1, 1
+        run.algorithm.learn(chunk, Progress(0, 1))
+        results.append({**run.algorithm.actor.state_dict(), **run.algorithm.critic.state_dict()})
     assert_equal(*results)
 
 
 def test_truncation_bootstraps_and_termination_does_not(tmp_path):
-    config = toy_config(tmp_path, leave_probability=0.0, gae_lambda=0.0, gamma=0.9)
-    run, rollout, _ = collected(config)
-    assert rollout.truncated.any()
-    measures = RiskSchedule(replace(config, return_scale=1.0)).measures(0.0)
-    before = run.learner._targets(rollout, measures)[0].target
-    rollout.final_state += 5.0
-    moved = (run.learner._targets(rollout, measures)[0].target - before).abs().sum(-1) > 1e-6
-    assert torch.equal(moved, rollout.truncated[rollout.active])
-    terminal = replace(config, time_limit="terminal")
-    learner = Learner(terminal, run.learner.shapes, run.learner.critic.atoms, run.generator)
-    target = learner._targets(rollout, measures)[0].target[rollout.truncated[rollout.active]]
+    config = toy_config(tmp_path, leave_probability=0.0, gae_lambda=0.0, gamma=0.9, return_scale=1.0)
+    run, chunk, _ = collected(config)
+    assert chunk.truncated.any()
+    measures = run.algorithm.risk.measures(0.0)
+    before = run.algorithm.targets(chunk, measures)[0].target
+    chunk.final_state += 5.0
+    moved = (run.algorithm.targets(chunk, measures)[0].target - before).abs().sum(-1) > 1e-6
+    assert torch.equal(moved, chunk.truncated[chunk.active])
+    terminal = RqeMappo(config.replace(time_limit="terminal"), run.env, run.generator)
+    target = terminal.targets(chunk, measures)[0].target[chunk.truncated[chunk.active]]
     assert torch.allclose((target > 0).sum(-1).float(), torch.ones(len(target)), atol=1.0)
 
 
 def test_support_holds_every_return_and_lies_on_the_rewards_grid(tmp_path):
-    config = toy_config(tmp_path, gamma=1.0, time_limit="terminal")
-    env = toy.Toy(config.knobs, 1)
-    atoms = choose_support(config, env)
+    config = toy_config(tmp_path)
+    env, n_atoms = toy.Toy(config.env_config, 1), config.algorithm.n_atoms
+    atoms = choose_support(env, 1.0, "terminal", n_atoms)
     assert atoms[0] < 0 and atoms[-1] > 6
     assert torch.allclose(torch.remainder(atoms, 0.5), torch.zeros(len(atoms)))
-    bootstrapped = choose_support(replace(config, gamma=0.9, time_limit="bootstrap"), env)
-    assert config.n_atoms - 2 <= len(bootstrapped) <= config.n_atoms
+    bootstrapped = choose_support(env, 0.9, "bootstrap", n_atoms)
+    assert n_atoms - 2 <= len(bootstrapped) <= n_atoms
     assert bootstrapped[-1] > 5.0 and bootstrapped[0] < 0 and (bootstrapped == 0).any()
 
 
 def test_unit_of_tau_is_measured_once_and_then_frozen(tmp_path):
-    schedule = RiskSchedule(toy_config(tmp_path, tau=2.0, warmup_fraction=0.1, risk_anneal_fraction=0.5))
-    first, second = torch.full((200,), 7.0), torch.tensor([1.0, 3.0]).repeat(100)
+    config = toy_config(tmp_path, tau=2.0, warmup_fraction=0.1, risk_anneal_fraction=0.5).algorithm
+    schedule = config.schedule(agent_groups(config.tau, config.eps, 1))
+    first, second = (
+        [{"return": values, "length": np.ones(200, int)}] for values in (np.full(200, 7.0), np.tile([1.0, 3.0], 100))
+    )
     schedule.observe(first, 0.01)
-    assert schedule.return_scale is None
+    assert schedule.return_scale is None and schedule.unmeasured
     schedule.observe(second, 0.1)
     assert schedule.return_scale == pytest.approx(1.0)
     schedule.observe(first, 0.5)
-    assert schedule.return_scale == pytest.approx(1.0)
+    assert schedule.return_scale == pytest.approx(1.0) and not schedule.unmeasured
     assert schedule.measures(1.0)[0].tau == pytest.approx(2.0)
     assert 1 / schedule.measures(0.35)[0].tau == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_run_ends_bitwise_equal_to_the_unbroken_one(tmp_path, workers):
-    whole = replace(
-        default_config("cartpole"), total_timesteps=6 * 256, num_envs=8, num_steps=32, save_interval=1, log_interval=1,
+    whole = default_config("cartpole").replace(
+        total_timesteps=6 * 256, num_envs=8, num_steps=32, save_interval=1, log_interval=1,
         num_workers=workers, out=str(tmp_path / "whole"), n_atoms=21, settle=0.3, average=0.5,
     )  # fmt: skip
     unbroken = weights(train(whole))
-    stopped = replace(whole, out=str(tmp_path / "stopped"))
+    stopped = whole.replace(out=str(tmp_path / "stopped"))
     interrupt_after(stopped, updates=3)
     resumed = train(stopped, resume=Path(stopped.out))
     assert_equal(unbroken, weights(resumed))
@@ -181,17 +187,18 @@ def curve(run: Path) -> list[str]:
 
 def interrupt_after(config, updates: int) -> None:
     """Train until the given number of updates, then interrupt as Ctrl-C would."""
-    update = Learner.update
+    algorithm = registry.algorithm(config.algo)
+    learn = algorithm.learn
     calls = []
 
     def counted(self, *args):
         calls.append(None)
         if len(calls) == updates:
             os.kill(os.getpid(), signal.SIGINT)
-        return update(self, *args)
+        return learn(self, *args)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted, match="--resume"):
-        patch.setattr(Learner, "update", counted)
+        patch.setattr(algorithm, "learn", counted)
         train(config)
 
 
@@ -279,7 +286,7 @@ def test_evaluation_plays_the_same_number_of_episodes_in_every_copy(tmp_path):
     assert copies_for(1000) == (50, 20)
     assert copies_for(10) == (10, 1)
     policy = Policy.load(train(toy_config(tmp_path, leave_probability=0.5)))
-    records, starts = play(toy.Toy(toy.ToyConfig(3, 0.5), 4), chooser(policy), each=5, seed=0)
+    records, starts = run_episodes(toy.Toy(toy.ToyConfig(3, 0.5), 4), chooser(policy), each=5, seed=0)
     assert np.array_equal(np.bincount(records["copy"]), [5, 5, 5, 5]) and len(starts) == 20
     assert all((start.obs[:, 0] == 0).all() for start in starts)
     assert np.allclose(records["discounted"], records["return"])
@@ -291,15 +298,15 @@ def test_collector_repeats_with_its_seed(tmp_path):
     tensors = [name for name, value in vars(one).items() if isinstance(value, torch.Tensor)]
     assert len(tensors) > 10
     assert all(torch.equal(getattr(one, name), getattr(other, name)) for name in tensors)
+    assert one.extras.keys() == {"drawn", "log_prob"}
+    assert_equal(one.extras, other.extras)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_first_update_on_cuda_agrees_with_the_cpu(tmp_path):
     losses = []
     for device in ("cpu", "cuda"):
-        config = toy_config(tmp_path, device=device)
-        run, rollout, _ = collected(config)
-        measures = RiskSchedule(replace(config, return_scale=1.0)).measures(1.0)
-        losses.append(run.learner.update(rollout, measures, 0.0))
+        run, chunk, _ = collected(toy_config(tmp_path, device=device, **AVERSE))
+        losses.append(run.algorithm.learn(chunk, Progress(0, 1)))
     for name, value in losses[0].items():
         assert losses[1][name] == pytest.approx(value, abs=1e-4), name

@@ -6,25 +6,31 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from rqe_mappo import checkpoint, registry
-from rqe_mappo.algorithms.rqe_mappo import RiskSchedule
+from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data import vector
 from rqe_mappo.data.vector import WorkerDied, WorkerEnvs
 from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.envs.by_name import batched_from
+from rqe_mappo.envs.contract import action_dtype
 from rqe_mappo.envs.history import History
-from rqe_mappo.evaluation.episodes import evaluate, play
+from rqe_mappo.evaluation.episodes import run_episodes
+from rqe_mappo.evaluation.evaluation import evaluate
 from rqe_mappo.functional import categorical
-from rqe_mappo.training.loop import build, train
+from rqe_mappo.training.loop import train
+from rqe_mappo.training.run import Run
 from tests import toy
+from tests.parallel_toy import Echo
 
 LIMIT_S = 1.0
 
@@ -36,10 +42,10 @@ def toy_environment(monkeypatch):
 
 @pytest.fixture
 def workers():
-    """Two workers of two toys each, the lines they say in `said`, and every process in `seen`; none may be left."""
+    """Two workers of two toys each, the lines they log in `logged`, and every process in `seen`; none may be left."""
     env = WorkerEnvs(partial(toy.Faulty, toy.ToyConfig(), 2), 2, seed=3, limit_s=LIMIT_S)
-    env.said, env.seen = [], pids(env)
-    env.say = env.said.append
+    env.logged, env.seen = [], pids(env)
+    env.log = env.logged.append
     yield env
     env.seen |= pids(env)
     env.close()
@@ -93,10 +99,11 @@ def test_failed_worker_is_replaced_and_its_episodes_are_cut_off(workers, fault):
     assert np.array_equal(step.truncated[2:], seen.active[2:]) and step.truncated[2:].any()
     assert not step.terminated[2:].any() and not step.reward[2:].any() and not step.cost.any()
     assert np.array_equal(step.final_state, seen.state[2:][seen.active[2:]])
+    assert np.array_equal(step.final_obs, seen.obs[2:][seen.active[2:]])
     assert (step.obs[2:, :, 0] == 0).all() and step.active[2:].all()
     assert set(step.episodes["copy"]) <= {0, 1}
     assert workers.restarts == [0, 1]
-    assert len(workers.said) == 1 and "worker 1" in workers.said[0] and words in workers.said[0]
+    assert len(workers.logged) == 1 and "worker 1" in workers.logged[0] and words in workers.logged[0]
 
     ended = set()
     for _ in range(13):
@@ -153,6 +160,58 @@ def test_what_environments_lose_themselves_is_passed_on():
         env.reset(0)
         marks = [env.step(idle()[:2]).sim_crashed for _ in range(7)]
         assert marks[:6] == [None] * 6 and marks[6].tolist() == [False, True]
+    finally:
+        env.close()
+
+
+SPACES = {
+    "from 5": (Discrete(3, start=5), False),
+    "masks": (Discrete(4), True),
+    "several": (MultiDiscrete([2, 3], start=[1, 4]), False),
+    "continuous": (Box(-1, 2, (3,), np.float32), False),
+}
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_workers_show_what_their_environments_do_whatever_the_actions(kind):
+    space, masks = SPACES[kind]
+    build = partial(toy.Choosing, toy.ToyConfig(), 2, space, masks)
+    env, twins = WorkerEnvs(build, 2), [build(), build()]
+    try:
+        seen = env.reset(7)
+        expected = [twin.reset(7 + vector.SEED_STRIDE * index) for index, twin in enumerate(twins)]
+        space.seed(0)
+        cut = 0
+        for _ in range(30):
+            for field in fields(seen):
+                parts = [getattr(part, field.name) for part in expected]
+                if field.name not in ("episodes", "sim_crashed") and parts[0] is not None:
+                    assert np.array_equal(getattr(seen, field.name), np.concatenate(parts)), field.name
+            assert (seen.avail is not None) == masks
+            actions = np.array([[space.sample() for _ in range(3)] for _ in range(4)], action_dtype(space))
+            seen = env.step(actions)
+            expected = [twin.step(part) for twin, part in zip(twins, np.split(actions, 2), strict=True)]
+            cut += len(seen.final_obs)
+            assert np.array_equal(seen.final_obs, seen.final_state + 1)
+        assert cut > 5
+        before = seen
+        os.kill(env.workers[1].process.pid, signal.SIGKILL)
+        seen = env.step(actions)
+        lost = np.nonzero(seen.truncated)[0] >= 2
+        assert np.array_equal(seen.final_obs[lost], before.obs[2:][before.active[2:]])
+        assert seen.avail is None or (seen.avail.shape == (4, 3, 4) and not seen.avail[2:, :, 0].any())
+    finally:
+        env.close()
+
+
+def test_workers_keep_what_the_spaces_of_unlike_agents_say():
+    boxes = {"a": Box(-1, 1, (2,)), "b": Box(-2, 2, (1,))}
+    env = WorkerEnvs(partial(batched_from, partial(Echo, boxes), 1), 2)
+    try:
+        assert env.action_space.widths == (2, 1) and env.action_space.low.tolist() == [-2, -1]
+        env.reset(0)
+        step = env.step(np.array([[[9, 0.5], [9, 9]], [[-9, 0], [0.25, 9]]], np.float32))
+        assert step.reward.tolist() == [[1.5, 2], [-1, 0.25]]
     finally:
         env.close()
 
@@ -216,12 +275,12 @@ def test_owner_may_be_suspended_with_its_workers_and_leaves_none_when_killed():
     root = Path(__file__).resolve().parent.parent
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=root)
     workers = [int(pid) for pid in owner.stdout.readline().split()]
-    everybody = [*workers, owner.pid]
-    for pid in everybody:  # the owner last: it waits for an answer then
+    processes = [*workers, owner.pid]
+    for pid in processes:  # the owner last: it waits for an answer then
         os.kill(pid, signal.SIGSTOP)
         time.sleep(0.1)
     time.sleep(2.5)
-    for pid in everybody:
+    for pid in processes:
         os.kill(pid, signal.SIGCONT)
     assert {owner.stdout.readline() for _ in range(40)} == {"0\n"}
 
@@ -235,47 +294,50 @@ def test_owner_may_be_suspended_with_its_workers_and_leaves_none_when_killed():
 
 
 def losing_run(**changes):
-    """A run on toys of which the last copy is lost at step 6 of a rollout of 16, and its first rollout."""
-    config = replace(default_config("toy"), return_scale=1.0, gamma=0.9, gae_lambda=0.8, **changes)
-    env = toy.Losing(config.knobs, config.num_envs)
-    run = build(config, Path("unused"), env)
+    """A run on toys of which the last copy is lost at step 6 of a trajectory of 16, and its first trajectory."""
+    averse = {"return_scale": 1.0, "risk_anneal_fraction": 0.0}
+    config = default_config("toy").replace(gamma=0.9, gae_lambda=0.8, **averse, **changes)
+    env = toy.Losing(config.env_config, config.num_envs)
+    run = Run.build(config, Path("unused"), env)
     run.collector.start(env.reset(1))
-    return run, *run.collector.collect(run.learner.actor)
+    return run, *run.collector.collect()
 
 
 @pytest.mark.parametrize("time_limit", ["bootstrap", "terminal"])
 def test_lost_step_is_bootstrapped_and_not_learned_from(time_limit):
-    run, rollout, _ = losing_run(time_limit=time_limit)
+    run, chunk, _ = losing_run(time_limit=time_limit)
+    algorithm = run.algorithm
     lost = 6
-    cut = rollout.lost[lost - 1, -1]
-    assert cut.any() and int(rollout.lost.sum()) == int(rollout.lost[[5, 12]].sum())
-    assert not rollout.active[lost, -1].any() and rollout.active[lost, :-1].any() and rollout.active[lost + 1, -1].all()
-    assert len(rollout.final_state) == int(rollout.truncated.sum()) and not rollout.truncated[lost, -1].any()
+    cut = chunk.lost[lost - 1, -1]
+    assert cut.any() and int(chunk.lost.sum()) == int(chunk.lost[[5, 12]].sum())
+    assert not chunk.active[lost, -1].any() and chunk.active[lost, :-1].any() and chunk.active[lost + 1, -1].all()
+    assert len(chunk.final_state) == int(chunk.truncated.sum()) and not chunk.truncated[lost, -1].any()
 
-    batch, _ = run.learner._targets(rollout, RiskSchedule(run.config).measures(1.0))
-    means = torch.full(rollout.reward.shape, torch.nan)
-    means[rollout.active] = categorical.mean(run.learner.critic.atoms, batch.target)
-    agent = torch.arange(3).expand(rollout.active.shape)
-    value = categorical.mean(run.learner.critic.atoms, run.learner.critic(rollout.state, agent).softmax(-1))
-    by_hand = rollout.reward[lost - 1, -1] + 0.9 * value[lost, -1]
+    assert len(chunk.final_obs) == len(chunk.final_state)
+
+    batch, _ = algorithm.targets(chunk, algorithm.risk.measures(1.0))
+    means = torch.full(chunk.reward.shape, torch.nan)
+    means[chunk.active] = categorical.mean(algorithm.critic.atoms, batch.target)
+    value = categorical.mean(algorithm.critic.atoms, algorithm.critic(chunk.state, chunk.agent).softmax(-1))
+    by_hand = chunk.reward[lost - 1, -1] + 0.9 * value[lost, -1]
     assert torch.allclose(means[lost - 1, -1][cut], by_hand[cut], atol=1e-4)
-    both = cut & rollout.active[lost - 2, -1]
+    both = cut & chunk.active[lost - 2, -1]
     onward = 0.2 * value[lost - 1, -1] + 0.8 * by_hand
-    assert torch.allclose(means[lost - 2, -1][both], (rollout.reward[lost - 2, -1] + 0.9 * onward)[both], atol=1e-4)
+    assert torch.allclose(means[lost - 2, -1][both], (chunk.reward[lost - 2, -1] + 0.9 * onward)[both], atol=1e-4)
 
 
-def test_rollout_that_begins_with_a_lost_step_can_be_learned_from(monkeypatch):
+def test_trajectory_that_begins_with_a_lost_step_can_be_learned_from(monkeypatch):
     monkeypatch.setattr(toy.Losing, "lose_every", 1)
-    run, rollout, _ = losing_run(num_envs=2, num_steps=4)
-    assert not rollout.active[:, -1].any() and rollout.active[:, 0].any()
-    run.learner.update(rollout, RiskSchedule(run.config).measures(1.0), 0.0)
-    for net in (run.learner.actor, run.learner.critic):
+    run, chunk, _ = losing_run(num_envs=2, num_steps=4)
+    assert not chunk.active[:, -1].any() and chunk.active[:, 0].any()
+    run.algorithm.learn(chunk, Progress(0, 1))
+    for net in (run.algorithm.actor, run.algorithm.critic):
         assert all(torch.isfinite(value).all() for value in net.state_dict().values())
 
 
 def test_evaluation_counts_no_lost_episode():
     env = toy.Losing(toy.ToyConfig(leave_probability=0.3), 3)
-    records, starts = play(env, lambda env, seen: np.ones(seen.active.shape, np.int64), each=6, seed=0)
+    records, starts = run_episodes(env, lambda env, seen: np.ones(seen.active.shape, np.int64), each=6, seed=0)
     assert np.array_equal(np.bincount(records["copy"]), [6, 6, 6]) and len(starts) == 18
     assert all((start.obs[:, 0] == 0).all() for start in starts)
     assert np.allclose(records["discounted"], records["return"])
@@ -285,10 +347,10 @@ def test_history_begins_anew_where_the_simulation_was_lost():
     env = History(toy.Losing(toy.ToyConfig(leave_probability=0.0), 2), 0.9, shown=True)
     seen = env.reset(0)
     for _ in range(7):
-        before, start = seen.state.copy(), env.start.copy()
+        before, obs, start = seen.state.copy(), seen.obs.copy(), env.start.copy()
         seen = env.step(np.ones((2, 3), np.int64))
     assert seen.sim_crashed.tolist() == [False, True]
-    assert np.array_equal(seen.final_state, before[1])
+    assert np.array_equal(seen.final_state, before[1]) and np.array_equal(seen.final_obs, obs[1])
     assert (env.past[1] == 0).all() and env.discount[1] == 1 and np.array_equal(env.start[1], seen.state[1])
     assert (env.past[0] > 0).all() and env.discount[0] < 1 and np.array_equal(env.start[0], start[0])
 
@@ -306,7 +368,7 @@ def kill_at(monkeypatch, *steps: int) -> None:
 
 
 def test_run_counts_restarts_and_saves_what_it_learned_when_it_must_end(tmp_path, monkeypatch, capsys):
-    config = replace(default_config("toy"), num_workers=2, save_interval=1000, out=str(tmp_path / "run"))
+    config = default_config("toy").replace(num_workers=2, save_interval=1000, out=str(tmp_path / "run"))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(WorkerDied, match="worker 1 failed 3 times in a row"):
         kill_at(patch, 20, 50)
         fresh = vector.fresh_seed
@@ -335,23 +397,25 @@ def test_run_without_workers_saves_what_it_learned_when_its_simulation_crashes(t
 
     monkeypatch.setattr(toy.Toy, "step", step)
     with pytest.raises(RuntimeError, match="SUMO stopped"):
-        train(replace(default_config("toy"), save_interval=1000, out=str(tmp_path / "run")))
-    assert checkpoint.load_policy_file(tmp_path / "run")["timesteps"] > 300  # three rollouts of 16 steps, twelve agents
+        train(default_config("toy").replace(save_interval=1000, out=str(tmp_path / "run")))
+    assert checkpoint.load_policy_file(tmp_path / "run")["timesteps"] > 300  # three times 16 steps of twelve
 
 
 def test_evaluation_says_how_many_workers_were_replaced(tmp_path, monkeypatch):
     monkeypatch.setitem(registry.ENVIRONMENTS, "toy", replace(toy.ENTRY, own_process=True))
-    policy = Policy.load(train(replace(default_config("toy"), num_envs=2, total_timesteps=100, out=str(tmp_path))))
+    policy = Policy.load(train(default_config("toy").replace(num_envs=2, total_timesteps=100, out=str(tmp_path))))
     kill_at(monkeypatch, 3)
-    records, _, restarts = evaluate(policy, 4, seed=0)
-    assert restarts == 1 and np.array_equal(np.bincount(records["copy"]), [2, 2])
+    found = evaluate(policy, 4, seed=0)
+    assert found.worker_restarts == 1 and np.array_equal(np.bincount(found.records["copy"]), [2, 2])
 
 
 def test_sumo_run_survives_a_kill(tmp_path, monkeypatch, capsys):
     pytest.importorskip("libsumo")
     kill_at(monkeypatch, 30)
-    config = replace(default_config("sumo"), num_workers=2, num_envs=4, total_timesteps=900, num_steps=24,
-                     eval_episodes=0, log_interval=1, out=str(tmp_path / "run"))  # fmt: skip
+    config = default_config("sumo").replace(
+        num_workers=2, num_envs=4, total_timesteps=900, num_steps=24, eval_episodes=0, log_interval=1,
+        out=str(tmp_path / "run"),
+    )  # fmt: skip
     folder = train(config)
     assert counted(folder)[0] == 0.0 and counted(folder)[-1] == 1.0
     assert "environment worker 1 was killed by SIGKILL" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, Step, action_dtype
 from rqe_mappo.registry import Environment
 
 
@@ -27,11 +27,9 @@ SCENARIOS = {"default": ToyConfig()}
 ENTRY = Environment("tests.toy:Toy", "tests.toy:SCENARIOS", "tests.toy:recipe")
 
 
-def recipe(scenario: str, knobs: ToyConfig) -> Any:
-    from rqe_mappo.config import TrainConfig  # which loads PyTorch: not in every worker process
-
-    return TrainConfig(
-        env="toy", scenario=scenario, knobs=knobs, total_timesteps=2_000, num_envs=4, num_steps=16, eval_episodes=0,
+def recipe(scenario: str) -> dict[str, Any]:
+    return dict(
+        total_timesteps=2_000, num_envs=4, num_steps=16, eval_episodes=0,
         n_atoms=31, actor_hidden=(8,), critic_hidden=(8,), log_interval=1, save_interval=2,
     )  # fmt: skip
 
@@ -47,6 +45,7 @@ class Toy:
     reward_bounds = (0.0, 0.5)
     reward_step = 0.5
     time_in_observation = False
+    common_reward = False
 
     def __init__(self, config: ToyConfig, num_envs: int):
         self.config, self.num_envs = config, num_envs
@@ -78,7 +77,7 @@ class Toy:
         terminated = acted & (self.rng.random(acted.shape) < self.config.leave_probability)
         truncated = acted & ~terminated & (self.t == self.horizon)[:, None]
         self.active &= ~(terminated | truncated)
-        final_state = self._view()[truncated]
+        final = self._view()[truncated]
         ended = np.flatnonzero(~self.active.any(1))
         episodes = {
             "copy": ended,
@@ -90,7 +89,7 @@ class Toy:
         seen = self._observed()
         return Step(
             seen.obs, seen.state, seen.active, reward.astype(np.float32), np.zeros_like(reward, np.float32),
-            terminated, truncated, final_state, episodes,
+            terminated, truncated, final, final, episodes,
         )  # fmt: skip
 
     def snapshot(self) -> dict:
@@ -106,6 +105,43 @@ class Toy:
 
     def close(self) -> None:
         pass
+
+
+class Choosing(Toy):
+    """A toy with any action space, in which every agent earns the sum of its action and observes its state plus 1.
+
+    With `masks`, for a `Discrete` space, the action of number t modulo n is not available at time t.
+    """
+
+    observation_space = Box(1, 2, (2,), np.float32)
+
+    def __init__(self, config: ToyConfig, num_envs: int, action_space: ActionSpace, masks: bool = False):
+        super().__init__(config, num_envs)
+        self.action_space, self.masks = action_space, masks
+
+    def _observed(self) -> Observed:
+        seen = super()._observed()
+        return Observed((seen.obs + 1) * seen.active[..., None], seen.state, seen.active, avail=self._avail())
+
+    def _avail(self) -> np.ndarray | None:
+        if not self.masks:
+            return None
+        n = int(self.action_space.n)
+        return (np.arange(n) != self.t[:, None, None] % n) | ~self.active[..., None]
+
+    def step(self, actions: np.ndarray) -> Step:
+        shape = (*self.active.shape, *self.action_space.shape)
+        if actions.shape != shape or actions.dtype != action_dtype(self.action_space):
+            raise ValueError(f"actions are {actions.dtype} {actions.shape}")
+        earned = actions.reshape(*self.active.shape, -1).sum(-1) * self.active
+        step = super().step(np.zeros(self.active.shape, np.int64))
+        step.reward, step.final_obs, step.avail = earned.astype(np.float32), step.final_state + 1, self._avail()
+        return step
+
+
+def batched(num_envs: int) -> Toy:
+    """A factory of the whole."""
+    return Toy(ToyConfig(), num_envs)
 
 
 EXCEPTION, SEGFAULT, HANG = 101, 102, 103
@@ -142,7 +178,7 @@ class Losing(Toy):
         seen = self._observed()
         step.obs, step.state, step.active = seen.obs, seen.state, seen.active
         step.reward[-1], step.terminated[-1], step.truncated[-1] = 0.0, False, active
-        step.final_state = np.concatenate((others, view[active]))
+        step.final_obs = step.final_state = np.concatenate((others, view[active]))
         step.episodes = {key: rows[kept] for key, rows in step.episodes.items()}
         step.sim_crashed = np.arange(self.num_envs) == self.num_envs - 1
         return step

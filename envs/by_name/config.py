@@ -1,4 +1,4 @@
-"""Settings of an environment that somebody else wrote."""
+"""Settings of an environment of another package."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ class ByNameConfig:
     """An environment of another package, and what the critic must know of its rewards."""
 
     name: str = "gymnasium:CartPole-v1"
-    """gymnasium:ID, or pettingzoo:MODULE such as pettingzoo:mpe2.simple_spread_v3; set by --env."""
+    """gymnasium:ID, pettingzoo:MODULE such as pettingzoo:mpe2.simple_spread_v3, or MODULE:FACTORY; set by --env."""
     max_steps: int = 500
     """Decisions after which an episode is truncated, if the environment has not ended it before."""
     reward_low: float | None = None
@@ -22,7 +22,7 @@ class ByNameConfig:
             raise ValueError(f"--max-steps must be at least 1 (got {self.max_steps})")
         if (self.reward_low is None) != (self.reward_high is None):
             raise ValueError("--reward-low and --reward-high go together: give both or neither")
-        if self.reward_low is not None:
+        if self.reward_low is not None and self.reward_high is not None:
             if not (math.isfinite(self.reward_low) and math.isfinite(self.reward_high)):
                 raise ValueError("--reward-low and --reward-high must be finite")
             if not self.reward_low < self.reward_high:

@@ -1,61 +1,97 @@
-"""Finding an environment by its name; a Gymnasium environment becomes a parallel one with a single agent."""
+"""Environments of other packages, found by name or made by a factory, as one `BatchedEnv`."""
 
+import inspect
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import gymnasium
-from pettingzoo import ParallelEnv
+from gymnasium.vector import VectorEnv
+from pettingzoo import AECEnv, ParallelEnv
 
+from rqe_mappo.envs.by_name.batched_copies import BatchedCopies
 from rqe_mappo.envs.by_name.config import ByNameConfig
+from rqe_mappo.envs.by_name.one_agent import OneAgent
+from rqe_mappo.envs.contract import BatchedEnv
 
-KINDS = ("gymnasium", "pettingzoo")
-
-
-class OneAgent(ParallelEnv):
-    """A Gymnasium environment whose only agent is `agent`."""
-
-    possible_agents = ("agent",)
-
-    def __init__(self, env: gymnasium.Env):
-        self.env, self.agents = env, []
-        self.metadata = env.metadata
-
-    def observation_space(self, agent: str) -> gymnasium.Space:
-        return self.env.observation_space
-
-    def action_space(self, agent: str) -> gymnasium.Space:
-        return self.env.action_space
-
-    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        obs, info = self.env.reset(seed=seed, options=options)
-        self.agents = ["agent"]
-        return {"agent": obs}, {"agent": info}
-
-    def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
-        parts = self.env.step(actions["agent"])
-        if parts[2] or parts[3]:
-            self.agents = []
-        return tuple({"agent": part} for part in parts)
-
-    def close(self) -> None:
-        self.env.close()
+Factory = Callable[..., Any]
+KINDS = "gymnasium:ID, pettingzoo:MODULE or MODULE:FACTORY"
 
 
-def open_env(config: ByNameConfig) -> ParallelEnv:
-    """One environment of that name; ValueError, in one line, where there is none."""
-    kind, _, name = config.name.partition(":")
-    if kind not in KINDS or not name or (kind == "pettingzoo" and name.startswith(".")):
-        raise ValueError(f"--env {config.name} is unknown: use gymnasium:ID or pettingzoo:MODULE")
+def make(config: ByNameConfig, num_envs: int) -> BatchedEnv:
+    """Copies of the environment that `config.name` names; ValueError, in one line, where there is none."""
+    return batched_from(_factory(config.name), num_envs, config)
+
+
+def batched_from(factory: Factory, num_envs: int, config: ByNameConfig | None = None) -> BatchedEnv:
+    """A `BatchedEnv` of what a factory gives.
+
+    A factory that takes `num_envs` is called once, with it, and has to give a `BatchedEnv`. Any other is called without
+    arguments, once for each copy, and has to give a new gymnasium.Env or PettingZoo ParallelEnv each time; `config`
+    then bounds episodes and rewards.
+
+    Raises ValueError, in one line, where the factory fails or gives something else.
+    """
+    config = config or ByNameConfig(getattr(factory, "__qualname__", type(factory).__name__))
+    if "num_envs" in _parameters(factory):
+        env = _called(factory, config.name, num_envs=num_envs)
+        missing = [name for name in BatchedEnv.__annotations__ if not hasattr(env, name)]
+        if missing:
+            raise ValueError(
+                f"--env {config.name} takes num_envs and gives a {type(env).__name__}, which is no BatchedEnv: "
+                f"it has no {', '.join(missing)}"
+            )
+        return env
+    envs = [_parallel(_called(factory, config.name), config.name) for _ in range(num_envs)]
+    if len({id(env.env if isinstance(env, OneAgent) else env) for env in envs}) < num_envs:
+        raise ValueError(f"--env {config.name} gives the same environment twice: make a new one in each call")
+    return BatchedCopies(envs, config)
+
+
+def _factory(name: str) -> Factory:
+    """What `name` names, not yet called."""
+    kind, _, rest = name.partition(":")
+    if not kind or not rest or name.startswith(".") or (kind == "pettingzoo" and rest.startswith(".")):
+        raise ValueError(f"--env {name} is unknown: use {KINDS}")
+    if kind == "gymnasium":
+        return partial(gymnasium.make, rest)
+    module, attribute = (rest, "parallel_env") if kind == "pettingzoo" else (kind, rest)
     try:
-        if kind == "gymnasium":
-            return OneAgent(gymnasium.make(name))
-        module = import_module(name)
-        if not hasattr(module, "parallel_env"):
-            raise ValueError(f"--env {config.name}: the module {name} has no parallel_env()")
-        return module.parallel_env()
+        return getattr(import_module(module), attribute)
     except ImportError as error:
-        raise ValueError(f"--env {config.name} cannot be imported ({error}): pip install what it belongs to") from None
+        raise ValueError(f"--env {name} cannot be imported ({error}): pip install what it belongs to") from None
+    except AttributeError:
+        raise ValueError(f"--env {name}: the module {module} has no {attribute}()") from None
+
+
+def _parameters(factory: Factory) -> list[str]:
+    try:
+        return list(inspect.signature(factory).parameters)
+    except ValueError:  # of some built-in callables it is not known
+        return []
+
+
+def _called(factory: Factory, name: str, **arguments: int) -> Any:
+    try:
+        return factory(**arguments)
+    except ImportError as error:
+        raise ValueError(f"--env {name} cannot be imported ({error}): pip install what it belongs to") from error
     except gymnasium.error.Error as error:
-        raise ValueError(f"--env {config.name}: {error}") from None
+        raise ValueError(f"--env {name}: {error}") from error
     except (TypeError, AttributeError) as error:  # such as arguments without a default
-        raise ValueError(f"--env {config.name} cannot be opened by its name alone: {error}") from None
+        raise ValueError(f"--env {name} cannot be opened by its name alone: {error}") from error
+
+
+def _parallel(env: Any, name: str) -> ParallelEnv:
+    """What a factory gave, as a parallel environment."""
+    if isinstance(env, ParallelEnv):
+        return env
+    if isinstance(env, gymnasium.Env):
+        return OneAgent(env)
+    fix = "return a gymnasium.Env or a PettingZoo ParallelEnv, or take num_envs and return a BatchedEnv"
+    if isinstance(env, AECEnv):
+        fix = "its agents act in turn: convert it with pettingzoo.utils.aec_to_parallel"
+    if isinstance(env, VectorEnv):
+        fix = "return a single environment, of which copies are made"
+    raise ValueError(f"--env {name} gives a {type(env).__name__}: {fix}")

@@ -1,6 +1,6 @@
 """The cliff walk as a PettingZoo parallel environment."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from rqe_mappo.envs.cliff_walk.config import CliffConfig
 from rqe_mappo.envs.cliff_walk.model import Places, cliff_game
@@ -24,8 +24,8 @@ class CliffEnv(TabularParallelEnv):
 
     **Moves**: with `move_probability`, or `near_probability` while the agents are within one cell of each other
     (diagonals included), both move as intended, and against the edge not at all. Otherwise both slip, each to one of
-    the up to four neighbouring cells, drawn uniformly, whatever they intended. Cells can be shared. Who reaches the
-    cliff or its own goal stays there and still counts as near. The other's goal is a cell like any other.
+    the up to four neighbouring cells, drawn uniformly, whatever they intended. Cells can be shared. An agent that
+    reaches the cliff or its own goal stays there and still counts as near. The other's goal is a cell like any other.
 
     **Observation** and **state**: float32 `[2 C + 1]` for C cells counted along the rows: own cell one-hot, the other's
     cell one-hot, time left / horizon, 1 to 0.
@@ -39,7 +39,7 @@ class CliffEnv(TabularParallelEnv):
     **Info** of each agent: `cost`, 1.0 on the step that falls and else 0.0.
     """
 
-    metadata: ClassVar[dict] = {"name": "cliff_v0", "render_modes": []}
+    metadata = {"name": "cliff_v0", "render_modes": []}  # noqa: RUF012  (as PettingZoo declares it)
 
     def __init__(self, config: CliffConfig | None = None):
         self.config = config or CliffConfig()

@@ -115,10 +115,10 @@ def cliff_game(config: CliffConfig) -> FiniteGame:
 
 
 def _moves(grid: Grid, agent: int, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What may become of an agent in each state, given its `cell` int `[S]`.
+    """Where an agent may move in each state, given its `cell` int `[S]`.
 
     Gives the cell each action is meant for `[S, 5]` (its own beyond the edge), the cells it may slip to `[S, 4]`, and
-    their probabilities `[S, 4]`, uniform over the neighbours there are. Whoever has arrived does not move.
+    their probabilities `[S, 4]`, uniform over the neighbours there are. An agent that has arrived does not move.
     """
     target, inside = grid.targets()
     target, inside = target.copy(), inside.astype(float)

@@ -10,8 +10,8 @@ from rqe_mappo.envs.tabular.env import TabularEnv, configure
 class GambleEnv(TabularEnv):
     """
     ## Description
-    One choice between something sure and a gamble with the higher mean, in six settings that tell risk measures, and
-    ways to optimise them, apart. Which choice is right is known exactly for every measure.
+    One choice between something sure and a gamble with the higher mean, in six settings in which risk measures, and
+    ways to optimise them, choose differently. Which choice is right is known exactly for every measure.
 
     ## Action space
     `Discrete(2)`: 0 is safe, 1 is risky. Outside the choice both actions do the same.
@@ -47,7 +47,7 @@ class GambleEnv(TabularEnv):
     The short path of `m5` has mean 2.2901 and variance 26.764, the long one pays 1.
 
     * `m3` with CVaR at level 0.5. Seen from the start (static), gambling only without the prize is best, worth 1.5
-      against 1 for never gambling; what is done with the prize in hand makes no difference. Seen from the choice (per
+      against 1 for never gambling; the choice with the prize makes no difference. Seen from the choice (per
       state, nested), safe is right in both states: 1 against -1.
     * `m3b` with CVaR at level 0.5. Risky without the prize and safe with it is worth 2; no policy that does not remember
       the prize is worth more than 1. With entropic tau = 3 safe is best throughout (2.699), remembered or not.
@@ -70,7 +70,7 @@ class GambleEnv(TabularEnv):
     * v0: first version.
     """  # noqa: E501  (one row of a table is one line)
 
-    def __init__(self, scenario: str = "default", render_mode: None = None, **knobs: Any):
-        self.config = configure(SCENARIOS, scenario, knobs)
+    def __init__(self, scenario: str = "default", render_mode: None = None, **overrides: Any):
+        self.config = configure(SCENARIOS, scenario, overrides)
         self.render_mode = render_mode
         super().__init__(gamble_game(self.config))

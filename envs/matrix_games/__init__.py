@@ -1,4 +1,4 @@
-"""Games in normal form: thirteen that people played in the laboratory, and two textbook ones."""
+"""Games in normal form: thirteen from laboratory experiments, and two textbook ones."""
 
 from typing import Any
 

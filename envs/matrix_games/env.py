@@ -1,7 +1,5 @@
 """Matrix games as a PettingZoo parallel environment."""
 
-from typing import ClassVar
-
 from rqe_mappo.envs.matrix_games.config import MatrixConfig
 from rqe_mappo.envs.matrix_games.model import matrix_game
 from rqe_mappo.envs.matrix_games.payoffs import GAMES
@@ -20,7 +18,7 @@ class MatrixEnv(TabularParallelEnv):
     **End**: terminated after one step.
     """
 
-    metadata: ClassVar[dict] = {"name": "matrix_v0", "render_modes": []}
+    metadata = {"name": "matrix_v0", "render_modes": []}  # noqa: RUF012  (as PettingZoo declares it)
 
     def __init__(self, config: MatrixConfig | None = None):
         self.config = config or MatrixConfig()

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, Step
 from rqe_mappo.envs.risky_cartpole.config import RiskyCartPoleConfig
 from rqe_mappo.envs.risky_cartpole.dynamics import CartPoleDynamics, observation_space
 
@@ -17,8 +17,12 @@ class BatchedRiskyCartPole:
     step that falls. Array contents as in `RiskyCartPoleEnv`.
     """
 
-    possible_agents = ("cart",)
-    action_space = Discrete(2)
+    possible_agents: tuple[str, ...] = ("cart",)
+    action_space: ActionSpace = Discrete(2)
+    observation_space: Box
+    state_space: Box
+    reward_step: float | None
+    common_reward = True
 
     def __init__(self, config: RiskyCartPoleConfig, num_envs: int):
         self.dynamics = CartPoleDynamics(config, num_envs)
@@ -36,7 +40,7 @@ class BatchedRiskyCartPole:
         self.active = np.ones((num_envs, 1), bool)
 
     def reset(self, seed: int) -> Observed:
-        """Start every copy anew; the same seed and E give the same trajectories."""
+        """Start every copy from the beginning; the same seed and E give the same trajectories."""
         self.rng = np.random.default_rng(seed)
         self.dynamics.reset(self.rng)
         self.returns[:] = self.x_sum_m[:] = 0.0
@@ -54,7 +58,7 @@ class BatchedRiskyCartPole:
         self.returns += reward
         self.x_sum_m += dynamics.x
         seen = dynamics.observe()
-        final_state = seen[truncated]
+        final = seen[truncated]
         ended = np.flatnonzero(terminated | truncated)
         episodes = self._episodes(ended, terminated)
         if ended.size:
@@ -69,7 +73,8 @@ class BatchedRiskyCartPole:
             cost=terminated.astype(np.float32)[:, None],
             terminated=terminated[:, None],
             truncated=truncated[:, None],
-            final_state=final_state,
+            final_obs=final,
+            final_state=final,
             episodes=episodes,
         )
 

@@ -22,7 +22,7 @@ def observation_space(config: RiskyCartPoleConfig) -> Box:
     if config.observation == "cartpole-v1":
         high = np.array([2 * X_LIMIT_M, np.inf, 2 * THETA_LIMIT_RAD, np.inf], np.float32)
         return Box(-high, high)
-    largest = np.finfo(np.float32).max  # a gust, hence what it does, has no largest value
+    largest = np.finfo(np.float32).max  # a gust, and so its effect, has no largest value
     low, high = np.full(6, -largest, np.float32), np.full(6, largest, np.float32)
     low[5], high[5] = 0.0, 1.0
     return Box(low, high)
@@ -36,7 +36,7 @@ class CartPoleDynamics:
         keep trajectories equal to its own bit for bit; for 64 carts single precision would be no faster.
     gust_n: float64 `[E]`, the wind force that acted in the last step.
 
-    Randomness comes from the generator handed in, so its owner decides on seeding and can save it.
+    Randomness comes from the generator passed in, so its owner seeds and saves it.
     """
 
     def __init__(self, config: RiskyCartPoleConfig, num_envs: int):
@@ -46,7 +46,7 @@ class CartPoleDynamics:
         self.values = np.zeros((7, num_envs))
         self._name_rows()
         self.gust_n = np.zeros(num_envs)
-        self.watch: Callable[[], None] | None = None  # called after each step, to show it
+        self.watch: Callable[[], None] | None = None  # called after each step, to draw it
         self.windy = config.rate0_hz + config.rate1_hz > 0
         scale = [1 / X_LIMIT_M, 1 / 2.0, 1 / THETA_LIMIT_RAD, 1 / 2.0, 1 / PUSH_N, 1 / config.horizon]
         if config.observation == "cartpole-v1":
@@ -62,10 +62,10 @@ class CartPoleDynamics:
         self._name_rows()
 
     def reset(self, rng: np.random.Generator, which: np.ndarray | slice = slice(None)) -> None:
-        """Start the carts `which` anew: position, angle and their velocities uniform on ±0.05, no wind."""
+        """Start new episodes of the carts `which`: position, angle and their velocities uniform on ±0.05, no wind."""
         count = self.x[which].size
         self.values[:4, which] = rng.uniform(-0.05, 0.05, (count, 4)).T
-        self.values[4:, which] = [[0.0], [self.config.horizon], [0.0]]
+        self.values[4:, which] = [[0.0], [float(self.config.horizon)], [0.0]]
 
     def step(self, actions: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Push every cart left (0) or right (1) for one step.
@@ -96,7 +96,7 @@ class CartPoleDynamics:
         return terminated, (self.steps_left <= 0) & ~terminated
 
     def _start_gusts(self, rng: np.random.Generator) -> None:
-        """Let gusts begin: a Poisson process, hence an exponential waiting time that ends within this step."""
+        """Let gusts begin: a Poisson process, so an exponential waiting time that ends within this step."""
         config = self.config
         starts = rng.standard_exponential(self.num_envs) < self.gust_rate_hz() * STEP_S
         starts &= self.gust_left == 0

@@ -13,22 +13,22 @@ from rqe_mappo.envs.risky_cartpole.config import SCENARIOS, RiskyCartPoleConfig
 from rqe_mappo.envs.risky_cartpole.dynamics import CartPoleDynamics, observation_space
 
 
-def configure(scenario: str, knobs: dict[str, Any]) -> RiskyCartPoleConfig:
-    """The settings of `scenario` with `knobs` changed; ValueError for an unknown name."""
+def configure(scenario: str, overrides: dict[str, Any]) -> RiskyCartPoleConfig:
+    """The config of `scenario` with `overrides`; ValueError for an unknown name."""
     if scenario not in SCENARIOS:
         raise ValueError(f"scenario {scenario} is unknown: use {', '.join(SCENARIOS)}")
     known = [field.name for field in fields(RiskyCartPoleConfig)]
-    for name in knobs:
+    for name in overrides:
         if name not in known:
             raise ValueError(f"argument {name} is unknown: use {', '.join(known)}")
-    return replace(SCENARIOS[scenario], **knobs)
+    return replace(SCENARIOS[scenario], **overrides)
 
 
-class RiskyCartPoleEnv(gymnasium.Env[np.ndarray, int]):
+class RiskyCartPoleEnv(gymnasium.Env[np.ndarray, np.int64]):
     """
     ## Description
     Gymnasium's CartPole-v1 with gusts of wind, on a track whose right side pays more and is windier. A risk-neutral
-    driver goes right and falls often; a risk-averse one stays in the calm middle. Physics, push (±10 N), time step
+    agent goes right and falls often; a risk-averse one stays in the calm middle. Physics, push (±10 N), time step
     (0.02 s) and limits are those of CartPole-v1.
 
     ## Action space
@@ -46,8 +46,8 @@ class RiskyCartPoleEnv(gymnasium.Env[np.ndarray, int]):
     | 4     | wind force that blows now          | 10 N        | 0, or ±0.3 to ±4 (95 % of the gusts)   |
     | 5     | time left                          | the horizon | 1 to 0                                 |
 
-    A gust is seen from the observation after the step in which it begins, and never before. How long it will last is
-    not shown. With `observation="cartpole-v1"` there are only the first four, unscaled, in Gymnasium's own space.
+    A gust is first seen in the observation after the step in which it begins. How long it will last is not shown. With
+    `observation="cartpole-v1"` there are only the first four, unscaled, in Gymnasium's own space.
 
     ## Wind
     While no gust blows, one begins at the rate `rate0_hz + rate1_hz * max(x, 0) / 2.4 m`. Its force is lognormal
@@ -85,8 +85,8 @@ class RiskyCartPoleEnv(gymnasium.Env[np.ndarray, int]):
 
     metadata = {"render_modes": []}  # noqa: RUF012  (Gymnasium's declaration)
 
-    def __init__(self, scenario: str = "default", render_mode: None = None, **knobs: Any):
-        self.config = configure(scenario, knobs)
+    def __init__(self, scenario: str = "default", render_mode: None = None, **overrides: Any):
+        self.config = configure(scenario, overrides)
         self.render_mode = render_mode
         self.observation_space = observation_space(self.config)
         self.action_space = Discrete(2)
@@ -100,7 +100,7 @@ class RiskyCartPoleEnv(gymnasium.Env[np.ndarray, int]):
         self.ended = False
         return self.dynamics.observe()[0], {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
+    def step(self, action: int | np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
         """One push; ValueError for an action other than 0 and 1, ResetNeeded after the end of an episode."""
         if not self.action_space.contains(action):
             raise ValueError(f"action must be 0 (left) or 1 (right) (got {action!r})")
@@ -122,8 +122,8 @@ class RiskyCartPoleVectorEnv(VectorEnv):
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
-    def __init__(self, num_envs: int = 1, scenario: str = "default", render_mode: None = None, **knobs: Any):
-        self.config = configure(scenario, knobs)
+    def __init__(self, num_envs: int = 1, scenario: str = "default", render_mode: None = None, **overrides: Any):
+        self.config = configure(scenario, overrides)
         self.dynamics = CartPoleDynamics(self.config, num_envs)
         self.num_envs, self.render_mode = num_envs, render_mode
         self.single_observation_space, self.single_action_space = observation_space(self.config), Discrete(2)

@@ -18,7 +18,7 @@ class LiveScene:
         self.env = env
 
     def static(self) -> dict[str, Any]:
-        """What never moves: the track, where wind is to be expected, sizes, actions and times."""
+        """What never moves: the track, where wind is likely, sizes, actions and times."""
         config = self.env.config
         everywhere = config.reward == "survival"
         most_hz = config.rate0_hz + config.rate1_hz

@@ -25,7 +25,7 @@ def parallel_env(
 ) -> ParallelEnv:
     """The PettingZoo environment of a named scenario, single settings of `IntersectionConfig` overridden.
 
-    own_process: keep the simulation in a process of its own; libsumo allows one per process.
+    own_process: keep the simulation in a separate process; libsumo allows one per process.
     render_mode: "rgb_array" lets render() draw.
     """
     if scenario not in SCENARIOS:

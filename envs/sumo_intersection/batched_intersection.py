@@ -1,4 +1,4 @@
-"""The intersection for the learner: K copies in one simulation, each with episodes of its own."""
+"""The intersection for the learner: K copies in one simulation, each with its own episodes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, Step
 from rqe_mappo.envs.sumo_intersection import observation
 from rqe_mappo.envs.sumo_intersection.config import IntersectionConfig
 from rqe_mappo.envs.sumo_intersection.dynamics import ACCEL_MPS2, ACTIONS_MPS2, HARD_BRAKE_MPS2, Intersections
@@ -55,8 +55,11 @@ class BatchedIntersection:
     `pet_s` (nan without), all `[F, n_agents]`. Contents of arrays as in `IntersectionEnv`.
     """
 
-    action_space = Discrete(len(ACTIONS_MPS2))
+    action_space: ActionSpace = Discrete(len(ACTIONS_MPS2))
+    observation_space: Box
+    state_space: Box
     time_in_observation = True
+    common_reward = False
 
     def __init__(self, config: IntersectionConfig, num_envs: int):
         self.config, self.num_envs, self.horizon = config, num_envs, config.horizon
@@ -75,12 +78,12 @@ class BatchedIntersection:
         self.totals = {name: np.zeros(shape) for name in ("return", "length", "collision", "timed_out", "hard_brakes")}
 
     def reset(self, seed: int) -> Observed:
-        """Start every copy anew; the same seed and K give the same trajectories, in any process."""
+        """Start every copy from the beginning; the same seed and K give the same trajectories, in any process."""
         self.world.load(seed)
         return self.restart()
 
     def restart(self) -> Observed:
-        """Start every copy anew without reloading the simulation: random numbers go on where they are."""
+        """Start new episodes without reloading the simulation; random numbers continue."""
         self._begin(np.arange(self.num_envs))
         return self.observed()
 
@@ -91,7 +94,7 @@ class BatchedIntersection:
             total[which] = 0
 
     def observed(self) -> Observed:
-        """What can be seen now, with noise drawn anew."""
+        """What can be seen now, with new noise."""
         self.perceived = observation.perceive(self.world)
         return Observed(
             observation.observe(self.world, self.perceived), observation.critic_view(self.world), self.active.copy()
@@ -146,7 +149,8 @@ class BatchedIntersection:
             seen.obs, seen.state, seen.active,
             reward=outcome.reward.astype(np.float32), cost=outcome.crashed.astype(np.float32),
             terminated=outcome.terminated, truncated=np.zeros_like(outcome.terminated),
-            final_state=np.zeros((0, self.state_space.shape[0]), np.float32), episodes=episodes,
+            final_obs=np.zeros((0, *self.observation_space.shape), np.float32),
+            final_state=np.zeros((0, *self.state_space.shape), np.float32), episodes=episodes,
         )  # fmt: skip
 
     def snapshot(self) -> dict[str, Any] | None:

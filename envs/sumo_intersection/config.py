@@ -6,14 +6,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class IntersectionConfig:
-    """Vehicles that must cross an unsignalised junction, a four-way intersection if not told otherwise."""
+    """Vehicles that must cross an unsignalised junction, a four-way intersection by default."""
 
     net: str = ""
     """Your own SUMO network (.net.xml), of which --junction is used; a built-in junction if empty."""
     junction: str = "cross"
     """Built-in: cross (four arms) or merge (an on-ramp joins a main road); with --net the id of a junction in it."""
     sumo_backend: Literal["libsumo", "traci", "gui"] = "libsumo"
-    """SUMO in this process, or in one of its own through TraCI (slower, same trajectories), or that with a window."""
+    """libsumo: in this process; traci: in a separate one (slower, same trajectories); gui: as traci, with a window."""
     n_agents: int = 4
     """Controlled vehicles."""
     n_background: int = 2
@@ -105,8 +105,8 @@ SCENARIOS = {
     "easy": IntersectionConfig(n_background=0),
     # a collision must cost about twice the mean travel time, or waiting vehicles make up the worst 5 %
     "dense": IntersectionConfig(n_agents=8, collision_cost=40.0, horizon_s=60.0),
-    # an on-ramp: nobody turns, everybody ends on the same lane
+    # an on-ramp: no turns, all vehicles end on the same lane
     "merge": IntersectionConfig(junction="merge"),
-    # half of the agents' vehicles are human, who they are changes with every episode
+    # half of the agents' vehicles are human, drawn for every episode
     "mixed": IntersectionConfig(n_agents=6, n_background=0, human_share=0.5),
 }

@@ -21,10 +21,10 @@ ACCEL_MPS2 = 3.0  # the most that SUMO lets a vehicle gain
 CLEAR_M = 8.0  # beyond the junction
 LINGER_S = 2.5  # that a vehicle which is clear stays on the exit lane
 FOLLOW_ONLY = 39  # speed mode: keep to car-following and acceleration limits, ignore the right of way everywhere
-LAWFUL = 31  # speed mode: SUMO's own driver, who sees everything
+LAWFUL = 31  # speed mode: SUMO's driver model, with perfect perception
 NO_LANE_CHANGES = 0
 SUMO_DRIVES = -1
-"""As an action: leave the vehicle to SUMO's own driver."""
+"""As an action: leave the vehicle to SUMO's driver model."""
 STANDING_MPS = 0.05
 WAITING_MPS = 0.5
 NOT_INSERTED_M = -1e5  # libsumo reports a huge negative distance until a vehicle has entered the road
@@ -93,7 +93,7 @@ class Intersections:
         return found
 
     def load(self, seed: int) -> None:
-        """Empty roads, and every random number seeded; follow with `reset` of all copies."""
+        """Empty the roads and seed every random number; follow with `reset` of all copies."""
         self.rng = np.random.default_rng(seed)
         self.sim.load(int(self.rng.integers(2**31 - 1)))
         for k in range(self.copies):
@@ -202,15 +202,15 @@ class Intersections:
         return self.crashed[:, :n] & active, self._clear()[:, :n] & active
 
     def _release(self, left: np.ndarray, taken: np.ndarray) -> None:
-        """Hand vehicles over to SUMO's driver, or take them back."""
+        """Switch vehicles to SUMO's driver model, or back."""
         for change, mode in ((left & ~self.released, LAWFUL), (taken & self.released, FOLLOW_ONLY)):
             for k, i in np.argwhere(change).tolist():
                 self.sim.vehicle.setSpeedMode(self.ids[k][i], mode)
                 self.sim.vehicle.setSpeed(self.ids[k][i], -1)
         self.released = (self.released | left) & ~taken
 
-    def _command(self, accel: np.ndarray, active: np.ndarray) -> list[tuple[int, int]]:
-        """Pass accelerations on; gives those whose vehicle is not yet on the road and cannot be told."""
+    def _command(self, accel: np.ndarray, active: np.ndarray) -> list[list[int]]:
+        """Pass accelerations on; returns those whose vehicle is not yet on the road and cannot be commanded."""
         accelerate, stop = self.sim.vehicle.setAcceleration, self.sim.vehicle.setSpeed
         stands = (self.speed_mps[:, : accel.shape[1]] <= STANDING_MPS) & (accel <= 0)
         fresh = self.fresh[:, : accel.shape[1]]
@@ -221,7 +221,7 @@ class Intersections:
             stop(ids[k][i], 0)
         return np.argwhere(active & fresh).tolist()
 
-    def _command_fresh(self, accel: np.ndarray, late: list[tuple[int, int]]) -> None:
+    def _command_fresh(self, accel: np.ndarray, late: list[list[int]]) -> None:
         for k, i in late:
             name = self.ids[k][i]
             if self.present[k, i] and self.sim.vehicle.getDistance(name) > NOT_INSERTED_M:
@@ -230,12 +230,12 @@ class Intersections:
     def _crash(self, name: str, impact_mps: float) -> None:
         k, j = divmod(int(name.partition(".")[0]), self.config.n_vehicles)
         if self.ids[k][j] == name:
-            if self.present[k, j]:  # wrecks beyond the junction are nobody's crash
+            if self.present[k, j]:  # collisions of vehicles that are already clear do not count
                 self.crashed[k, j], self.impact_mps[k, j] = True, impact_mps
             self.present[k, j] = self.on_road[k, j] = False
 
     def _read(self) -> None:
-        """Positions and speeds of all present vehicles; those not yet inserted keep what they start with."""
+        """Positions and speeds of all present vehicles; those not yet inserted keep their initial values."""
         where = np.argwhere(self.present)
         ids, distance, speed = self.ids, self.sim.vehicle.getDistance, self.sim.vehicle.getSpeed
         names = [ids[k][j] for k, j in where.tolist()]
@@ -247,7 +247,7 @@ class Intersections:
         self.fresh[k, j] = False
 
     def _clear(self) -> np.ndarray:
-        """Vehicles that came through in this decision; they drive on unseen for a moment, then leave the road."""
+        """Vehicles that came through in this decision; they drive on unseen for LINGER_S, then are removed."""
         vehicle, n = self.sim.vehicle, self.config.n_agents
         clear = self.present & (self.pos_m > self.geometry.length_m[self.movement] + CLEAR_M)
         self.present &= ~clear

@@ -1,26 +1,31 @@
-"""The intersection as a PettingZoo parallel environment: one junction, agents that leave when they are through."""
+"""The intersection as a PettingZoo parallel environment: one junction, agents that leave when they are clear."""
 
-from typing import Any, ClassVar
+import secrets
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
+from rqe_mappo.envs.contract import ActionSpace
 from rqe_mappo.envs.sumo_intersection import observation
 from rqe_mappo.envs.sumo_intersection.batched_intersection import BatchedIntersection
 from rqe_mappo.envs.sumo_intersection.config import IntersectionConfig
 
+if TYPE_CHECKING:
+    from rqe_mappo.envs.sumo_intersection.render import Camera
+
 
 class IntersectionEnv(ParallelEnv):
-    """Vehicles that must cross an unsignalised junction without a collision, a four-way intersection if not told else.
+    """Vehicles that must cross an unsignalised junction without a collision, a four-way intersection by default.
 
-    Each agent drives one vehicle from 35 to 75 m before the junction along a route drawn anew in every episode (left,
+    Each agent drives one vehicle from 35 to 75 m before the junction along a route drawn in every episode (left,
     straight or right). Background vehicles cross too; with probability `p_aggressive` one ignores the right of way.
     SUMO moves the vehicles and detects the collisions; it keeps agents from running into the vehicle ahead on their
-    lane, and leaves everything within the junction to them.
+    lane, but not from crossing vehicles within the junction.
 
-    **Hidden from everybody**: road friction, which caps each vehicle's braking at `9 * friction` m/s2 with friction
-    uniform in [`min_friction`, 1], and which background drivers are aggressive.
+    **Hidden from agents and critic**: road friction, which caps each vehicle's braking at `9 * friction` m/s2 with
+    friction uniform in [`min_friction`, 1], and which background drivers are aggressive.
 
     **Action**: Discrete(4), the acceleration until the next decision 0.5 s later, executed with an error of
     `accel_noise_mps2`.
@@ -46,7 +51,7 @@ class IntersectionEnv(ParallelEnv):
     | + 4 | its arrival at the zone after ours | / 4 s, -3 to 3 |
     | + 5-7 | it comes from the left, ahead, or right | one-hot |
 
-    Positions and speeds of others carry noise drawn anew at each decision, and one farther than 8 m from the zone is
+    Positions and speeds of others carry noise drawn at each decision, and one farther than 8 m from the zone is
     missed with probability `miss_probability`.
 
     **State**: float32 `[1 + n_agents + (6 + arms) M]` for M vehicles, what the centralised critic may know: elapsed
@@ -63,14 +68,14 @@ class IntersectionEnv(ParallelEnv):
     `travel_time_s`, `distance_m`, `min_ttc_s` (least time to collision, inf without an encounter); after a collision
     `impact_mps` (speed of the faster vehicle), after an encounter `pet_s` (least post-encroachment time).
 
-    **Reset**: with a seed, SUMO is loaded anew and the episode is a function of the seed; without one, vehicles are
+    **Reset**: with a seed, SUMO is reloaded and the episode is a function of the seed; without one, vehicles are
     replaced on the running simulation, which is ten times faster and draws from the stream of the last seed.
 
     One simulation per process: a second open environment is refused. Use `BatchedIntersection` for many copies, and
     `parallel_env(own_process=True)` for environments side by side.
     """
 
-    metadata: ClassVar[dict] = {"name": "sumo_intersection_v0", "render_modes": ["rgb_array"], "render_fps": 2}
+    metadata = {"name": "sumo_intersection_v0", "render_modes": ["rgb_array"], "render_fps": 2}  # noqa: RUF012  (as PettingZoo declares it)
 
     def __init__(self, config: IntersectionConfig | None = None, render_mode: str | None = None):
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -79,7 +84,8 @@ class IntersectionEnv(ParallelEnv):
         self.core = BatchedIntersection(self.config, 1)
         self.possible_agents = list(self.core.possible_agents)
         self.agents: list[str] = []
-        self.render_mode, self.camera = render_mode, None
+        self.render_mode = render_mode
+        self.camera: Camera | None = None
         width = 1 + self.config.n_agents + observation.state_width(self.core.world) * self.config.n_vehicles
         self.state_space = Box(-np.inf, np.inf, (width,), np.float32)
         self.seeded = False
@@ -87,13 +93,13 @@ class IntersectionEnv(ParallelEnv):
     def observation_space(self, agent: str) -> Box:
         return self.core.observation_space
 
-    def action_space(self, agent: str) -> Discrete:
+    def action_space(self, agent: str) -> ActionSpace:
         return self.core.action_space
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, np.ndarray], dict]:
         """Start an episode; see the class for what a seed changes."""
         if seed is not None or not self.seeded:
-            seen = self.core.reset(np.random.SeedSequence().entropy % 2**31 if seed is None else seed)
+            seen = self.core.reset(secrets.randbits(31) if seed is None else seed)
             self.seeded = True
         else:
             seen = self.core.restart()

@@ -102,7 +102,7 @@ def read(net: Path, junction: str) -> Geometry:
     try:
         town = sumolib.net.readNet(str(net), withInternal=True)
     except SAXException as error:
-        raise ValueError(f"the road network {net} is damaged ({error}): delete it, it will be made anew") from None
+        raise ValueError(f"the road network {net} is damaged ({error}): delete it, and it is made again") from None
     node = town.getNode(f"{junction}0")
     connections = [c for c in node.getConnections() if not c.getFrom().isSpecial()]
     entries = {c.getFrom() for c in connections}

@@ -15,7 +15,7 @@ class SumoMissing(ImportError):
 
 
 def sumo_home() -> Path:
-    """The folder of SUMO's wheel, set as SUMO_HOME for what SUMO itself looks up there."""
+    """The folder of SUMO's wheel, set as SUMO_HOME which SUMO reads."""
     try:
         import sumo
     except ImportError:
@@ -25,7 +25,7 @@ def sumo_home() -> Path:
 
 
 def netconvert(*options: str | Path) -> None:
-    """Run netconvert; RuntimeError with its own words if it fails."""
+    """Run netconvert; RuntimeError with its error output if it fails."""
     command = [str(sumo_home() / "bin" / "netconvert"), *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -49,8 +49,8 @@ def build(plain: dict[str, str], name: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(dir=path.parent)
     except OSError as error:
-        mend = "set RQE_MAPPO_CACHE to a folder that can"
-        raise ValueError(f"the cache folder {path.parent} cannot be written ({error.strerror}): {mend}") from None
+        fix = "set RQE_MAPPO_CACHE to a folder that can"
+        raise ValueError(f"the cache folder {path.parent} cannot be written ({error.strerror}): {fix}") from None
     with scratch as folder:
         files = {kind: Path(folder) / f"plain.{kind}.xml" for kind in plain}
         for kind, text in plain.items():

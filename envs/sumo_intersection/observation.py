@@ -89,7 +89,7 @@ def state_width(world: Intersections) -> int:
 def true_features(world: Intersections) -> np.ndarray:
     """float32 `[K, M, 6 + arms]`, zeros for vehicles not present: -position / 50 m, speed, present, turn, arm.
 
-    Friction and the drivers' types stay out: conditioned on a hidden cause, its risk is no longer risk.
+    Friction and the drivers' types stay out: a critic that sees the cause of a risk no longer sees the risk.
     """
     out = np.zeros((world.copies, world.config.n_vehicles, state_width(world)), np.float32)
     out[..., 0] = np.minimum(np.maximum(-world.pos_m / 50, -2), 2)

@@ -1,4 +1,4 @@
-"""A parallel environment with its simulation in a process of its own, so that several can be open side by side."""
+"""A parallel environment with its simulation in a separate process, so that several can be open at the same time."""
 
 import multiprocessing as mp
 from multiprocessing.connection import Connection
@@ -30,7 +30,7 @@ def _serve(pipe: Connection, config: IntersectionConfig, render_mode: str | None
             if name == "close":
                 return
     except EOFError:
-        env.close()  # the parent is gone
+        env.close()  # the parent has ended
 
 
 class IntersectionProcess(ParallelEnv):

@@ -6,15 +6,15 @@ from PIL import Image, ImageDraw, ImageFont
 from rqe_mappo.envs.sumo_intersection.batched_intersection import BatchedIntersection
 from rqe_mappo.envs.sumo_intersection.scene import AGENTS, LANE_M, LENGTH_M, VIEW_M, WIDTH_M, Watcher, stop_lines
 
-FINER = 2  # drawn so much larger, then reduced: smooth edges
+FINER = 2  # drawn larger by this factor, then reduced, for smooth edges
 HALO_M = 4.5
 GROUND, ROAD, LINE, INK, QUIET, CRASH = "#eef0e8", "#9a9a9a", "#ffffff", "#222222", "#666666", "#d00000"
 BACKGROUND = "#5c5c5c"
-CALM, GRAVE = np.array([120, 190, 120]), np.array([210, 30, 30])  # halo where nothing, and where a collision's cost
+CALM, DANGER = np.array([120, 190, 120]), np.array([210, 30, 30])  # the halo at a value of 0 and of a collision's cost
 
 
 class Camera(Watcher):
-    """Draws copy 0 of an environment with one copy; `size` in pixels, a strip with the laws half as wide."""
+    """Draws copy 0 of an environment with one copy; `size` in pixels, the strip of distributions is half as wide."""
 
     def __init__(self, env: BatchedIntersection, size: int = 480):
         super().__init__(env)
@@ -32,7 +32,7 @@ class Camera(Watcher):
         """The scene as it was last looked at, RGB.
 
         value: V_tau of each agent `[A]`, in seconds, nan for those that have left: the colour of a halo.
-        atoms, probs: the law of each agent's return `[A, N]` on atoms `[N]`, for a strip on the right.
+        atoms, probs: the distribution of each agent's return `[A, N]` on atoms `[N]`, for a strip on the right.
         """
         image = self.ground.copy()
         glow = Image.new("RGBA", image.size)
@@ -43,7 +43,7 @@ class Camera(Watcher):
                 if j < n and np.isfinite(value[j]):
                     x, y = self._pixel(place - LENGTH_M / 2 * heading(angle))
                     radius = HALO_M * self.scale
-                    colour = (*self._grave(value[j]), 110)
+                    colour = (*self._halo_colour(value[j]), 110)
                     brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
             image.paste(glow, mask=glow)
         brush = ImageDraw.Draw(image)
@@ -55,7 +55,7 @@ class Camera(Watcher):
         image = image.resize((self.size, self.size), Image.Resampling.LANCZOS)
         write = ImageDraw.Draw(image)
         write.text((8, 6), caption, fill=INK, font=ImageFont.load_default(15))
-        if probs is None:
+        if probs is None or atoms is None or value is None:
             return image
         both = Image.new("RGB", (self.size + self.size // 2, self.size), "white")
         both.paste(image)
@@ -68,7 +68,7 @@ class Camera(Watcher):
         return (place[0] + VIEW_M / 2) * self.scale, (VIEW_M / 2 - place[1]) * self.scale
 
     def _ground(self) -> Image.Image:
-        image = Image.new("RGB", (self.size * FINER,) * 2, GROUND)
+        image = Image.new("RGB", (self.size * FINER, self.size * FINER), GROUND)
         brush = ImageDraw.Draw(image)
         for path in self.env.world.geometry.paths:
             points = [self._pixel(point) for point in path]
@@ -99,12 +99,12 @@ class Camera(Watcher):
         points = [(x + r * np.cos(a), y + r * np.sin(a)) for r, a in zip(radius, angles, strict=True)]
         brush.polygon(points, fill=CRASH, outline="white", width=FINER)
 
-    def _grave(self, value: float) -> tuple[int, ...]:
+    def _halo_colour(self, value: float) -> tuple[int, ...]:
         share = np.clip(-value / self.env.config.collision_cost, 0, 1)
-        return tuple(int(x) for x in CALM + share * (GRAVE - CALM))
+        return tuple(int(x) for x in CALM + share * (DANGER - CALM))
 
     def _strip(self, value: np.ndarray, atoms: np.ndarray, probs: np.ndarray) -> Image.Image:
-        """The law of each agent's return as bars, V_tau as a line."""
+        """The distribution of each agent's return as bars, V_tau as a line."""
         wide, agents = self.size // 2, len(value)
         high = self.size // agents
         image = Image.new("RGB", (wide, self.size), "white")

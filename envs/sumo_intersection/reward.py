@@ -5,7 +5,7 @@ import numpy as np
 from rqe_mappo.envs.sumo_intersection.config import IntersectionConfig
 from rqe_mappo.envs.sumo_intersection.dynamics import HARD_BRAKE_MPS2
 
-MOVING_MPS = 1.0  # slower, the strongest braking is felt by nobody
+MOVING_MPS = 1.0  # below this speed braking does not count as hard
 
 
 def braked_hard(accel_mps2: np.ndarray, speed_mps: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from rqe_mappo.envs.sumo_intersection.network import netconvert
 
 SPACING_M = 60.0  # between neighbouring copies
 EXIT_M = 60.0  # of road beyond the junction: vehicles that are clear drive on for a moment
-SPEED_MPS = 13.89  # of every road: what limits vehicles is their own max_speed_mps
+SPEED_MPS = 13.89  # of every road; vehicles are limited by max_speed_mps
 SUPPORTED = ("priority", "right_before_left", "left_before_right", "allway_stop", "priority_stop", "unregulated")
 REFUSED = {
     "traffic_light": "it has traffic lights (for those there is --env sumo-signals)",
@@ -39,12 +39,12 @@ class Roads:
 
 
 def _roads(junction: str, kind: dict[str, str], edges: Iterable[Element], connections: Iterable[Element]) -> Roads:
-    """Roads around a junction at the node `kind`; every edge gets an end node of its own where it leaves off."""
+    """Roads around a junction at the node `kind`; every edge gets an end node of its own at its other end."""
     nodes, kept, joined = Element("nodes"), Element("edges"), Element("connections")
     SubElement(nodes, "node", {"id": junction, **kind})
     arms = 0
     for edge in edges:
-        points = _points(edge.get("shape"))
+        points = _points(edge.attrib["shape"])
         inward = edge.get("to") == junction
         arms += inward
         far = points[0] if inward else points[-1]
@@ -57,7 +57,8 @@ def _roads(junction: str, kind: dict[str, str], edges: Iterable[Element], connec
 
 
 def _points(shape: str) -> list[tuple[float, float]]:
-    return [tuple(float(number) for number in point.split(",")[:2]) for point in shape.split()]
+    numbers = [[float(number) for number in point.split(",")] for point in shape.split()]
+    return [(x, y) for x, y, *_ in numbers]  # a height may follow
 
 
 def _shape(points: Iterable[tuple[float, float]]) -> str:
@@ -65,7 +66,7 @@ def _shape(points: Iterable[tuple[float, float]]) -> str:
 
 
 def _star(ends: dict[str, tuple[float, float]], kind: str, movements: Iterable[tuple[str, str]]) -> Roads:
-    """Straight one-lane roads between the origin and named `ends`; `movements` says from where to where one may go."""
+    """Straight one-lane roads between the origin and named `ends`; `movements` are the allowed pairs of ends."""
     movements = list(movements)
     edges, connections = [], []
     for name, end in ends.items():
@@ -104,7 +105,7 @@ def cut(net: Path, junction: str, room_m: Callable[[int], float]) -> Roads:
     """The roads of a junction of the network `net` (.net.xml, or .net.xml.gz).
 
     Its incoming roads are made `room_m(arms)` long at least, straight on backwards. Raises ValueError with the reason
-    where the file, the junction, or its kind will not do.
+    where the file, the junction, or its type cannot be used.
     """
     import sumolib
 
@@ -183,7 +184,7 @@ def _lengthened(edge: Element, junction: str, room_m: float, length_m: float) ->
     """An edge of a plain file as ours, with room for vehicles before the junction or a piece of road beyond it."""
     edge = copy.deepcopy(edge)
     inward = edge.get("to") == junction
-    points = _points(edge.get("shape"))
+    points = _points(edge.attrib["shape"])
     if not inward:
         points.reverse()
     (x, y), (near_x, near_y) = points[0], points[1]
@@ -197,7 +198,7 @@ def _lengthened(edge: Element, junction: str, room_m: float, length_m: float) ->
     for lane in edge.iter("lane"):
         lane.attrib.pop("shape", None)
         lane.attrib.pop("speed", None)
-    edge.set("id", _mark(edge.get("id")))
+    edge.set("id", _mark(edge.attrib["id"]))
     edge.set("to" if inward else "from", _mark(junction))
     edge.set("speed", f"{SPEED_MPS}")
     edge.set("shape", _shape(points))
@@ -206,7 +207,7 @@ def _lengthened(edge: Element, junction: str, room_m: float, length_m: float) ->
 
 def plain_xml(roads: Roads, copies: int) -> dict[str, str]:
     """SUMO's plain node, edge and connection files of `copies` junctions side by side."""
-    xs, ys = zip(*(point for edge in roads.edges for point in _points(edge.get("shape"))), strict=True)
+    xs, ys = zip(*(point for edge in roads.edges for point in _points(edge.attrib["shape"])), strict=True)
     side = math.ceil(math.sqrt(copies))
     wide, high = max(xs) - min(xs) + SPACING_M, max(ys) - min(ys) + SPACING_M
     files = {"nod": Element("nodes"), "edg": Element("edges"), "con": Element("connections")}
@@ -225,7 +226,7 @@ def _moved(element: Element, k: int, dx: float, dy: float) -> Element:
             element.set(name, f"{element.get(name)}{k}")
     for name, by in (("x", dx), ("y", dy)):
         if element.get(name) is not None:
-            element.set(name, f"{float(element.get(name)) + by:.2f}")
+            element.set(name, f"{float(element.attrib[name]) + by:.2f}")
     if element.get("shape") is not None:
-        element.set("shape", _shape((x + dx, y + dy) for x, y in _points(element.get("shape"))))
+        element.set("shape", _shape((x + dx, y + dy) for x, y in _points(element.attrib["shape"])))
     return element

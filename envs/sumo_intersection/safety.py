@@ -9,7 +9,7 @@ class Encounters:
     """Times to collision and post-encroachment times of K copies with n agents and M vehicles.
 
     zone_m: `[K, n, M, 4]`, where the paths of agent i and vehicle j begin and end to conflict, along i's and along j's;
-        conflict: `[K, n, M]`, whether they do. Both are set anew with each episode.
+        conflict: `[K, n, M]`, whether they do. Both are set at the start of each episode.
     min_ttc_s: `[K, n]`, the least time to collision so far: the time until the second of two vehicles enters a zone
         while the first is still in it, if both keep their speeds; inf without such an encounter.
     The encroachment times come from the moments `[K, n, M]` at which either entered and left the zone, interpolated
@@ -70,7 +70,7 @@ class Encounters:
 
 
 def _span(begin: np.ndarray, end: np.ndarray, pos: np.ndarray, pace: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Times until a zone is entered (0 within it) and left, at a pace in s/m, infinite for who stands."""
+    """Times until a zone is entered (0 within it) and left, at a pace in s/m, infinite for a vehicle that stands."""
     ahead, beyond = begin - pos, end - pos
     with np.errstate(invalid="ignore"):  # 0 * inf
         return np.where(ahead > 0, ahead * pace, 0.0), np.where(beyond > 0, beyond * pace, 0.0)

@@ -1,4 +1,4 @@
-"""Where everything at the junction is, for pictures, films and live pages; SUMO knows, the learner need not."""
+"""Where everything at the junction is, for pictures, films and live pages; not used for learning."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Scene:
 
 
 class Watcher:
-    """Looks at an environment with one copy after each simulation step, and remembers wrecks for a while."""
+    """Looks at an environment with one copy after each simulation step, and keeps collided vehicles for WRECK_S."""
 
     def __init__(self, env: BatchedIntersection):
         if env.num_envs != 1:
@@ -66,7 +66,7 @@ class Watcher:
         self.env.world.watch = each
 
     def forget(self) -> None:
-        """An episode is over: what was in it is not in the next."""
+        """An episode is over: drop what was in it."""
         self.scene = Scene()
 
 
@@ -96,7 +96,7 @@ class LiveScene(Watcher):
         """The vehicles as they were looked at last, wrecks among them.
 
         slot: number of the vehicle; x_m, y_m: its front bumper; agent: its agent, None where SUMO drives; lawless: a
-        background driver who ignores the right of way, which no agent is told; through: clear of the junction.
+        background driver who ignores the right of way, which no agent observes; through: clear of the junction.
         """
         world, scene = self.env.world, self.scene
         moving = [

@@ -1,4 +1,4 @@
-"""One SUMO simulation: in this process by libsumo, or in a process of its own by TraCI."""
+"""One SUMO simulation: in this process by libsumo, or in a separate process by TraCI."""
 
 import atexit
 import contextlib
@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,18 +16,23 @@ DOMAINS = ("vehicle", "route", "vehicletype", "simulation")
 
 
 class SimulationCrashed(RuntimeError):
-    """SUMO stopped answering or refused to start; the message holds its words and the command."""
+    """SUMO stopped answering or refused to start; the message holds its error output and the command."""
 
 
 class Simulation:
-    """SUMO, started on a network; `vehicle`, `route`, `vehicletype` and `simulation` are its own domains.
+    """SUMO, started on a network; `vehicle`, `route`, `vehicletype` and `simulation` are its API domains.
 
     backend: "libsumo" steps it in this process, of which there can be one: a second start would silently replace the
         first, and is refused. "traci" starts SUMO as a process of its own, and any number of them, with the same
         trajectories at a fraction of the speed; "gui" does so with a window.
     """
 
-    owner: ClassVar["Simulation | None"] = None
+    vehicle: Any
+    route: Any
+    vehicletype: Any
+    simulation: Any
+    connection: Any
+    owner: ClassVar[object | None] = None
     labels: ClassVar[Iterator[int]] = itertools.count()
 
     def __init__(self, net: Path, step_s: float, backend: str = "libsumo"):
@@ -45,7 +50,8 @@ class Simulation:
                 import traci as api
         except ImportError:
             raise SumoMissing from None
-        self.api, self.inside, self.started, self.closed = api, inside, False, False
+        self.api: Any = api  # two modules with one interface, but for connections
+        self.inside, self.started, self.closed = inside, False, False
         self.program = "sumo" if inside else str(home / "bin" / ("sumo-gui" if backend == "gui" else "sumo"))
         self.options = [
             "--net-file", str(net), "--step-length", str(step_s),
@@ -56,22 +62,22 @@ class Simulation:
         ]  # fmt: skip
         if backend == "gui":
             self.options += ["--start", "true", "--quit-on-end", "true", "--delay", "100"]
-        self.words = tempfile.TemporaryFile("w+")  # noqa: SIM115 - what SUMO says on standard error, until close()
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - what SUMO writes to standard error, until close()
         if inside:
             Simulation.owner = self
-            self._offer(api)
+            self._set_domains(api)
         atexit.register(self.close)
 
-    def _offer(self, source: Any) -> None:
+    def _set_domains(self, source: Any) -> None:
         for name in DOMAINS:
             setattr(self, name, getattr(source, name))
 
     def load(self, seed: int) -> None:
-        """Start at time 0 with SUMO's own random numbers seeded; empty roads."""
+        """Start at time 0 with empty roads and SUMO's random numbers seeded."""
         if self.closed:
             raise SimulationCrashed("this environment is closed: make a new one")
         options = [*self.options, "--seed", str(seed)]
-        with self.guarded(), self._heard():
+        with self.guarded(), self._captured():
             if self.started:
                 self.connection.load(options)
             elif self.inside:
@@ -79,10 +85,10 @@ class Simulation:
                 self.connection = self.api
             else:
                 label = f"rqe_mappo_{os.getpid()}_{next(Simulation.labels)}"
-                with contextlib.redirect_stdout(None):  # it announces every retry to connect
-                    self.api.start([self.program, *options], label=label, stdout=self.words)
+                with contextlib.redirect_stdout(None):  # it prints every retry to connect
+                    self.api.start([self.program, *options], label=label, stdout=self.errors)
                 self.connection = self.api.getConnection(label)
-                self._offer(self.connection)
+                self._set_domains(self.connection)
         self.started = True
 
     def step(self) -> Any:
@@ -91,11 +97,11 @@ class Simulation:
         return self.simulation.getCollisions()
 
     @contextlib.contextmanager
-    def _heard(self) -> Iterator[None]:
-        """Keep what SUMO, which writes past Python's streams, says on standard error."""
+    def _captured(self) -> Generator[None]:
+        """Redirect standard error, to which SUMO writes without Python's streams, into `errors`."""
         sys.stderr.flush()
         kept = os.dup(2)
-        os.dup2(self.words.fileno(), 2)
+        os.dup2(self.errors.fileno(), 2)
         try:
             yield
         finally:
@@ -103,18 +109,18 @@ class Simulation:
             os.close(kept)
 
     @contextlib.contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Turn whatever SUMO raises inside into `SimulationCrashed`, with its own words."""
+    def guarded(self) -> Generator[None]:
+        """Turn what SUMO raises inside into `SimulationCrashed`, with its error output."""
         try:
             yield
         except (self.api.TraCIException, self.api.FatalTraCIError, ConnectionError) as error:  # unrelated classes
             if not self.inside:
                 self._end()
             self.started = False
-            self.words.seek(0)
-            said = " ".join(f"{str(error).rstrip('.')}. {self.words.read()}".split())
+            self.errors.seek(0)
+            message = " ".join(f"{str(error).rstrip('.')}. {self.errors.read()}".split())
             raise SimulationCrashed(
-                f"SUMO stopped: {said} (command: {self.program} {' '.join(self.options)})"
+                f"SUMO stopped: {message} (command: {self.program} {' '.join(self.options)})"
             ) from None
 
     def _end(self) -> None:
@@ -130,6 +136,6 @@ class Simulation:
         self.closed = True
         atexit.unregister(self.close)
         self._end()
-        self.words.close()
+        self.errors.close()
         if Simulation.owner is self:
             Simulation.owner = None

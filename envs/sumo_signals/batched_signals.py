@@ -3,15 +3,19 @@
 import atexit
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium.spaces import Box
 
-from rqe_mappo.envs.contract import Observed, PaddedDiscrete, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, PaddedDiscrete, Step
 from rqe_mappo.envs.sumo_intersection.simulation import Simulation, SimulationCrashed
 from rqe_mappo.envs.sumo_signals import observation, trips
 from rqe_mappo.envs.sumo_signals.config import SignalsConfig
 from rqe_mappo.envs.sumo_signals.loading import load_sumo_rl
+
+if TYPE_CHECKING:
+    from rqe_mappo.envs.sumo_signals.simulation import Junctions
 
 
 def reward_bounds(config: SignalsConfig) -> tuple[float, float]:
@@ -32,12 +36,15 @@ class BatchedSignals:
 
     Episodes last `num_seconds` and are then truncated: traffic goes on. The time is observed all the same. Records add
     the `trips.METRICS`, `[F]`, of all trips of the episode. `cost` is the number of vehicles that newly collided, the
-    same for every agent. Contents of arrays as in `SignalsEnv`; `action_space.counts` says
-    how many green phases each light has.
+    same for every agent. Contents of arrays as in `SignalsEnv`; `counts` is how many green phases each light has.
     """
 
     time_in_observation = True
-    reward_step = None
+    common_reward = False
+    reward_step: float | None = None
+    action_space: ActionSpace
+    observation_space: Box
+    state_space: Box
 
     def __init__(self, config: SignalsConfig, num_envs: int = 1):
         if num_envs != 1:
@@ -48,7 +55,7 @@ class BatchedSignals:
         if Simulation.owner is not None:
             raise RuntimeError(
                 "a SUMO simulation is already open in this process: close() that environment first, "
-                "or open this one in a process of its own"
+                "or open this one in a separate process"
             )
         files = config.files()
         self.config, self.num_envs, self.horizon = config, num_envs, config.horizon
@@ -58,30 +65,36 @@ class BatchedSignals:
         self.folder = tempfile.TemporaryDirectory(prefix="sumo-signals-")
         Simulation.owner = self  # the vehicles' simulation and this one exclude each other
         atexit.register(self.close)
-        self.world = None
+        self._world: Junctions | None = None
         try:
-            self.world = Junctions(config, files, Path(self.folder.name))
+            self._world = Junctions(config, files, Path(self.folder.name))
         except BaseException:
             self.close()
             raise
         lights = self.world.lights
         self.possible_agents = tuple(light.name for light in lights)
-        self.action_space = PaddedDiscrete([len(light.served) for light in lights])
+        self.counts = tuple(len(light.served) for light in lights)
+        self.action_space = PaddedDiscrete(self.counts)
         self.layout = observation.Layout.of(lights)
         self.observation_space = Box(0.0, observation.LIMIT, (self.layout.width,), np.float32)
         self.state_space = Box(0.0, observation.LIMIT, (len(lights) * (self.layout.width + 1),), np.float32)
         low, high = self.reward_bounds = reward_bounds(config)
         self.return_bounds = (low * self.horizon, high * self.horizon)
 
+    @property
+    def world(self) -> "Junctions":
+        """The running simulation; SimulationCrashed after `close`."""
+        if self._world is None:
+            raise SimulationCrashed("this environment is closed: make a new one")
+        return self._world
+
     def reset(self, seed: int) -> Observed:
-        """Start anew; the same seed gives the same episodes, in any process."""
+        """Start from the beginning; the same seed gives the same episodes, in any process."""
         self.rng = np.random.default_rng(seed)
         return self.begin()
 
     def begin(self) -> Observed:
         """Start the next episode, its SUMO seed and its demand drawn from the stream of the last `reset`."""
-        if self.world is None:
-            raise SimulationCrashed("this environment is closed: make a new one")
         spread = self.config.demand_spread
         scale = self.rng.uniform(1 - spread, 1 + spread)
         self.world.start(int(self.rng.integers(2**31 - 1)), scale)
@@ -98,13 +111,11 @@ class BatchedSignals:
 
     def drive(self, actions: np.ndarray) -> tuple[np.ndarray, int]:
         """Choose phases `[A]` for one decision: rewards `[A]`, and how many vehicles newly collided."""
-        if self.world is None:
-            raise SimulationCrashed("this environment is closed: make a new one")
-        wrong = (actions < 0) | (actions >= np.array(self.action_space.counts))
+        wrong = (actions < 0) | (actions >= np.array(self.counts))
         if wrong.any():
             index = int(wrong.argmax())
             raise ValueError(
-                f"light {self.possible_agents[index]} has {self.action_space.counts[index]} green phases: "
+                f"light {self.possible_agents[index]} has {self.counts[index]} green phases: "
                 f"it cannot choose phase {actions[index]}"
             )
         self.world.decide(actions.tolist())
@@ -135,7 +146,7 @@ class BatchedSignals:
             "cost": np.full((ended, n), float(self.collided)),
             "length": np.full((ended, n), self.decisions),
         }
-        final = seen.state[0][: ended * n]
+        final_obs, final_state = (rows[0][: ended * n] for rows in (seen.obs, seen.state))
         if over:
             found = self.finish()
             seen = self.begin()
@@ -150,15 +161,16 @@ class BatchedSignals:
             cost=np.full((1, n), collided, np.float32),
             terminated=np.zeros((1, n), bool),
             truncated=np.full((1, n), over),
-            final_state=final,
+            final_obs=final_obs,
+            final_state=final_state,
             episodes=episodes,
         )
 
     def snapshot(self) -> None:
-        """None: a resumed run starts its episodes anew."""
+        """None: a resumed run starts new episodes."""
         return None
 
-    def restore(self, snapshot: dict) -> Observed:
+    def restore(self, snapshot: dict[str, Any]) -> Observed:
         raise RuntimeError("traffic cannot be restored: reset instead")
 
     def close(self) -> None:
@@ -166,7 +178,7 @@ class BatchedSignals:
         if Simulation.owner is self:
             Simulation.owner = None
             atexit.unregister(self.close)
-            if self.world is not None:
-                self.world.close()
-                self.world = None
+            if self._world is not None:
+                self._world.close()
+                self._world = None
             self.folder.cleanup()

@@ -13,13 +13,13 @@ class SignalsConfig:
     """Traffic lights that choose their next green phase, through sumo-rl."""
 
     net: str = "2way-single-intersection"
-    """Network and demand that sumo-rl brings along, such as cologne3 or grid4x4; see docs/signals.md."""
+    """A network and demand included in sumo-rl, such as cologne3 or grid4x4; see docs/signals.md."""
     net_file: str | None = None
     """A SUMO network (.net.xml) of your own instead; needs --route-file."""
     route_file: str | None = None
     """The demand (.rou.xml) for --net-file."""
     begin_s: int | None = None
-    """Second of the demand's clock at which episodes start (default: the net's own, such as 25200 for cologne3)."""
+    """Second of the demand's clock at which episodes start (default: that of the net, such as 25200 for cologne3)."""
     num_seconds: int = 3600
     """Length of an episode in seconds."""
     delta_time_s: int = 5
@@ -27,7 +27,7 @@ class SignalsConfig:
     yellow_time_s: int = 2
     """Seconds of yellow between two green phases."""
     min_green_s: int = 5
-    """Shortest green in seconds; before, a light keeps its phase whatever it chooses."""
+    """Shortest green in seconds; before, a light keeps its phase whatever its action."""
     reward: Reward = "long-waiting"
     """What a light earns; long-waiting is minus the vehicle-minutes stood, weighed by length (docs/signals.md)."""
     most_waiting: int = 100
@@ -64,8 +64,10 @@ class SignalsConfig:
 
     def files(self) -> Net:
         """The network to simulate; ValueError where a file is missing or its lights cannot be driven."""
-        own = self.net_file is not None and self.route_file is not None
-        net = Net(self.net_file, self.route_file) if own else bundled(self.net)
+        if self.net_file is not None and self.route_file is not None:
+            net = Net(self.net_file, self.route_file)
+        else:
+            net = bundled(self.net)
         begin_s = net.begin_s if self.begin_s is None else self.begin_s
         return checked(Net(net.net_file, net.route_file, begin_s))
 

@@ -1,6 +1,7 @@
 """The traffic lights as a PettingZoo parallel environment."""
 
-from typing import Any, ClassVar
+import secrets
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
@@ -16,13 +17,13 @@ class SignalsEnv(ParallelEnv):
     SUMO drives the vehicles; sumo-rl turns phases into lights, with `yellow_time_s` of yellow at each change and at
     least `min_green_s` of green, before which a light keeps its phase whatever it chooses.
 
-    **Hidden from everybody**: SUMO's random drivers, and with `demand_spread` the scale of the episode's demand. Lights
-    do not see vehicles that cannot enter a full road.
+    **Hidden from agents and critic**: SUMO's random drivers, and with `demand_spread` the scale of the episode's
+    demand. Lights do not see vehicles that cannot enter a full road.
 
     **Action**: Discrete(green phases of the light), the phase to show next.
 
     **Observation**: float32 `[3 + P + 3 L]`, P and L the most green phases and incoming lanes of any light of
-    the network; columns that a light lacks are 0.
+    the network; columns that a light does not have are 0.
 
     | index | feature | unit, range |
     |---|---|---|
@@ -39,7 +40,7 @@ class SignalsEnv(ParallelEnv):
 
     **Reward**: `reward` of `SignalsConfig`; see docs/signals.md.
 
-    **End**: after `num_seconds` every agent is truncated: traffic would go on. Nobody terminates, no agent leaves.
+    **End**: after `num_seconds` every agent is truncated: traffic would go on. No agent terminates or leaves.
 
     **Info** of each agent: `cost`, the number of vehicles that newly collided anywhere; at the end also the episode's
     `trips.METRICS`, of all trips.
@@ -49,7 +50,7 @@ class SignalsEnv(ParallelEnv):
     One simulation per process: a second open environment, of vehicles too, is refused.
     """
 
-    metadata: ClassVar[dict] = {"name": "sumo_signals_v0", "render_modes": []}
+    metadata = {"name": "sumo_signals_v0", "render_modes": []}  # noqa: RUF012  (as PettingZoo declares it)
 
     def __init__(self, config: SignalsConfig | None = None):
         self.core = BatchedSignals(config or SignalsConfig())
@@ -57,7 +58,7 @@ class SignalsEnv(ParallelEnv):
         self.possible_agents = list(self.core.possible_agents)
         self.agents: list[str] = []
         self.render_mode = None
-        counts = zip(self.possible_agents, self.core.action_space.counts, strict=True)
+        counts = zip(self.possible_agents, self.core.counts, strict=True)
         self.actions = {agent: Discrete(count) for agent, count in counts}
         self.state_space = self.core.state_space
         self.seeded = False
@@ -73,7 +74,7 @@ class SignalsEnv(ParallelEnv):
         if seed is None and self.seeded:
             self.seen = self.core.begin()
         else:
-            self.seen = self.core.reset(np.random.SeedSequence().entropy % 2**31 if seed is None else seed)
+            self.seen = self.core.reset(secrets.randbits(31) if seed is None else seed)
             self.seeded = True
         self.agents = self.possible_agents[:]
         return dict(zip(self.agents, self.seen.obs[0], strict=True)), {agent: {} for agent in self.agents}

@@ -1,4 +1,4 @@
-"""Road networks with their demand: those that sumo-rl brings along, found where it is installed, and a user's own."""
+"""Road networks with their demand: those included in sumo-rl, and a user's."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -63,9 +63,9 @@ def bundled(name: str) -> Net:
 
 
 def green_s(net_file: str) -> dict[str, tuple[float, ...]]:
-    """How long each light's own program shows each of its green phases, yellow after it included, in seconds.
+    """How long each light's program shows each of its green phases, yellow after it included, in seconds.
 
-    ValueError, with the mend, for a net whose lights sumo-rl cannot drive.
+    ValueError, with the fix, for a net whose lights sumo-rl cannot drive.
     """
     try:
         logics = [element for _, element in ET.iterparse(net_file) if element.tag == "tlLogic"]
@@ -75,7 +75,7 @@ def green_s(net_file: str) -> dict[str, tuple[float, ...]]:
         raise ValueError(f"--net-file {net_file} has no traffic light: use a net with one")
     found: dict[str, tuple[float, ...]] = {}
     for logic in logics:
-        name, kind = logic.get("id"), logic.get("type")
+        name, kind = logic.attrib["id"], logic.get("type")
         if kind != "static":
             raise ValueError(
                 f"--net-file {net_file}: traffic light {name} is {kind}, which crashes SUMO under sumo-rl: "
@@ -95,7 +95,7 @@ def green_s(net_file: str) -> dict[str, tuple[float, ...]]:
 
 
 def checked(net: Net) -> Net:
-    """`net`, if its files are there; else ValueError with the flag and the mend."""
+    """`net`, if its files are there; else ValueError with the flag and the fix."""
     for flag, file in (("--net-file", net.net_file), ("--route-file", net.route_file)):
         if not Path(file).is_file():
             raise ValueError(f"{flag} {file} does not exist: give the path of a SUMO file")

@@ -1,9 +1,10 @@
-"""sumo-rl's environment under our hand. Importing this module imports SUMO: do so only where one is wanted."""
+"""sumo-rl's environment, adapted. Importing this module imports SUMO: do so only where a simulation is needed."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import libsumo
 import numpy as np
@@ -14,20 +15,20 @@ from rqe_mappo.envs.sumo_signals.config import SignalsConfig
 from rqe_mappo.envs.sumo_signals.loading import load_sumo_rl
 from rqe_mappo.envs.sumo_signals.nets import Net, green_s
 
-SumoEnvironment = load_sumo_rl().SumoEnvironment
+SumoEnvironment: Any = load_sumo_rl().SumoEnvironment
 OWN_REWARDS = ("waiting", "long-waiting")
 VEHICLE_M = 7.5  # a car and the gap before it
 
 
 @dataclass(frozen=True)
 class Light:
-    """One traffic light as its agent knows it.
+    """One traffic light.
 
     lanes: its incoming lanes.
     room: `[lanes]`, how many vehicles fit onto each.
     served: bool `[green phases, lanes]`, which lanes each phase lets go.
     entries: the edges of its lanes; vehicles may stand before them that have not entered the net.
-    green_s: how long the net's own program shows each green phase, its yellow included, in seconds.
+    green_s: how long the net's program shows each green phase, its yellow included, in seconds.
     """
 
     name: str
@@ -77,7 +78,7 @@ class Junctions(SumoEnvironment):
         self.pairs: set[tuple[str, str]] = set()
         self._clear()
         with self.guarded():
-            self.reset(seed=seed)  # never without: sumo-rl would repeat the last one
+            self.reset(seed=seed)  # without a seed sumo-rl would repeat the last one
 
     def _clear(self) -> None:
         self.waited, self.collided = np.zeros(len(self.ts_ids)), 0
@@ -96,7 +97,7 @@ class Junctions(SumoEnvironment):
         return np.array([self.traffic_signals[name].compute_reward() for name in self.ts_ids])
 
     def _start_simulation(self) -> None:
-        """Start SUMO; in place of sumo-rl's own, which splits options at spaces and knows no demand scale."""
+        """Start SUMO; replaces sumo-rl's method, which splits options at spaces and has no demand scale."""
         libsumo.start(["sumo", *self.options, "--seed", str(self.sumo_seed), "--scale", f"{self.scale:.6g}"])
         self.sumo = libsumo
 
@@ -145,8 +146,8 @@ class Junctions(SumoEnvironment):
         return sum(len(libsumo.edge.getPendingVehicles(edge)) for edge in light.entries)
 
     @contextlib.contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Turn whatever libsumo raises inside into `SimulationCrashed`."""
+    def guarded(self) -> Generator[None]:
+        """Turn what libsumo raises inside into `SimulationCrashed`."""
         try:
             yield
         except (libsumo.TraCIException, libsumo.FatalTraCIError) as error:  # unrelated classes

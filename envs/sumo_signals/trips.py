@@ -19,7 +19,7 @@ METRICS = (
 
 
 def output_options(folder: Path) -> list[str]:
-    """SUMO's options that write the files `read` wants, trips without an end included: these have the longest waits."""
+    """SUMO's options that write the files `read` wants, unfinished trips included: these have the longest waits."""
     return [
         "--tripinfo-output", str(folder / "trips.xml"), "--tripinfo-output.write-unfinished", "true",
         "--tripinfo-output.write-undeparted", "true", "--statistic-output", str(folder / "statistics.xml"),
@@ -36,18 +36,19 @@ def read(folder: Path) -> dict[str, float]:
     waited, unfinished, not_inserted = [], 0, 0
     for _, trip in ET.iterparse(folder / "trips.xml"):
         if trip.tag == "tripinfo":
-            waited.append(float(trip.get("waitingTime")) + float(trip.get("departDelay")))
-            unfinished += float(trip.get("arrival")) < 0
-            not_inserted += float(trip.get("depart")) < 0
+            known = trip.attrib
+            waited.append(float(known["waitingTime"]) + float(known["departDelay"]))
+            unfinished += float(known["arrival"]) < 0
+            not_inserted += float(known["depart"]) < 0
             trip.clear()
-    statistics = ET.parse(folder / "statistics.xml").getroot()
-    counts = {name: float(statistics.find(tag).get(key)) for name, (tag, key) in COUNTS.items()}
+    statistics = {element.tag: element.attrib for element in ET.parse(folder / "statistics.xml").getroot()}
+    counts = {name: float(statistics[tag][key]) for name, (tag, key) in COUNTS.items()}
     numbers = {"trips": len(waited), "unfinished_trips": unfinished, "not_inserted_trips": not_inserted}
     return waiting(np.array(waited)) | {name: float(number) for name, number in numbers.items()} | counts
 
 
 def waiting(waited_s: np.ndarray) -> dict[str, float]:
-    """Mean, 95th percentile, mean of the worst 5 % (at least one trip) and maximum; zeros where nobody went."""
+    """Mean, 95th percentile, mean of the worst 5 % (at least one trip) and maximum; zeros without trips."""
     names = METRICS[:4]
     if len(waited_s) == 0:
         return dict.fromkeys(names, 0.0)

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, Step
 from rqe_mappo.envs.tabular import exact
 from rqe_mappo.envs.tabular.dynamics import Moved, TabularDynamics
 from rqe_mappo.envs.tabular.model import FiniteGame
@@ -17,13 +17,17 @@ class BatchedTabular:
     Terminated on arrival in a terminal state, otherwise truncated at the horizon. `cost` is 0.
 
     observe_time: append the time left, 1 to 0, to observation and state, so that the horizon may be learned as an end.
-        Where the horizon is never met (`exact.horizon_binds`), `time_in_observation` holds without it.
+        Where no play reaches the horizon (`exact.horizon_binds`), `time_in_observation` holds without it.
 
-    A sub-class may keep account of its episodes: an array `[E, A]` in `self.totals`, zero when an episode begins,
+    A sub-class may add to the episode records: an array `[E, A]` in `self.totals`, zero when an episode begins,
     updated in `watch`, becomes a record of that name.
 
     Raises ValueError if the players have different numbers of actions.
     """
+
+    action_space: ActionSpace
+    observation_space: Box
+    state_space: Box
 
     def __init__(self, game: FiniteGame, num_envs: int, observe_time: bool = False):
         if len(set(game.n_actions)) > 1:
@@ -36,17 +40,18 @@ class BatchedTabular:
         bounds = exact.return_bounds(game)
         self.return_bounds = float(bounds[:, 0].min()), float(bounds[:, 1].max())
         self.reward_bounds, self.reward_step = exact.reward_bounds(game), exact.reward_step(game)
+        self.common_reward = exact.common_reward(game)
         self.time_in_observation = observe_time or not exact.horizon_binds(game)
         self.shape = (num_envs, len(game.players))
         self.active = np.ones(self.shape, bool)
-        self.totals = {"return": np.zeros(self.shape), "cost": np.zeros(self.shape)}
+        self.totals: dict[str, np.ndarray] = {"return": np.zeros(self.shape), "cost": np.zeros(self.shape)}
 
     def watch(self, moved: Moved) -> np.ndarray:
         """Update the sub-class's totals after a step; gives the step's cost, `[E, A]`."""
         return np.zeros(self.shape)
 
     def reset(self, seed: int) -> Observed:
-        """Start every copy anew; the same seed and E give the same trajectories."""
+        """Start every copy from the beginning; the same seed and E give the same trajectories."""
         self.rng = np.random.default_rng(seed)
         self._begin(slice(None))
         return self._observed()
@@ -65,7 +70,9 @@ class BatchedTabular:
         cost = self.watch(moved)
         self.totals["return"] += moved.reward
         self.totals["cost"] += cost
-        final_state = self.dynamics.seen(self.game.state)[moved.truncated].reshape(-1, *self.state_space.shape)
+        cut = moved.truncated
+        final_obs = self.dynamics.seen(self.game.obs)[cut].reshape(-1, *self.observation_space.shape)
+        final_state = self.dynamics.seen(self.game.state)[cut].reshape(-1, *self.state_space.shape)
         ended = np.flatnonzero(moved.terminated | moved.truncated)
         length = np.broadcast_to(self.dynamics.t[ended, None], (len(ended), self.shape[1])).copy()
         episodes = {"copy": ended, "length": length, **{name: total[ended] for name, total in self.totals.items()}}
@@ -79,6 +86,7 @@ class BatchedTabular:
             cost=cost.astype(np.float32),
             terminated=np.repeat(moved.terminated[:, None], self.shape[1], axis=1),
             truncated=np.repeat(moved.truncated[:, None], self.shape[1], axis=1),
+            final_obs=final_obs,
             final_state=final_state,
             episodes=episodes,
         )

@@ -33,7 +33,7 @@ class TabularDynamics:
     t: int64 `[E]`, decisions made in its episode.
     observe_time: append the time left, 1 to 0, to what players and critic see.
 
-    Randomness comes from the generator handed in, so its owner decides on seeding and can save it.
+    Randomness comes from the generator passed in, so its owner seeds and saves it.
     """
 
     def __init__(self, game: FiniteGame, num_envs: int, observe_time: bool = False):
@@ -49,7 +49,7 @@ class TabularDynamics:
         return Box(low, high, (table.shape[-1] + self.observe_time,), np.float32)
 
     def reset(self, rng: np.random.Generator, which: np.ndarray | slice = slice(None)) -> None:
-        """Start the copies `which` anew."""
+        """Start new episodes of the copies `which`."""
         count = self.state[which].size
         self.state[which] = np.searchsorted(self.start_cdf, rng.random(count), side="right")
         self.t[which] = 0
@@ -60,7 +60,7 @@ class TabularDynamics:
         uniform = rng.random(self.num_envs)
         outcome = (self.cdf[before, joint] <= uniform[:, None]).sum(-1)
         after = game.next_state[before, joint, outcome]
-        self.state = after.copy()  # a reset overwrites it, and `after` is handed out
+        self.state = after.copy()  # a reset overwrites it, and `after` is returned
         self.t += 1
         terminated = game.terminal[after]
         reward = game.reward[:, before, joint, outcome].T
@@ -75,7 +75,7 @@ class TabularDynamics:
         return np.concatenate((rows, np.broadcast_to(left[:, None, None], (*rows.shape[:2], 1))), axis=-1)
 
 
-def _cumulative(law: np.ndarray) -> np.ndarray:
+def _cumulative(probs: np.ndarray) -> np.ndarray:
     """Cumulative probabilities that end in exactly 1, so that no uniform number falls on padding."""
-    total = law.cumsum(-1)
+    total = probs.cumsum(-1)
     return total / total[..., -1:]

@@ -2,34 +2,37 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, Space
 from pettingzoo import ParallelEnv
 
 from rqe_mappo.envs.tabular.dynamics import Moved, TabularDynamics
 from rqe_mappo.envs.tabular.model import FiniteGame
 
-Settings = TypeVar("Settings")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
-def configure(scenarios: Mapping[str, Settings], scenario: str, knobs: dict[str, Any]) -> Settings:
-    """The settings of `scenario` with `knobs` changed; ValueError for an unknown name."""
+def configure(scenarios: Mapping[str, Config], scenario: str, overrides: dict[str, Any]) -> Config:
+    """The config of `scenario` with `overrides`; ValueError for an unknown name."""
     if scenario not in scenarios:
         raise ValueError(f"scenario {scenario} is unknown: use {', '.join(scenarios)}")
     known = [field.name for field in fields(scenarios[scenario])]
-    for name in knobs:
+    for name in overrides:
         if name not in known:
             raise ValueError(f"argument {name} is unknown in scenario {scenario}: use {', '.join(known)}")
-    return replace(scenarios[scenario], **knobs)
+    return replace(scenarios[scenario], **overrides)
 
 
-class TabularEnv(gymnasium.Env[np.ndarray, int]):
+class TabularEnv(gymnasium.Env[np.ndarray, np.int64]):
     """One play of a game with a single player; observation and actions as the game has them."""
 
-    metadata: ClassVar[dict] = {"render_modes": []}
+    metadata = {"render_modes": []}  # noqa: RUF012  (Gymnasium's declaration)
 
     def __init__(self, game: FiniteGame, observe_time: bool = False):
         self.game, self.dynamics = game, TabularDynamics(game, 1, observe_time)
@@ -44,10 +47,10 @@ class TabularEnv(gymnasium.Env[np.ndarray, int]):
         self.ended = False
         return self.dynamics.seen(self.game.obs)[0, 0], {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: int | np.int64) -> tuple[np.ndarray, float, bool, bool, dict]:
         """One decision; ValueError for an action that does not exist, ResetNeeded after the end of an episode."""
         if not self.action_space.contains(action):
-            raise ValueError(f"action must lie in 0 to {self.action_space.n - 1} (got {action!r})")
+            raise ValueError(f"action must lie in 0 to {self.game.n_actions[0] - 1} (got {action!r})")
         if self.ended:
             raise gymnasium.error.ResetNeeded("call reset() first: no episode is under way")
         moved = self.dynamics.step(np.array([[action]]), self.np_random)
@@ -62,7 +65,7 @@ class TabularParallelEnv(ParallelEnv):
     `state()` is what a centralised critic may see, float32 `[n, D']`, one row a player.
     """
 
-    metadata: ClassVar[dict] = {"name": "finite_game_v0", "render_modes": []}
+    metadata = {"name": "finite_game_v0", "render_modes": []}  # noqa: RUF012  (as PettingZoo declares it)
 
     def __init__(self, game: FiniteGame, observe_time: bool = False):
         self.game, self.dynamics = game, TabularDynamics(game, 1, observe_time)
@@ -75,10 +78,10 @@ class TabularParallelEnv(ParallelEnv):
         self.state_space = Box(row.low[0], row.high[0], (len(game.players), *row.shape), np.float32)
         self.rng = np.random.default_rng()
 
-    def observation_space(self, agent: str) -> Box:
+    def observation_space(self, agent: str) -> Space:
         return self.observation_spaces[agent]
 
-    def action_space(self, agent: str) -> Discrete:
+    def action_space(self, agent: str) -> Space:
         return self.action_spaces[agent]
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, np.ndarray], dict]:
@@ -108,7 +111,7 @@ class TabularParallelEnv(ParallelEnv):
         return observations, rewards, terminated, truncated, infos
 
     def infos(self, moved: Moved) -> list[dict[str, Any]]:
-        """What a sub-class tells about the step, one dict a player."""
+        """What a sub-class reports of the step, one dict a player."""
         return [{} for _ in self.possible_agents]
 
     def _observations(self) -> dict[str, np.ndarray]:

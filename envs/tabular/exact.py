@@ -1,4 +1,4 @@
-"""What can be computed of a finite game without sampling: laws of returns, bounds, grids."""
+"""What can be computed of a finite game without sampling: distributions of returns, bounds, grids."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ def joint_policy(game: FiniteGame, policies: Sequence[np.ndarray]) -> np.ndarray
     return joint
 
 
-def return_law(
+def return_distribution(
     game: FiniteGame,
     policies: Sequence[np.ndarray],
     player: int = 0,
     gamma: float = 1.0,
     start: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The law of `sum_t gamma^t r_t` of one player: its values `[M]`, ascending, and their probabilities `[M]`.
+    """The distribution of one player's `sum_t gamma^t r_t`: its values `[M]`, ascending, and their probabilities `[M]`.
 
     Every distinct pair of state and return so far is followed, so it is meant for games with few of them.
 
@@ -121,6 +121,13 @@ def reward_step(game: FiniteGame) -> float | None:
         return None
     step = int(np.gcd.reduce(np.round(hundredths).astype(int)))
     return step / 100 if step else None
+
+
+def common_reward(game: FiniteGame) -> bool:
+    """Whether every possible outcome pays the same to all players."""
+    possible = (game.prob > 0) & ~game.terminal[:, None, None]
+    reward = game.reward[:, possible]
+    return bool((reward == reward[:1]).all())
 
 
 def horizon_binds(game: FiniteGame) -> bool:

@@ -58,11 +58,12 @@ class FiniteGame:
 
         low, high = self.next_state.min(), self.next_state.max()
         _require(low >= 0 and high < s, f"next_state must lie in 0 to {s - 1} (got {low} to {high})")
-        for name, law in (("prob", self.prob), ("start", self.start)):
-            off = np.abs(law.sum(-1) - 1).max()
-            _require(law.min() >= 0 and off <= ROUNDING, f"{name} must be >= 0 and sum to 1 (off by up to {off:.2g})")
+        for name, chances in (("prob", self.prob), ("start", self.start)):
+            off = np.abs(chances.sum(-1) - 1).max()
+            fits = bool(chances.min() >= 0 and off <= ROUNDING)
+            _require(fits, f"{name} must be >= 0 and sum to 1 (off by up to {off:.2g})")
         _require(not self.start[self.terminal].any(), "start must give terminal states probability 0")
-        _require(np.isfinite(self.reward).all(), "reward must be finite")
+        _require(bool(np.isfinite(self.reward).all()), "reward must be finite")
 
     @property
     def n_states(self) -> int:

@@ -1,27 +1,41 @@
-"""The advantage estimators, from a rollout's targets and the critic's laws: `[T, E, A]` each (docs/risk.md)."""
+"""The advantage estimators, from the critic's distributions and its targets: `[T, E, A]` each (docs/risk.md)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rqe_mappo.config import TrainConfig
+from rqe_mappo.data.trajectory import flat
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.functional.risk import RiskMeasure
+from rqe_mappo.functional.rows import rows_of_each
 
 IN_CACHE = 2**16  # numbers of a temporary
 
 
 @dataclass(frozen=True)
-class Evidence:
+class SoFar:
+    """What each step's episode has brought before it.
+
+    gained, discount: its return so far, and the weight of the next reward in it.
+    start: the critic's log-probabilities at its first state.
+    """
+
+    gained: Float[Tensor, "T E A"]
+    discount: Float[Tensor, "T E A"]
+    start: Float[Tensor, "T E A N"]
+
+
+@dataclass(frozen=True)
+class AdvantageInputs:
     """What the estimators look at; axes are time, copy, agent.
 
-    log_probs, next_probs: the critic's law at each step, and at the step after it (the final state, if truncated).
-    target: the law of the lambda-return.
-    past, discount: return of the episode so far, and the weight of the next reward in it.
-    start: the critic's log-probabilities at the episode's first state. These three only where the run needs them.
+    log_probs, next_probs: the critic's distribution at each step, and at the step after it (or the final state).
+    target: the distribution of the lambda-return.
+    so_far: where the environment keeps it.
     """
 
     atoms: Float[Tensor, " N"]
@@ -31,81 +45,95 @@ class Evidence:
     log_probs: Float[Tensor, "T E A N"]
     next_probs: Float[Tensor, "T E A N"]
     target: Float[Tensor, "T E A N"]
-    past: Float[Tensor, "T E A"] | None = None
-    discount: Float[Tensor, "T E A"] | None = None
-    start: Float[Tensor, "T E A N"] | None = None
+    gamma: float
+    lam: float
+    so_far: SoFar | None = None
 
-    def of(self, agents: list[int]) -> "Evidence":
+    @property
+    def episode(self) -> SoFar:
+        """What the episodes have brought; ValueError where that is not kept."""
+        if self.so_far is None:
+            raise ValueError("this advantage looks at episodes from their start: wrap the environment in its History")
+        return self.so_far
+
+    def of(self, agents: Int[Tensor, " G"]) -> "AdvantageInputs":
         """The part that concerns `agents`."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "atoms"}
-        return replace(self, **{name: part[:, :, agents] for name, part in parts.items() if part is not None})
+        so_far = None if self.so_far is None else replace(self.so_far, **_of(self.so_far, agents))
+        return replace(self, **_of(self, agents), so_far=so_far)
 
 
-Estimator = Callable[[Evidence, RiskMeasure, TrainConfig], Float[Tensor, "T E A"]]
+def _of(parts: Any, agents: Int[Tensor, " G"]) -> dict[str, Tensor]:
+    """The tensors `[T, E, A, ...]` among the fields of `parts`, of some agents."""
+    return {
+        name: value[:, :, agents] for name, value in vars(parts).items() if isinstance(value, Tensor) and value.ndim > 1
+    }
 
 
-def influence(seen: Evidence, measure: RiskMeasure, config: TrainConfig) -> Float[Tensor, "T E A"]:
+Estimator = Callable[[AdvantageInputs, RiskMeasure], Float[Tensor, "T E A"]]
+
+
+def influence(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E A"]:
     """`<psi(. ; p_t), q_t - p_t>`: every state optimises the risk of the return from there on."""
-    if config.discount_tau:
-        return _influence_by_age(seen, measure)
-    parts = zip(_in_parts(seen.log_probs), _in_parts(seen.target), strict=True)
-    return torch.cat([returns.influence_advantage(measure.influence(seen.atoms, lp), q, lp.exp()) for lp, q in parts])
+    parts = zip(_in_parts(inputs.log_probs), _in_parts(inputs.target), strict=True)
+    return torch.cat([returns.influence_advantage(measure.influence(inputs.atoms, lp), q, lp.exp()) for lp, q in parts])
 
 
-def _in_parts(laws: Float[Tensor, "T E A N"]) -> tuple[Tensor, ...]:
+def _in_parts(distributions: Float[Tensor, "T E A N"]) -> tuple[Tensor, ...]:
     """A few steps at a time: a whole rollout's temporaries would not fit the cache (three times slower)."""
-    return laws.split(max(1, IN_CACHE // laws[0].numel()))
+    return distributions.split(max(1, IN_CACHE // distributions[0].numel()))
 
 
-def _influence_by_age(seen: Evidence, measure: RiskMeasure) -> Float[Tensor, "T E A"]:
+def influence_by_age(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E A"]:
     """As `influence`, with the tolerance tau / gamma^t at the episode's step t."""
-    advantage = torch.empty_like(seen.reward)
-    for discount in seen.discount.unique():
-        rows = seen.discount == discount
-        log_probs = seen.log_probs[rows]
-        psi = measure.scaled(1 / max(float(discount), 1e-6)).influence(seen.atoms, log_probs)
-        advantage[rows] = returns.influence_advantage(psi, seen.target[rows], log_probs.exp())
-    return advantage
+    discounts, age = inputs.episode.discount.unique(return_inverse=True)
+    advantage, log_probs, target = (
+        torch.empty_like(inputs.reward).flatten(),
+        flat(inputs.log_probs),
+        flat(inputs.target),
+    )
+    for discount, rows in zip(discounts.tolist(), rows_of_each(age.flatten(), len(discounts)), strict=True):
+        psi = measure.scaled(1 / max(discount, 1e-6)).influence(inputs.atoms, log_probs[rows])
+        advantage[rows] = returns.influence_advantage(psi, target[rows], log_probs[rows].exp())
+    return advantage.view_as(inputs.reward)
 
 
-def static(seen: Evidence, measure: RiskMeasure, config: TrainConfig) -> Float[Tensor, "T E A"]:
+def static(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E A"]:
     """GAE of `H_t = E psi_0(C_t + gamma^t Z(s_t))`, psi_0 the influence at the episode's first state.
 
     H is what the episode's total return, so far C_t, is expected to do for its risk; it changes by nothing but news, so
     the trace carries no gamma.
     """
-    psi = torch.stack([measure.influence(seen.atoms, log_probs) for log_probs in seen.start])
+    episode = inputs.episode
+    psi = torch.stack([measure.influence(inputs.atoms, log_probs) for log_probs in episode.start])
 
     def outlook(probs: Tensor, past: Tensor, discount: Tensor) -> Tensor:
-        return (categorical.project(seen.atoms, probs, past, discount) * psi).sum(-1)
+        return (categorical.project(inputs.atoms, probs, past, discount) * psi).sum(-1)
 
-    past = seen.past + seen.discount * seen.reward
-    onward = config.gamma * seen.discount * ~seen.terminated
-    value = outlook(seen.log_probs.exp(), seen.past, seen.discount)
-    next_value = outlook(seen.next_probs, past, onward)
-    none = torch.zeros_like(seen.terminated)
-    return returns.gae(torch.zeros_like(value), value, next_value, none, seen.ended, 1.0, config.gae_lambda)
+    past = episode.gained + episode.discount * inputs.reward
+    onward = inputs.gamma * episode.discount * ~inputs.terminated
+    value = outlook(inputs.log_probs.exp(), episode.gained, episode.discount)
+    next_value = outlook(inputs.next_probs, past, onward)
+    none = torch.zeros_like(inputs.terminated)
+    return returns.gae(torch.zeros_like(value), value, next_value, none, inputs.ended, 1.0, inputs.lam)
 
 
-def nested(seen: Evidence, measure: RiskMeasure, config: TrainConfig) -> Float[Tensor, "T E A"]:
+def nested(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E A"]:
     """GAE of V_tau, each temporal difference through the measure's utility: the risk of each step, step by step."""
-    return _gae(seen, measure, config, utility=measure.utility)
+    return _gae(inputs, measure, utility=measure.utility)
 
 
-def value(seen: Evidence, measure: RiskMeasure, config: TrainConfig) -> Float[Tensor, "T E A"]:
+def value(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E A"]:
     """GAE of V_tau: blind to what is drawn within a step, and at lambda = 1 to all risk."""
-    return _gae(seen, measure, config, utility=returns.identity)
+    return _gae(inputs, measure, utility=returns.identity)
 
 
-def _gae(
-    seen: Evidence, measure: RiskMeasure, config: TrainConfig, utility: Callable[[Tensor], Tensor]
-) -> Float[Tensor, "T E A"]:
+def _gae(inputs: AdvantageInputs, measure: RiskMeasure, utility: Callable[[Tensor], Tensor]) -> Float[Tensor, "T E A"]:
     here, following = (
-        torch.cat([measure.zero_utility_value(seen.atoms, part) for part in _in_parts(log_probs)])
-        for log_probs in (seen.log_probs, seen.next_probs.clamp_min(1e-38).log())
+        torch.cat([measure.zero_utility_value(inputs.atoms, part) for part in _in_parts(log_probs)])
+        for log_probs in (inputs.log_probs, inputs.next_probs.clamp_min(1e-38).log())
     )
     return returns.gae(
-        seen.reward, here, following, seen.terminated, seen.ended, config.gamma, config.gae_lambda, utility
+        inputs.reward, here, following, inputs.terminated, inputs.ended, inputs.gamma, inputs.lam, utility
     )
 
 

@@ -1,16 +1,14 @@
-"""Settings that train well, one function an environment; each number has its reason."""
+"""Settings that train well, one function an environment; each number has its reason.
+
+Names are those of runs and of algorithms; an algorithm takes those that it has.
+"""
 
 from typing import Any
 
-from rqe_mappo.config import TrainConfig
 
-
-def sumo(scenario: str, knobs: Any) -> TrainConfig:
+def sumo(scenario: str) -> dict[str, Any]:
     """Vehicles at an unsignalised intersection."""
-    return TrainConfig(
-        env="sumo",
-        scenario=scenario,
-        knobs=knobs,
+    return dict(
         total_timesteps=4_000_000,
         num_envs=64,  # copies in one SUMO simulation: fastest between 8 and 64
         num_steps=24,
@@ -21,12 +19,9 @@ def sumo(scenario: str, knobs: Any) -> TrainConfig:
     )
 
 
-def sumo_signals(scenario: str, knobs: Any) -> TrainConfig:
+def sumo_signals(scenario: str) -> dict[str, Any]:
     """Traffic lights: long episodes, of which the last second is no end."""
-    return TrainConfig(
-        env="sumo-signals",
-        scenario=scenario,
-        knobs=knobs,
+    return dict(
         total_timesteps=80_000,
         num_envs=2,  # a process each
         num_steps=120,
@@ -41,13 +36,10 @@ def sumo_signals(scenario: str, knobs: Any) -> TrainConfig:
     )
 
 
-def cartpole(scenario: str, knobs: Any) -> TrainConfig:
+def cartpole(scenario: str) -> dict[str, Any]:
     """Risky CartPole, and CartPole-v1 as its scenario `cartpole-v1`."""
     plain = scenario == "cartpole-v1"  # easy: larger batches are faster, and its returns need fewer atoms
-    return TrainConfig(
-        env="cartpole",
-        scenario=scenario,
-        knobs=knobs,
+    return dict(
         total_timesteps=1_000_000 if plain else 2_100_000,  # fifty seconds
         num_envs=128 if plain else 64,
         num_steps=128,
@@ -68,12 +60,9 @@ def cartpole(scenario: str, knobs: Any) -> TrainConfig:
     )
 
 
-def gamble(scenario: str, knobs: Any) -> TrainConfig:
+def gamble(scenario: str) -> dict[str, Any]:
     """One choice whose right answer is known: a table of logits, and tau in units of the reward."""
-    return TrainConfig(
-        env="gamble",
-        scenario=scenario,
-        knobs=knobs,
+    return dict(
         total_timesteps=400_000 if scenario == "m5" else 100_000,  # of which an episode takes up to 20
         num_envs=32,
         num_steps=32,  # the longest episode is of 20
@@ -90,12 +79,9 @@ def gamble(scenario: str, knobs: Any) -> TrainConfig:
     )
 
 
-def matrix(scenario: str, knobs: Any) -> TrainConfig:
+def matrix(scenario: str) -> dict[str, Any]:
     """Games in normal form: a table of logits a player, tau and eps in points of the game."""
-    return TrainConfig(
-        env="matrix",
-        scenario=scenario,
-        knobs=knobs,
+    return dict(
         total_timesteps=400_000,
         num_envs=128,
         num_steps=4,  # every step is an episode
@@ -112,12 +98,9 @@ def matrix(scenario: str, knobs: Any) -> TrainConfig:
     )
 
 
-def cliff(scenario: str, knobs: Any) -> TrainConfig:
+def cliff(scenario: str) -> dict[str, Any]:
     """The two-agent cliff walk, undiscounted as in its exact solution."""
-    return TrainConfig(
-        env="cliff",
-        scenario=scenario,
-        knobs=knobs,
+    return dict(
         total_timesteps=1_000_000,
         eps=0.1,  # in trials both found their goals only with so much, and the second not always
         num_envs=32,
@@ -135,12 +118,9 @@ def cliff(scenario: str, knobs: Any) -> TrainConfig:
     )
 
 
-def by_name(scenario: str, knobs: Any) -> TrainConfig:
+def by_name(scenario: str) -> dict[str, Any]:
     """An environment of another package: nothing is known of it, so these are CleanRL's settings for PPO, in short."""
-    return TrainConfig(
-        env=knobs.name,
-        scenario=scenario,
-        knobs=knobs,
+    return dict(
         num_envs=8,
         num_steps=128,
         learning_rate=2.5e-4,

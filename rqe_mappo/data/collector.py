@@ -1,135 +1,151 @@
-"""One collector for all environments: T decisions of E copies with A agents each, as tensors `[T, E, A, ...]`."""
+"""One collector for all environments and actors: T decisions of E copies with A agents each."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
+from rqe_mappo.data.trajectory import Past, Trajectory
+from rqe_mappo.envs.contract import BatchedEnv, Observed, Step, begun
 from rqe_mappo.envs.history import History
-from rqe_mappo.nets import Actor, sample
+from rqe_mappo.nets.contract import Actor
 
-
-@dataclass
-class PastOfRollout:
-    """What the episodes under way had brought before each step; see `History`."""
-
-    past: Float[Tensor, "T E A"]
-    discount: Float[Tensor, "T E"]
-    start: Float[Tensor, "T E A S"]
-
-
-@dataclass
-class Rollout:
-    """What the learner sees of T steps; rows with `active` False hold nothing.
-
-    next_obs, next_state: what actors and critic see after the last step.
-    final_state: what the critic sees after each truncation, in the order of `truncated.nonzero()`.
-    lost: the simulation was lost after this step: the return goes on from what the next row's `state` holds, in which
-        nobody is active.
-    history: the past of each step's episode, where the environment keeps it.
-    """
-
-    obs: Float[Tensor, "T E A D"]
-    state: Float[Tensor, "T E A S"]
-    action: Int[Tensor, "T E A"]
-    log_prob: Float[Tensor, "T E A"]
-    reward: Float[Tensor, "T E A"]
-    cost: Float[Tensor, "T E A"]
-    active: Bool[Tensor, "T E A"]
-    terminated: Bool[Tensor, "T E A"]
-    truncated: Bool[Tensor, "T E A"]
-    lost: Bool[Tensor, "T E A"]
-    next_obs: Float[Tensor, "E A D"]
-    next_state: Float[Tensor, "E A S"]
-    final_state: Float[Tensor, "M S"]
-    history: PastOfRollout | None
+FLOATS, FLAGS = ("reward", "cost"), ("active", "terminated", "truncated", "lost")
 
 
 class Collector:
-    """Steps the environments with the current actors and keeps what the learner needs.
+    """Steps the environments with an actor and keeps what a learner needs.
 
-    Random numbers are drawn on the CPU, so that runs on different devices see the same ones.
+    Each number is copied once out of the environment's arrays, observations straight to where the networks live, all
+    else to buffers on the CPU that go there when the trajectory is full. Random numbers are drawn on the CPU, those of
+    a trajectory at once, so that runs on different devices see the same ones.
+
+    observed: what the environment shows now, once `start` or `go_on` was called.
     """
 
-    def __init__(self, env: BatchedEnv, num_steps: int, device: torch.device, generator: torch.Generator):
-        self.env, self.num_steps, self.device, self.generator = env, num_steps, device, generator
-        e, a = env.num_envs, len(env.possible_agents)
+    observed: Observed
+
+    def __init__(self, env: BatchedEnv, actor: Actor, num_steps: int, device: torch.device, generator: torch.Generator):
+        self.env, self.actor, self.device, self.generator = env, actor, device, generator
+        t, e, a = num_steps, env.num_envs, len(env.possible_agents)
+        self.num_steps, self.rows = num_steps, (e, a)
         self.agent = torch.arange(a, device=device).expand(e, a)
-        self.observed: Observed | None = None
+        self.obs = torch.empty(t + 1, e, a, *env.observation_space.shape, device=device)
+        self.state = torch.empty(t + 1, e, a, *env.state_space.shape)
+        self.kept = {
+            **{name: torch.empty(t, e, a) for name in FLOATS},
+            **{name: torch.empty(t, e, a, dtype=torch.bool) for name in FLAGS},
+            "begins": torch.empty(t, e, dtype=torch.bool),
+        }
+        self.avail: Tensor | None = None
+        self.acted: dict[str, Tensor] = {}
+        self.memory = torch.zeros(e, a, actor.memory_size, device=device)
+        self.begins = np.ones(e, bool)
 
     def start(self, observed: Observed) -> None:
-        """Go on from what the environment shows after `reset` or `restore`."""
+        """Begin with what the environment shows after `reset`."""
         self.observed = observed
+        self.begins = np.ones(len(observed.active), bool)
+        self.memory.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What going on exactly needs beside the environment's snapshot."""
+        return {"memory": self.memory.cpu(), "begins": torch.from_numpy(self.begins.copy())}
+
+    def go_on(self, observed: Observed, state: dict[str, Any]) -> None:
+        """Go on from what the environment shows after `restore`, with what `state_dict` kept."""
+        self.start(observed)
+        if state:  # older files hold none, and actors had no memory
+            self.begins = state["begins"].numpy().copy()
+            self.memory.copy_(state["memory"])
 
     @torch.no_grad()
-    def collect(self, actor: Actor) -> tuple[Rollout, list[dict[str, np.ndarray]]]:
-        """A rollout, and the records of the episodes that ended in it."""
-        env, device = self.env, self.device
-        e, a = env.num_envs, len(env.possible_agents)
-
-        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.empty(self.num_steps, e, a, *shape, dtype=dtype)
-
-        kept: dict[str, Any] = {
-            "obs": empty(env.observation_space.shape[0]),
-            "state": empty(env.state_space.shape[0]),
-            "reward": empty(),
-            "cost": empty(),
-            **{name: empty(dtype=torch.bool) for name in ("active", "terminated", "truncated")},
-            "lost": torch.zeros(self.num_steps, e, a, dtype=torch.bool),
-        }
-        action = torch.empty(self.num_steps, e, a, dtype=torch.int64, device=device)
-        logits = torch.empty(self.num_steps, e, a, actor.n_actions, device=device)
-        final_states, episodes, pasts = [], [], []
+    def collect(self) -> tuple[Trajectory, list[dict[str, np.ndarray]]]:
+        """A trajectory, which lasts until the next is collected, and the records of the episodes that ended in it."""
+        env, kept = self.env, self.kept
+        kept["lost"].zero_()
+        memory = self.memory.clone()
+        finals: dict[str, list[Tensor]] = {"final_obs": [], "final_state": []}
+        episodes, pasts = [], []
+        uniform = torch.rand(self.num_steps, *self.rows, self.actor.draws, generator=self.generator).to(self.device)
         for t in range(self.num_steps):
-            seen = self.observed
-            for name in ("obs", "state", "active"):
-                kept[name][t] = torch.from_numpy(getattr(seen, name))
+            self._look(t)
+            kept["active"][t] = torch.from_numpy(self.observed.active)
+            kept["begins"][t] = torch.from_numpy(self.begins)
             if isinstance(env, History):
                 pasts.append((env.past, env.discount, env.start))
-            logits[t] = actor(kept["obs"][t].to(device), self.agent)
-            uniform = torch.rand(e, a, generator=self.generator).to(device)
-            action[t] = sample(logits[t], uniform)
-            step = env.step(action[t].cpu().numpy())
+            step = env.step(self._act(t, uniform[t]))
             for name in ("reward", "cost", "terminated", "truncated"):
                 kept[name][t] = torch.from_numpy(getattr(step, name))
-            final_state = step.final_state
-            if step.sim_crashed is not None:
-                final_state = _take_back(kept, t, step)
-            if len(final_state):
-                final_states.append(torch.from_numpy(final_state.copy()))
+            played = slice(None) if step.sim_crashed is None else self._take_back(t, step, step.sim_crashed)
+            if step.truncated.any():
+                for name, parts in finals.items():
+                    parts.append(torch.from_numpy(getattr(step, name)[played].copy()))
             if len(step.episodes["copy"]):
                 episodes.append(step.episodes)
             self.observed = step
-        final_state = torch.cat(final_states) if final_states else torch.empty(0, env.state_space.shape[0])
-        rollout = Rollout(
-            **{name: value.to(device) for name, value in kept.items()},
-            action=action,
-            log_prob=logits.log_softmax(-1).gather(-1, action[..., None]).squeeze(-1),
-            next_obs=torch.from_numpy(self.observed.obs.copy()).to(device),
-            next_state=torch.from_numpy(self.observed.state.copy()).to(device),
-            final_state=final_state.to(device),
-            history=PastOfRollout(*(torch.from_numpy(np.stack(part)).to(device) for part in zip(*pasts, strict=True)))
-            if pasts
-            else None,
+            self.begins[:] = False
+            self.begins[begun(step)] = True
+        self._look(self.num_steps)
+        return self._trajectory(memory, finals, pasts), episodes
+
+    def _look(self, t: int) -> None:
+        """Keep what is seen before decision t."""
+        self.obs[t].copy_(torch.from_numpy(self.observed.obs))
+        self.state[t].copy_(torch.from_numpy(self.observed.state))
+        avail = self.observed.avail
+        if avail is not None:
+            if self.avail is None:
+                self.avail = torch.empty(self.num_steps + 1, *avail.shape, dtype=torch.bool, device=self.device)
+            self.avail[t].copy_(torch.from_numpy(avail))
+
+    def _act(self, t: int, uniform: Tensor) -> np.ndarray:
+        """The actions of all agents at decision t, drawn by `uniform`."""
+        recurrent = self.actor.memory_size > 0
+        if recurrent and self.begins.any():
+            copies = torch.from_numpy(self.begins).to(self.device)
+            drawn = torch.rand(len(copies), generator=self.generator).to(self.device)
+            self.memory = self.actor.begin(self.memory, copies, self.state[t].to(self.device), drawn)
+        avail = None if self.avail is None else self.avail[t]
+        acted = self.actor.act(self.obs[t], self.agent, self.memory, uniform=uniform, avail=avail)
+        if recurrent:  # who does not act forgets nothing and learns nothing
+            active = self.kept["active"][t].to(self.device)
+            self.memory = torch.where(active[..., None], acted.memory, self.memory)
+        for name, value in {"action": acted.action, **acted.extras}.items():
+            if name not in self.acted:
+                self.acted[name] = value.new_empty(self.num_steps, *value.shape)
+            self.acted[name][t] = value
+        return acted.action.cpu().numpy()
+
+    def _take_back(self, t: int, step: Step, crashed: np.ndarray) -> np.ndarray:
+        """Leave nothing to learn of the copies that did not play step t; says which final states remain.
+
+        Their episodes are cut after the step before, where the critic's view is the one kept at t. (At t = 0 that step
+        was the last of the trajectory before, which ended there anyway.)
+        """
+        gone = torch.from_numpy(crashed)
+        if t > 0:
+            self.kept["lost"][t - 1][gone] = self.kept["active"][t][gone]
+        for name in ("active", "truncated"):
+            self.kept[name][t][gone] = False
+        copy, _ = np.nonzero(step.truncated)
+        return ~crashed[copy]
+
+    def _trajectory(self, memory: Tensor, finals: dict[str, list[Tensor]], pasts: list) -> Trajectory:
+        device, acted = self.device, dict(self.acted)
+        widths = {"final_obs": self.obs.shape[3:], "final_state": self.state.shape[3:]}
+        ends = {name: torch.cat(parts) if parts else torch.empty(0, *widths[name]) for name, parts in finals.items()}
+        past = None
+        if pasts:
+            past = Past(*(torch.from_numpy(np.stack(part)).to(device) for part in zip(*pasts, strict=True)))
+        return Trajectory(
+            obs=self.obs,
+            state=self.state.to(device),
+            action=acted.pop("action"),
+            memory=memory,
+            avail=self.avail,
+            extras=acted,
+            past=past,
+            **{name: value.to(device) for name, value in (self.kept | ends).items()},
         )
-        return rollout, episodes
-
-
-def _take_back(kept: dict[str, Any], t: int, step: Step) -> np.ndarray:
-    """Leave nothing to learn of the copies that did not play step t; gives the final states of all others.
-
-    Their episodes are cut after the step before, where the critic's view is the one kept at t. (At t = 0 that step was
-    the last of the rollout before, which ended there anyway.)
-    """
-    gone = torch.from_numpy(step.sim_crashed)
-    if t > 0:
-        kept["lost"][t - 1][gone] = kept["active"][t][gone]
-    for name in ("active", "truncated"):
-        kept[name][t][gone] = False
-    copy, _ = np.nonzero(step.truncated)
-    return step.final_state[~step.sim_crashed[copy]]

@@ -4,31 +4,33 @@ import contextlib
 import functools
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from rqe_mappo import registry
 from rqe_mappo.config import ConfigError, TrainConfig
-from rqe_mappo.data.workers import Failed, Worker
-from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
+from rqe_mappo.data.workers import EARNED, FINAL, SEEN, Failed, Worker
+from rqe_mappo.envs.contract import ActionSpace, BatchedEnv, Observed, Step
 from rqe_mappo.envs.history import History
 
 SEED_STRIDE = 100_003  # workers' seeds lie apart; a run's other seeds are small offsets
-MOST_FAILURES = 3  # in a row without a step between them: what fails so often fails again
-START_LIMIT_S = 60.0  # to import, to build a road network and to open a simulation, on a machine that is busy
+MOST_FAILURES = 3  # in a row, without a step between them
+START_LIMIT_S = 60.0  # to import, build a road network and open a simulation, on a busy machine
 CLOSE_LIMIT_S = 5.0
 
 
 class WorkerDied(RuntimeError):
-    """Worker processes cannot be had, or not be kept alive; the message says which and why."""
+    """Worker processes cannot be started or kept alive; the message names the worker and the cause."""
 
 
 def make(config: TrainConfig, num_envs: int, num_workers: int = 0, in_process: bool = False) -> BatchedEnv:
     """`num_envs` copies of a run's environment, in this process or in `num_workers` spawned ones.
 
-    An environment of which a process can hold one copy only has a worker for each, unless `in_process`. Objectives that
-    look at an episode from its start are given its `History`.
+    An environment of which a process can hold one copy only has a worker for each, unless `in_process`. The
+    algorithm sees it as it wants to (`AlgorithmConfig.wrap`).
     """
     entry = registry.environment(config.env)
     factory = registry.load(entry.factory)
@@ -40,13 +42,11 @@ def make(config: TrainConfig, num_envs: int, num_workers: int = 0, in_process: b
             )
         num_workers = num_envs
     if num_workers == 0:
-        env = factory(config.knobs, num_envs)
+        env = factory(config.env_config, num_envs)
     else:
-        build = functools.partial(factory, config.knobs, num_envs // num_workers)
+        build = functools.partial(factory, config.env_config, num_envs // num_workers)
         env = WorkerEnvs(build, num_workers, config.seed, config.worker_timeout)
-    static = config.advantage == "static"
-    past = static or config.discount_tau or config.options.keeps_past
-    return History(env, config.gamma, shown=static) if past else env
+    return config.algorithm.wrap(env, config.gamma)
 
 
 def workers_of(env: BatchedEnv) -> "WorkerEnvs | None":
@@ -56,25 +56,37 @@ def workers_of(env: BatchedEnv) -> "WorkerEnvs | None":
 
 
 def fresh_seed(seed: int, worker: int, restart: int) -> int:
-    """The seed of a worker's episodes after its `restart`-th start anew: the old one would repeat what led there."""
+    """The seed of a worker's episodes after its `restart`-th restart: the old seed would repeat what led to it."""
     return int(np.random.SeedSequence((seed, worker, restart)).generate_state(1)[0] >> 1)
 
 
 class WorkerEnvs:
     """A `BatchedEnv` whose copies live in worker processes, in order: worker 0's copies first.
 
-    A worker that was killed, crashed, or gave no answer within `limit_s` is started anew with a fresh seed; the step
+    A worker that was killed, crashed, or gave no answer within `limit_s` is replaced by one with a new seed; the step
     that it did not answer is marked `sim_crashed` for its copies. See docs/workers.md.
 
-    restarts: how often each worker was started anew.
-    say: called with one line about each restart; standard error unless replaced.
+    restarts: how often each worker was replaced.
+    log: called with one line about each restart; prints to standard error unless replaced.
     """
 
-    def __init__(self, build: Any, num_workers: int, seed: int = 0, limit_s: float = 60.0):
+    num_envs: int
+    possible_agents: tuple[str, ...]
+    observation_space: Box
+    state_space: Box
+    action_space: ActionSpace
+    return_bounds: tuple[float, float]
+    reward_bounds: tuple[float, float]
+    reward_step: float | None
+    common_reward: bool
+    horizon: int
+    time_in_observation: bool
+
+    def __init__(self, build: Callable[[], BatchedEnv], num_workers: int, seed: int = 0, limit_s: float = 60.0):
         self.build, self.seed, self.limit_s = build, seed, limit_s
         self.restarts, self.failures = [0] * num_workers, [0] * num_workers
-        self.say = functools.partial(print, file=sys.stderr, flush=True)
-        until = time.monotonic() + START_LIMIT_S * num_workers  # all at the same time, perhaps on one core
+        self.log: Callable[[str], None] = functools.partial(print, file=sys.stderr, flush=True)
+        until = time.monotonic() + START_LIMIT_S * num_workers  # all at the same time, possibly on one core
         self.workers = [Worker(build, limit_s) for _ in range(num_workers)]
         for index, worker in enumerate(self.workers):
             try:
@@ -89,10 +101,10 @@ class WorkerEnvs:
         self.num_envs *= num_workers
 
     def _ask(self, name: str, arguments: list[tuple]) -> tuple[dict[int, Any], dict[int, str]]:
-        """The answers of the workers that gave one, and the causes why others did not."""
+        """The answers of the workers, and of those that gave none the causes."""
         answers, causes = {}, {}
         for worker, args in zip(self.workers, arguments, strict=True):
-            with contextlib.suppress(Failed):  # `answer` then says why
+            with contextlib.suppress(Failed):  # `answer` then gives the cause
                 worker.ask(name, *args)
         until = time.monotonic() + self.limit_s
         for index, worker in enumerate(self.workers):
@@ -103,7 +115,7 @@ class WorkerEnvs:
         return answers, causes
 
     def _restart(self, index: int, cause: str) -> None:
-        """Replace a worker by a new one that shows the first observation of new episodes."""
+        """Replace a worker by a new one, reset to new episodes."""
         while True:
             self.failures[index] += 1
             if self.failures[index] >= MOST_FAILURES:
@@ -113,8 +125,8 @@ class WorkerEnvs:
                 )
             self.restarts[index] += 1
             self.workers[index] = worker = Worker(self.build, self.limit_s)
-            self.say(
-                f"environment worker {index} {cause}; started anew (restart {sum(self.restarts)}): "
+            self.log(
+                f"environment worker {index} {cause}; replaced (restart {sum(self.restarts)}): "
                 f"the running episodes of its {self.copies_each} copies do not count"
             )
             until = time.monotonic() + max(START_LIMIT_S, self.limit_s)
@@ -125,16 +137,19 @@ class WorkerEnvs:
             except Failed as failure:
                 cause = str(failure)
 
-    def _show(self, shown: list[Observed]) -> Observed:
-        """Join what the workers show."""
-        joined = Observed(*(np.concatenate([getattr(part, name) for part in shown]) for name in Observed.__slots__))
-        self.last = joined
-        return joined
+    def _show(self, shown: Sequence[Observed]) -> Observed:
+        """Join what the workers' agents see."""
+        masks = [part.avail for part in shown if part.avail is not None]
+        self.last = Observed(
+            *(np.concatenate([getattr(part, name) for part in shown]) for name in SEEN),
+            avail=np.concatenate(masks) if masks else None,
+        )
+        return self.last
 
     def _begin(self, name: str, arguments: list[tuple]) -> Observed:
         for index, cause in self._ask(name, arguments)[1].items():
             self._restart(index, cause)
-        return self._show([worker.board.observed() for worker in self.workers])
+        return self._show([worker.shared.observed() for worker in self.workers])
 
     def reset(self, seed: int) -> Observed:
         self.seed = seed
@@ -150,10 +165,9 @@ class WorkerEnvs:
         for index, cause in causes.items():
             self._restart(index, cause)
         parts = [
-            worker.board.step(*answers[index]) if index in answers else self._not_played(index)
+            worker.shared.step(*answers[index]) if index in answers else self._not_played(index)
             for index, worker in enumerate(self.workers)
         ]
-        names = ("reward", "cost", "terminated", "truncated", "final_state")
         played = np.zeros(self.copies_each, bool)
         lost = [played if part.sim_crashed is None else part.sim_crashed for part in parts]
         shown = self._show(parts)
@@ -161,21 +175,22 @@ class WorkerEnvs:
             shown.obs,
             shown.state,
             shown.active,
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in (*EARNED, *FINAL)},
             episodes=self._episodes({index: answers[index][1] for index in sorted(answers)}),
             sim_crashed=None if all(mask is played for mask in lost) else np.concatenate(lost),
+            avail=shown.avail,
         )
 
     def _not_played(self, index: int) -> Step:
-        """The step of a worker that was started anew: whoever was active is cut off where it was seen last."""
+        """The step of a worker that was replaced: its active agents are truncated where they were seen last."""
         mine = slice(index * self.copies_each, (index + 1) * self.copies_each)
-        cut, state = self.last.active[mine], self.last.state[mine]
-        shown = self.workers[index].board.observed()
+        cut, obs, state = (getattr(self.last, name)[mine] for name in ("active", "obs", "state"))
+        shown = self.workers[index].shared.observed()
         nothing = np.zeros(cut.shape, np.float32)
         return Step(
             shown.obs, shown.state, shown.active,
-            reward=nothing, cost=nothing, terminated=np.zeros_like(cut), truncated=cut, final_state=state[cut],
-            sim_crashed=np.ones(len(cut), bool),
+            reward=nothing, cost=nothing, terminated=np.zeros_like(cut), truncated=cut,
+            final_obs=obs[cut], final_state=state[cut], sim_crashed=np.ones(len(cut), bool), avail=shown.avail,
         )  # fmt: skip
 
     def _episodes(self, records: dict[int, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""One worker process: what it does, and how its owner starts, asks and ends it. It loads no PyTorch."""
+"""One worker process, and how its owner starts, calls and ends it. It loads no PyTorch."""
 
 import atexit
 import contextlib
@@ -12,68 +12,82 @@ import struct
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
-from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
+from rqe_mappo.envs.contract import BatchedEnv, Observed, Step, action_dtype
 
-DESCRIPTION = tuple(name for name in BatchedEnv.__annotations__)
+SEEN, EARNED = ("obs", "state", "active"), ("reward", "cost", "terminated", "truncated")
+FINAL = ("final_obs", "final_state")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PR_SET_PDEATHSIG = 1
 
 
 class Failed(Exception):
-    """A worker ended, gave up or does not answer; the message says which, for its owner to put into a sentence."""
+    """A worker ended, failed or does not answer; the message is the rest of a sentence that begins with its name."""
 
 
 class Board:
     """The arrays that a worker and its owner share, `actions` written by the owner and all others by the worker.
 
-    The names are those of `Step`; of `final_state` `[E * A, S]` only the first rows are in use.
+    The names are those of `Step`; shapes and dtypes follow from the environment's spaces. Of `final_obs` and
+    `final_state` `[E * A, ...]` only the first rows are in use, and `avail` only where `has_avail`.
     """
 
     def __init__(self, described: dict[str, Any], name: str | None = None):
         e, a = described["num_envs"], len(described["possible_agents"])
         obs, state = described["observation_space"].shape, described["state_space"].shape
+        action = described["action_space"]
         fields = {
-            "actions": ((e, a), np.int64),
+            "actions": ((e, a, *action.shape), action_dtype(action)),
             "obs": ((e, a, *obs), np.float32),
             "state": ((e, a, *state), np.float32),
+            "final_obs": ((e * a, *obs), np.float32),
             "final_state": ((e * a, *state), np.float32),
             **{name: ((e, a), np.float32) for name in ("reward", "cost")},
             **{name: ((e, a), np.bool_) for name in ("active", "terminated", "truncated")},
+            "avail": ((e, a, int(action.n) if isinstance(action, Discrete) else 0), np.bool_),
+            "has_avail": ((), np.bool_),
         }
         sizes = [int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in fields.values()]  # largest first
         self.memory = SharedMemory(name, create=name is None, size=sum(sizes))
         starts = np.cumsum([0, *sizes]).tolist()
-        self.arrays = {
+        self.arrays: dict[str, np.ndarray] = {
             field: np.ndarray(shape, kind, self.memory.buf, start)
             for (field, (shape, kind)), start in zip(fields.items(), starts, strict=False)
         }
 
     def write(self, shown: Observed) -> int:
-        """Put an observation or a step on the board; gives the number of final states."""
-        for field, array in self.arrays.items():
-            if field not in ("actions", "final_state") and hasattr(shown, field):
-                array[:] = getattr(shown, field)
-        count = len(shown.final_state) if isinstance(shown, Step) else 0
-        if count:
-            self.arrays["final_state"][:count] = shown.final_state
+        """Put an observation or a step on the board; gives the number of final rows."""
+        arrays, count = self.arrays, 0
+        for name in (*SEEN, *EARNED) if isinstance(shown, Step) else SEEN:
+            arrays[name][:] = getattr(shown, name)
+        arrays["has_avail"][...] = shown.avail is not None
+        if shown.avail is not None:
+            arrays["avail"][:] = shown.avail
+        if isinstance(shown, Step):
+            count = len(shown.final_state)
+            for name in FINAL:
+                arrays[name][:count] = getattr(shown, name)
         return count
 
     def observed(self) -> Observed:
         """Views of the observation on the board."""
-        return Observed(*(self.arrays[field] for field in Observed.__slots__))
+        return Observed(*(self.arrays[name] for name in SEEN), avail=self._avail())
 
     def step(self, count: int, episodes: dict[str, np.ndarray], sim_crashed: np.ndarray | None) -> Step:
-        """Views of the step on the board, with `count` final states, and what came beside it."""
-        fields = (*Observed.__slots__, "reward", "cost", "terminated", "truncated")
-        shown = {field: self.arrays[field] for field in fields}
-        return Step(**shown, final_state=self.arrays["final_state"][:count], episodes=episodes, sim_crashed=sim_crashed)
+        """Views of the step on the board, with `count` final rows, and what was sent with it."""
+        shown = {name: self.arrays[name] for name in (*SEEN, *EARNED)}
+        finals = {name: self.arrays[name][:count] for name in FINAL}
+        return Step(**shown, **finals, episodes=episodes, sim_crashed=sim_crashed, avail=self._avail())
+
+    def _avail(self) -> np.ndarray | None:
+        return self.arrays["avail"] if self.arrays["has_avail"] else None
 
     def close(self) -> None:
         """Give the memory back; no view may be left."""
@@ -81,15 +95,16 @@ class Board:
         self.memory.close()
 
 
-def _serve(pipe: Connection, build: Any, owner: int) -> None:
-    """Body of a worker: build the environments, then answer calls until told to close."""
+def _serve(pipe: Connection, build: Callable[[], BatchedEnv], owner: int) -> None:
+    """Body of a worker: build the environments, then answer calls until asked to close."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the owner decides and closes us
         signal.signal(number, signal.SIG_IGN)
     _die_with(owner)
-    env, board = None, None
+    env: BatchedEnv | None = None
+    board: Board | None = None
     try:
         env = build()
-        described = {name: getattr(env, name) for name in DESCRIPTION}
+        described = {name: getattr(env, name) for name in BatchedEnv.__annotations__}
         pipe.send(("done", described))
         board = Board(described, pipe.recv())
         pipe.send(("done", None))
@@ -106,7 +121,7 @@ def _serve(pipe: Connection, build: Any, owner: int) -> None:
                     answer = board.write(answer)
             pipe.send(("done", answer))
     except (EOFError, ConnectionError):
-        pass  # the owner is gone
+        pass  # the owner has ended
     except Exception as error:
         with contextlib.suppress(OSError):
             pipe.send(("failed", f"{type(error).__name__}: {error}"))
@@ -120,16 +135,16 @@ def _serve(pipe: Connection, build: Any, owner: int) -> None:
 def _die_with(owner: int) -> None:
     """Let the system kill this process when its owner ends: a stopped process cannot see that the pipe is closed.
 
-    To Linux the owner is the thread that started this process: who starts workers in a thread has to let it live.
+    To Linux the owner is the thread that started this process: that thread has to stay alive.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != owner:  # it ended before we asked
+        if os.getppid() != owner:  # it ended before the call
             os._exit(1)
 
 
 @contextlib.contextmanager
-def _lean_start(build: Any) -> Iterator[None]:
+def _lean_start(build: Callable[[], BatchedEnv]) -> Generator[None]:
     """Processes started here get one numeric thread, and do not run the program's main module again.
 
     multiprocessing would have them import it, which for rqe-train means PyTorch: 190 MB and a second for each worker.
@@ -148,7 +163,7 @@ def _lean_start(build: Any) -> Iterator[None]:
 
 
 def _bounded(pipe: Connection, limit_s: float) -> None:
-    """Let reads and writes fail after `limit_s`, should the other side stop in the midst of a message."""
+    """Let reads and writes fail after `limit_s`, in case the other side stops within a message."""
     if sys.platform != "win32":
         timeval = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
         with socket.socket(fileno=os.dup(pipe.fileno())) as end:
@@ -157,13 +172,15 @@ def _bounded(pipe: Connection, limit_s: float) -> None:
 
 
 class Worker:
-    """A worker process as its owner sees it: once it has failed it is dead, and says the same cause ever after.
+    """A worker process as its owner sees it; once it has failed it stays dead, with the same `cause`.
 
     `described` holds the environment's attributes and `board` the shared arrays, both from `open` on.
     """
 
-    def __init__(self, build: Any, limit_s: float):
-        self.limit_s, self.cause, self.board, self.asked = limit_s, None, None, time.monotonic()
+    def __init__(self, build: Callable[[], BatchedEnv], limit_s: float):
+        self.limit_s, self.asked = limit_s, time.monotonic()
+        self.cause: str | None = None
+        self.board: Board | None = None
         context = mp.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         _bounded(self.pipe, limit_s)
@@ -175,14 +192,21 @@ class Worker:
 
     def open(self, until: float) -> "Worker":
         """Wait until its environments are built, by `until` of the monotonic clock, and share memory with it."""
-        self.described = self.answer(until)
-        self.board = Board(self.described)
+        self.described: dict[str, Any] = self.answer(until)
+        board = self.board = Board(self.described)
         try:
-            self._send(self.board.memory.name)
+            self._send(board.memory.name)
             self.answer(until)
         finally:
-            self.board.memory.unlink()  # both have it open: whoever is killed from now on, nothing stays behind
+            board.memory.unlink()  # both have it open: it is freed whichever of them is killed from now on
         return self
+
+    @property
+    def shared(self) -> Board:
+        """The board; Failed once the worker has failed."""
+        if self.board is None:
+            raise Failed(self.cause)
+        return self.board
 
     def ask(self, name: str, *args: Any) -> None:
         """Call a method of its environments; `answer` gives the result."""
@@ -195,7 +219,7 @@ class Worker:
         try:
             self.pipe.send(message)
         except BlockingIOError:
-            self._fail(self._silence())
+            self._fail(self._no_answer())
         except OSError:
             self._fail(self._end_of_process())
 
@@ -204,19 +228,19 @@ class Worker:
         if self.cause is not None:
             raise Failed(self.cause)
         try:
-            # a second look: we may have been suspended ourselves, along with it, and time went on
+            # poll twice: this process may have been suspended together with the worker
             if not (self.pipe.poll(max(0.0, until - time.monotonic())) or self.pipe.poll(self.limit_s / 10)):
-                self._fail(self._silence())
+                self._fail(self._no_answer())
             word, content = self.pipe.recv()
         except BlockingIOError:
-            self._fail(self._silence())
+            self._fail(self._no_answer())
         except (EOFError, OSError):
             self._fail(self._end_of_process())
         if word == "failed":
             self._fail(f"failed: {content}")
         return content
 
-    def _silence(self) -> str:
+    def _no_answer(self) -> str:
         return f"gave no answer for {time.monotonic() - self.asked:.0f} s"
 
     def _end_of_process(self) -> str:
@@ -225,10 +249,10 @@ class Worker:
         if code is None:
             return "closed its connection"
         if code == -signal.SIGKILL:
-            return "was killed by SIGKILL (by somebody, or by the system for lack of memory)"
+            return "was killed by SIGKILL (by a user, or by the system when memory ran out)"
         return f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
-    def _fail(self, cause: str) -> None:
+    def _fail(self, cause: str) -> NoReturn:
         self.cause = cause
         self.kill()
         raise Failed(cause)

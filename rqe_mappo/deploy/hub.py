@@ -5,17 +5,18 @@ model card of known facts. Reading them executes nothing.
 """
 
 import json
+import math
 import re
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rqe_mappo import upgrade
 from rqe_mappo.checkpoint import CheckpointError, write_atomically
 
-FORMAT = "rqe_mappo pretrained policy 1"
+FORMAT, OLDER = "rqe_mappo pretrained policy 2", "rqe_mappo pretrained policy 1"
 WEIGHTS, CONFIG, CARD = FILES = ("model.safetensors", "config.json", "README.md")
-PARTS = ("actor", "critic")
 REPOSITORY = r"[\w.-]+/[\w.-]+"
 
 
@@ -30,10 +31,13 @@ def save_pretrained(content: dict[str, Any], folder: Path, evaluation: Path | No
     """Write the contents of a policy file into `folder`; see `Policy.save_pretrained`."""
     tensors = _safetensors()
     measured = None if evaluation is None else _evaluation(evaluation, content["timesteps"])
-    if (folder / CONFIG).exists() and _described(folder).get("format") != FORMAT:  # a run's settings, perhaps
+    ours = not (folder / CONFIG).exists() or _described(folder).get("format") in (FORMAT, OLDER)
+    if not ours:  # a run's settings, perhaps
         raise ValueError(f"{folder} holds a {CONFIG} of something else: give the policy a folder of its own")
     weights = {
-        f"{part}.{name}": value.detach().cpu().contiguous() for part in PARTS for name, value in content[part].items()
+        f"{module}.{name}": value.detach().cpu().contiguous()
+        for module, state in content["modules"].items()
+        for name, value in state.items()
     }
     known = _known(content)
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,17 +51,21 @@ def load_pretrained(source: str | Path, revision: str | None = None) -> dict[str
     tensors = _safetensors()
     folder = Path(source) if Path(source).is_dir() else _downloaded(str(source), revision)
     known = _described(folder)
-    if known.get("format") != FORMAT:
+    if known.get("format") not in (FORMAT, OLDER):
         raise CheckpointError(f"{source} was not written by save_pretrained: its {CONFIG} is no '{FORMAT}'")
     try:
         weights = tensors.load((folder / WEIGHTS).read_bytes())
-        known["risk"]["tau"] = [float(tau) for tau in known["risk"]["tau"]]
+        if known["risk"] is not None:
+            known["risk"]["tau"] = [float(tau) for tau in known["risk"]["tau"]]
         known["config"] = json.dumps(known["config"], indent=2)
+        known["networks"] = _read(known["networks"]) if "networks" in known else {}
+        modules: dict[str, dict[str, Any]] = {}
+        for name, value in weights.items():
+            module, _, parameter = name.partition(".")
+            modules.setdefault(module, {})[parameter] = value
+        return upgrade.policy(known | modules) if known["format"] == OLDER else known | {"modules": modules}
     except Exception as error:  # safetensors' own class derives from no other
         raise CheckpointError(f"{source} holds no whole policy ({error}): save it again") from None
-    for part in PARTS:
-        known[part] = {name.removeprefix(f"{part}."): v for name, v in weights.items() if name.startswith(f"{part}.")}
-    return known
 
 
 def push_to_hub(
@@ -81,19 +89,20 @@ def model_card(known: dict[str, Any], measured: dict[str, Any] | None = None) ->
 
     known: contents of config.json; measured: those of eval.json.
     """
-    config, shapes = known["config"], known["shapes"]
+    config, actor = known["config"], known["networks"]["actor"]
+    algorithm, risk = config["algorithm"], known["risk"]
     rows = {
         "environment": f"{config['env']}, scenario {config['scenario']}",
-        "algorithm": config.get("algo", "rqe-mappo"),
-        "risk measure": config["risk"],
-        "tau, in units of the return's std": _listed(config["tau"]),
-        "that std": _number(known["return_scale"]),
-        "eps": f"{_listed(config['eps'])}, weight of the {config.get('regulariser', 'entropy')}",
+        "algorithm": config["algo"],
+        "risk measure": "neutral" if risk is None else risk["name"],
+        "tau, in units of the return's std": "inf" if risk is None else _listed(algorithm["tau"]),
+        "that std": "not measured" if risk is None else _number(risk["return_scale"]),
+        "eps": f"{_listed(algorithm.get('eps', 0))}, weight of the {algorithm.get('regulariser', 'entropy')}",
         "trained for": f"{known['timesteps']} decisions of single agents, seed {config['seed']}",
         "agents": ", ".join(known["agents"]),
-        "observation, actions": f"{shapes['obs_dim']} features, {shapes['n_actions']} actions",
-        "actor": "one for all agents" if shapes["shared_actor"] else "one for each agent",
-        "its hidden layers": _listed(shapes["actor_hidden"]) or "none",
+        "observation, actions": f"{actor['obs_dim']} features, {_listed(actor['actions']['sizes'])} actions",
+        "actor": "one for all agents" if actor["shared"] else "one for each agent",
+        "its hidden layers": _listed(actor["hidden"]) or "none",
         "written by": known["package"],
     }  # fmt: skip
     lines = [
@@ -119,10 +128,32 @@ def model_card(known: dict[str, Any], measured: dict[str, Any] | None = None) ->
 
 def _known(content: dict[str, Any]) -> dict[str, Any]:
     """All of a policy file but its weights, as JSON has it."""
-    rest = {name: value for name, value in content.items() if name not in PARTS}
+    rest = {name: value for name, value in content.items() if name != "modules"}
     settings = json.loads(content["config"]) | {"out": None}  # a place on the disk of who trained it
-    risk = content["risk"] | {"tau": [str(tau) for tau in content["risk"]["tau"]]}  # JSON has no infinity
-    return {**rest, "format": FORMAT, "package": f"rqe-mappo {version('rqe-mappo')}", "risk": risk, "config": settings}
+    risk = content["risk"]
+    if risk is not None:
+        risk = risk | {"tau": [str(tau) for tau in risk["tau"]]}  # JSON has no infinity
+    package = f"rqe-mappo {version('rqe-mappo')}"
+    networks = _spelled(content["networks"])
+    return {**rest, "format": FORMAT, "package": package, "networks": networks, "risk": risk, "config": settings}
+
+
+def _spelled(value: Any) -> Any:
+    """A network's description in which infinity, such as the bound of an action, is a word."""
+    if isinstance(value, dict):
+        return {name: _spelled(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(item) for item in value]
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
+
+
+def _read(value: Any) -> Any:
+    """The reverse of `_spelled`."""
+    if isinstance(value, dict):
+        return {name: _read(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_read(item) for item in value]
+    return float(value) if value in ("inf", "-inf") else value
 
 
 def _described(folder: Path) -> dict[str, Any]:

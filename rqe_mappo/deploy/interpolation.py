@@ -1,27 +1,32 @@
-"""Policies mixed at run time: train a safe and a fast one once, and choose the point between them while they drive.
+"""Policies mixed at run time: train a safe and a fast one once, and choose the point between them while they act.
 
 What a mixture of policies means is not one thing. `kind` says which, for weights `w` that sum to 1:
 
-* `probability`: at every decision actions are drawn from `sum_i w_i pi_i`. The default.
-* `episode`: when an episode begins one policy is drawn, with probabilities `w`, and drives all agents to its end. The
-  law of returns is then exactly the mixture of the policies' laws: its mean is linear in `w`, its CVaR no
-  more than linear and often far less, for the worst episodes of the faster policy remain, only rarer.
-* `logit`: actions are drawn in proportion to `prod_i pi_i^{w_i}`, the geometric mixture.
+* `probability`: at every decision one policy is drawn for each agent, with probabilities `w`, and acts: actions are
+  drawn from `sum_i w_i pi_i`. The default.
+* `episode`: when an episode begins one policy is drawn, with probabilities `w`, and acts for all agents to its end. The
+  distribution of returns is then exactly the mixture of the policies' distributions: its mean is linear in `w`, its
+  CVaR no more than linear and often far less, for the worst episodes of the faster policy remain, only rarer.
+* `logit`: actions are drawn in proportion to `prod_i pi_i^{w_i}`, the geometric mixture; of choices only.
+
+The first two draw which policy acts, and so work for any actions; policies with memory all see everything, and remember
+what they would have remembered alone.
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rqe_mappo.deploy.policy import Decider, Policy
+from rqe_mappo.deploy.policy import ActingPolicy, Memory, Policy
 from rqe_mappo.functional.policy_gradient import NO_ACTION
+from rqe_mappo.nets.distributions import Categorical
 
 Kind = Literal["probability", "episode", "logit"]
 Alpha = float | Sequence[float] | Mapping[str, float] | Callable[[np.ndarray], Any]
@@ -30,7 +35,7 @@ ROUNDING = 1e-6  # by how much weights may miss a sum of 1
 
 
 def interpolate(safe: Policy, neutral: Policy, alpha: Alpha = 0.5, kind: Kind = "probability") -> "Mixture":
-    """The policy that is `alpha` of `safe` and `1 - alpha` of `neutral`; set its `alpha` anew whenever you like.
+    """The policy that is `alpha` of `safe` and `1 - alpha` of `neutral`; set its `alpha` anew at any time.
 
     alpha: a number in [0, 1]; one for each agent, in order or by name; or a function that gives `[...]` of them for
         observations `[..., D]`.
@@ -45,7 +50,7 @@ def interpolate(safe: Policy, neutral: Policy, alpha: Alpha = 0.5, kind: Kind = 
     return mixture
 
 
-class Mixture(Decider):
+class Mixture(ActingPolicy):
     """Two or more policies with weights, which may be set at any time and act from the next decision on.
 
     Every policy sees the observation as it is and handles it in its own way. With the kind `episode` call `begin` when
@@ -62,9 +67,11 @@ class Mixture(Decider):
         for policy in policies[1:]:
             _check_alike(policies[0], policy)
         self.policies, self.kind = tuple(policies), kind
-        self.agents, self.shapes, self.device = policies[0].agents, policies[0].shapes, policies[0].device
-        self._fates = torch.Generator().manual_seed(0)
-        self._fate: Float[Tensor, " copies"] | None = None
+        self.agents, self.spec, self.device = policies[0].agents, policies[0].spec, policies[0].device
+        if kind == "logit" and self.spec.actions.kind == "box":
+            raise ValueError("kind 'logit' needs actions with logits, and these are continuous: use probability")
+        self._choices = torch.Generator().manual_seed(0)
+        self._episode_draws: Float[Tensor, " copies"] | None = None
         self.weights = weights
 
     @property
@@ -100,58 +107,131 @@ class Mixture(Decider):
         self._alpha = alpha
 
     def seed(self, seed: int) -> None:
-        """Seed the draws of `act` and of `begin`, which do not disturb each other."""
+        """Seed the draws of actions and of which policy acts, which do not disturb each other."""
         super().seed(seed)
-        self._fates.manual_seed(seed)
+        self._choices.manual_seed(seed)
 
     def begin(self, copies: Sequence[int] | np.ndarray | None = None, of: int = 1) -> None:
         """Draw anew which policy drives, where episodes begin: in the `copies` of an environment of `of` copies, or in
         all of them. Observations then have the copies as their first axis, unless there is one."""
-        if self._fate is None or len(self._fate) != of:
-            self._fate, copies = torch.empty(of), None
+        for policy in self.policies:
+            policy.begin(copies, of)
+        if self._episode_draws is None or len(self._episode_draws) != of:
+            self._episode_draws, copies = torch.empty(of), None
         rows = range(of) if copies is None else copies
-        self._fate[list(rows)] = torch.rand(len(rows), generator=self._fates)
-
-    def logits(self, obs: Float[Tensor, "*rows obs"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
-        weights = self._weigh(obs, agent)
         if self.kind == "episode":
-            weights = self._drawn(weights, obs)
-        if isinstance(weights, Tensor):
-            every = [policy.actor(obs, agent) for policy in self.policies]
-            return self._mixed(every, list(weights.unbind(-1)))
-        using = [(policy, weight) for policy, weight in zip(self.policies, weights, strict=True) if weight > 0]
-        every = [policy.actor(obs, agent) for policy, _ in using]
-        return every[0] if len(every) == 1 else self._mixed(every, [weight for _, weight in using])
+            self._episode_draws[list(rows)] = torch.rand(len(rows), generator=self._choices)
 
-    def _mixed(self, every: list[Tensor], weights: Sequence[float] | Sequence[Tensor]) -> Tensor:
-        """Logits of the mixture; those of a policy with all the weight are its own to the last bit."""
-        each = isinstance(weights[0], Tensor)
-        if each:
-            weights = [weight[..., None] for weight in weights]
+    @property
+    def memory(self) -> tuple[Memory, ...]:
+        """What each of the policies remembers."""
+        return tuple(policy.memory for policy in self.policies)
+
+    @memory.setter
+    def memory(self, memory: tuple[Memory, ...]) -> None:
+        for policy, own in zip(self.policies, memory, strict=True):
+            policy.memory = own
+
+    @property
+    def _remembers(self) -> bool:
+        return any(policy._remembers for policy in self.policies)
+
+    def _act(
+        self,
+        obs: Float[Tensor, "*rows D"],
+        agent: Int[Tensor, "*rows"],
+        uniform: Float[Tensor, "*rows draws"] | None,
+        avail: Bool[Tensor, "*rows actions"] | None,
+        active: Bool[Tensor, "*rows"] | None,
+    ) -> Tensor:
+        weights = self._weights_of(obs, agent)
         if self.kind == "logit":
-            mixed = sum(weight * logits for weight, logits in zip(weights, every, strict=True))
+            mixed = self._choices_of(obs, agent, weights, avail)
+            self._let_all_remember(obs, agent, avail, active)
+            return mixed.action(mixed.mode() if uniform is None else mixed.sample(uniform))
+        if uniform is None and self.spec.actions.kind != "box":  # the most probable action of the mixture
+            mixed = self._choices_of(obs, agent, weights, avail)
+            self._let_all_remember(obs, agent, avail, active)
+            return mixed.action(mixed.mode())
+        chosen = self._chosen(weights, obs.shape[:-1])
+        found: list[Tensor] = []
+        for index, policy in enumerate(self.policies):
+            mine = chosen == index
+            if policy._remembers or mine.any():
+                theirs = policy.step(obs, agent, uniform, avail, active).action
+                each = mine.reshape(*mine.shape, *(1 for _ in theirs.shape[mine.ndim :]))
+                found.append(torch.where(each, theirs, found[-1]) if found else theirs)
+        return found[-1]
+
+    def _chosen(self, weights: Tensor | list[float], rows: tuple[int, ...]) -> Int[Tensor, "*rows"]:
+        """Which policy acts for each row."""
+        if isinstance(weights, list) and max(weights) == 1:
+            return torch.full(rows, weights.index(1), device=self.device)
+        draws = torch.rand(rows, generator=self._choices).to(self.device)
+        known = torch.as_tensor(weights, dtype=draws.dtype, device=self.device).expand(*rows, -1)
+        return (known.cumsum(-1) <= draws[..., None]).sum(-1).clamp(max=known.shape[-1] - 1)
+
+    def _let_all_remember(self, obs: Tensor, agent: Tensor, avail: Tensor | None, active: Tensor | None) -> None:
+        for policy in self.policies:
+            if policy._remembers:
+                policy.step(obs, agent, None, avail, active)
+
+    @torch.no_grad()
+    def probabilities(self, obs: Any, agent: Any = 0, *, avail: Any = None) -> np.ndarray:
+        rows = self._rows(obs, self.spec.obs_dim, "observation")
+        agents = self._agents(agent, rows)
+        return self._choices_of(rows, agents, self._weights_of(rows, agents), self._mask(avail)).probs.cpu().numpy()
+
+    def _weights_of(self, obs: Tensor, agent: Tensor) -> Tensor | list[float]:
+        weights = self._weigh(obs, agent)
+        return self._drawn(weights, obs) if self.kind == "episode" else weights
+
+    def _choices_of(
+        self, obs: Tensor, agent: Tensor, weights: Tensor | list[float], avail: Tensor | None = None
+    ) -> Categorical:
+        """The mixture's own distribution, of choices."""
+        if isinstance(weights, Tensor):
+            using = list(zip(self.policies, weights.unbind(-1), strict=True))
         else:
-            logs = [weight.log() if each else math.log(weight) for weight in weights]
-            parts = [logits.log_softmax(-1) + log for log, logits in zip(logs, every, strict=True)]
+            pairs = zip(self.policies, weights, strict=True)
+            using = [(policy, obs.new_tensor(weight)) for policy, weight in pairs if weight > 0]
+        every = [policy.choices(obs, agent, avail) for policy, _ in using]
+        if len(every) == 1:
+            return every[0]
+        logits = self._mixed([each.logits for each in every], [weight[..., None] for _, weight in using])
+        if every[0].masked:
+            logits = logits.masked_fill(every[0].logits <= NO_ACTION, NO_ACTION)
+        return replace(every[0], logits=logits)
+
+    def _mixed(self, every: list[Tensor], weights: list[Tensor]) -> Float[Tensor, "*rows outputs"]:
+        """Logits of the mixture; those of a policy with all the weight are its own to the last bit."""
+        if self.kind == "logit":
+            parts = [weight * logits for weight, logits in zip(weights, every, strict=True)]
+            mixed = reduce(torch.add, parts)
+        else:
+            parts = [self._log_probs(logits) + weight.log() for weight, logits in zip(weights, every, strict=True)]
             mixed = reduce(torch.logaddexp, parts)
-        if each:
-            for weight, logits in zip(weights, every, strict=True):
-                mixed = torch.where(weight == 1, logits, mixed)
-        return mixed if self.policies[0].actor.lacking is None else mixed.masked_fill(every[0] <= NO_ACTION, NO_ACTION)
+        for weight, logits in zip(weights, every, strict=True):
+            mixed = torch.where(weight == 1, logits, mixed)
+        return mixed
+
+    def _log_probs(self, logits: Tensor) -> Tensor:
+        """Log-probabilities, those of each choice apart."""
+        return torch.cat([part.log_softmax(-1) for part in logits.split(self.spec.actions.sizes, -1)], -1)
 
     def _drawn(self, weights: Tensor | list[float], obs: Tensor) -> Tensor | list[float]:
         """All weight on the policy that each row's episode has drawn."""
-        if self._fate is None:
+        if self._episode_draws is None:
             raise ValueError("kind 'episode' draws a policy for each episode: call begin() whenever one begins")
-        if isinstance(weights, list) and len(self._fate) == 1:
-            drawn = int((np.cumsum(weights) <= float(self._fate)).sum())
+        if isinstance(weights, list) and len(self._episode_draws) == 1:
+            drawn = min(int((np.cumsum(weights) <= float(self._episode_draws)).sum()), len(weights) - 1)
             return [float(index == drawn) for index in range(len(weights))]
-        count = len(self._fate)
+        count = len(self._episode_draws)
         if count > 1 and (obs.ndim < 2 or len(obs) != count):
             raise ValueError(f"episodes of {count} copies have begun: observations must have them as their first axis")
-        fate = self._fate.to(self.device).reshape(-1, *(1 for _ in obs.shape[1:]))
+        draw = self._episode_draws.to(self.device).reshape(-1, *(1 for _ in obs.shape[1:]))
         known = torch.as_tensor(weights, dtype=obs.dtype, device=self.device).expand(*obs.shape[:-1], -1)
-        drawn = (known.cumsum(-1) <= fate).sum(-1).clamp(max=known.shape[-1] - 1)
+        drawn = (known.cumsum(-1) <= draw).sum(-1).clamp(max=known.shape[-1] - 1)
         return torch.nn.functional.one_hot(drawn, known.shape[-1]).to(obs.dtype)
 
     def _weigher(self, weights: Weights) -> Callable[[Tensor, Tensor], Tensor | list[float]]:
@@ -202,12 +282,11 @@ def _check_alike(one: Policy, other: Policy) -> None:
     pairs = {
         "environments": [config.get("env") for config in configs],
         "agents": [policy.agents for policy in (one, other)],
-        "features of an observation": [policy.shapes.obs_dim for policy in (one, other)],
-        "actions": [policy.shapes.n_actions for policy in (one, other)],
-        "actions of each agent": [policy.shapes.action_counts for policy in (one, other)],
+        "features of an observation": [policy.spec.obs_dim for policy in (one, other)],
+        "actions": [policy.spec.actions for policy in (one, other)],
         "devices": [policy.device for policy in (one, other)],
     }
-    if all(config.get("advantage") == "static" for config in configs):  # the return so far is observed, discounted
+    if all(config["algorithm"].get("advantage") == "static" for config in configs):  # they see discounted returns
         pairs["discounts (gamma) of the return so far"] = [config.get("gamma") for config in configs]
     for what, (first, second) in pairs.items():
         if first != second:

@@ -1,5 +1,6 @@
-"""A trained policy for those who deploy it: load, act, look at the learned return distribution."""
+"""A trained policy for those who deploy it: load, act, look at the predicted return distribution."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,54 +8,40 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
+from rqe_mappo import nets
 from rqe_mappo.checkpoint import CheckpointError, load_policy_file
-from rqe_mappo.functional import categorical
-from rqe_mappo.functional.risk import RiskMeasure, parse_risk
-from rqe_mappo.nets import Actor, Shapes, critic_of, sample
+from rqe_mappo.functional.risk import Neutral, RiskMeasure, parse_risk
+from rqe_mappo.nets import ActorSpec, DistributionCritic, ValueCritic
+from rqe_mappo.nets.contract import Acted, Actor, ReturnDistribution, ReturnModel
+from rqe_mappo.nets.distributions import Categorical
+
+__all__ = ["ActingPolicy", "Policy", "ReturnDistribution"]
 
 
 @dataclass(frozen=True)
-class ReturnDistribution:
-    """What the critic expects of the return: probabilities `[..., N]` on `atoms` `[N]`, in the unit of the reward."""
+class Memory:
+    """What a policy remembers of rows of observations, `[*rows, H]`; H = 0 for an actor or a critic without memory."""
 
-    atoms: Float[Tensor, " N"]
-    log_probs: Float[Tensor, "*rows N"]
-
-    @property
-    def probs(self) -> Float[Tensor, "*rows N"]:
-        return self.log_probs.exp()
-
-    @property
-    def mean(self) -> Float[Tensor, "*rows"]:
-        return categorical.mean(self.atoms, self.probs)
-
-    @property
-    def std(self) -> Float[Tensor, "*rows"]:
-        return categorical.variance(self.atoms, self.probs).sqrt()
-
-    def quantile(self, level: float) -> Float[Tensor, "*rows"]:
-        """The smallest atom at which the cumulative probability reaches `level`."""
-        return categorical.quantile(self.atoms, self.probs, level)
-
-    def value(self, measure: RiskMeasure) -> Float[Tensor, "*rows"]:
-        """The risk value under `measure`, whose tau is in the unit of the reward."""
-        return measure.value(self.atoms, self.log_probs)
+    actor: Tensor
+    critic: Tensor
 
 
-class Decider:
-    """Whoever has logits of actions for observations: draws from them, for arrays or dicts of agents.
+class ActingPolicy:
+    """Whoever acts on observations: draws actions, for arrays or dicts of agents, and remembers what it must.
 
     agents: the names of the agents, in order.
-    shapes: of observations and actions, among others.
-    device: where the logits are computed.
+    spec: of observations and actions, among others.
+    device: where the networks live.
+    memory: what it remembers, which may be kept and set again.
     """
 
     agents: tuple[str, ...]
-    shapes: Shapes
+    spec: ActorSpec
     device: torch.device
+    memory: Any
 
     def __init__(self):
         self.generator = torch.Generator().manual_seed(0)
@@ -64,45 +51,78 @@ class Decider:
         self.generator.manual_seed(seed)
 
     def begin(self, copies: Sequence[int] | np.ndarray | None = None, of: int = 1) -> None:
-        """Say that episodes begin: in the `copies` of an environment of `of` copies, or in all of them.
+        """Tell the policy that episodes begin: in the `copies` of an environment of `of` copies, or in all of them.
 
-        For those that keep something during an episode; the others need not be told.
+        Policies with memory, and mixtures that draw a policy for each episode, must be told; the others need not.
         """
 
     @torch.no_grad()
-    def act(self, obs: Any, agent: Any = 0, deterministic: bool = False) -> Any:
+    def act(
+        self, obs: Any, agent: Any = 0, deterministic: bool = False, *, avail: Any = None, active: Any = None
+    ) -> Any:
         """Actions for observations, drawn from the policy, or its most probable ones if `deterministic`.
 
         obs: array `[..., D]`, with `agent` the index of each row's agent (an int, or an array of shape `[...]`);
             or a dict from agent names to arrays `[D]`, as a PettingZoo environment gives.
-        Returns an int64 array `[...]`, an int for a single row, or a dict of ints.
+        avail: bool `[..., actions]`, or a dict of `[actions]`: which actions may be chosen.
+        active: bool `[...]`, which rows are of agents that act; the memory of the others stays as it is.
+        Returns elements of the action space: an int64 array `[...]`, or `[..., U]` for several choices, or a float32
+        array `[..., U]` for continuous actions; an int or an array `[U]` for a single row; or a dict of these.
         """
         if isinstance(obs, dict):
-            if not obs:
-                return {}
-            index = np.array([self.agents.index(name) for name in obs])
-            actions = self.act(np.stack(list(obs.values())), index, deterministic)
-            return {name: int(action) for name, action in zip(obs, actions, strict=True)}
-        logits = self._logits_of(obs, agent)
-        if deterministic:
-            actions = logits.argmax(-1)
-        else:
-            uniform = torch.rand(logits.shape[:-1], generator=self.generator).to(self.device)
-            actions = sample(logits, uniform)
+            return self._act_by_name(obs, deterministic, avail)
+        rows = self._rows(obs, self.spec.obs_dim, "observation")
+        uniform = None
+        if not deterministic:
+            uniform = torch.rand(*rows.shape[:-1], self._draws, generator=self.generator).to(self.device)
+        mask = self._mask(avail)
+        present = None if active is None else torch.as_tensor(np.asarray(active, dtype=bool), device=self.device)
+        actions = self._act(rows, self._agents(agent, rows), uniform, mask, present)
         return actions.cpu().numpy() if actions.ndim else int(actions)
 
-    @torch.no_grad()
-    def probabilities(self, obs: Any, agent: Any = 0) -> np.ndarray:
-        """Action probabilities `[..., actions]` for observations `[..., D]`."""
-        return self._logits_of(obs, agent).softmax(-1).cpu().numpy()
+    def _act_by_name(self, obs: dict[str, Any], deterministic: bool, avail: dict[str, Any] | None) -> dict[str, Any]:
+        if not obs:
+            return {}
+        index = np.array([self.agents.index(name) for name in obs])
+        everyone = np.arange(len(self.agents))
+        if self._remembers:  # its memory has a row for each agent, here or not
+            rows = np.zeros((len(everyone), self.spec.obs_dim), np.float32)
+            rows[index] = np.stack(list(obs.values()))
+            mask = None
+            if avail is not None:
+                mask = np.ones((len(everyone), self.spec.actions.outputs), bool)
+                mask[index] = np.stack([avail[name] for name in obs])
+            actions = self.act(rows, everyone, deterministic, avail=mask, active=np.isin(everyone, index))[index]
+        else:
+            mask = None if avail is None else np.stack([avail[name] for name in obs])
+            actions = self.act(np.stack(list(obs.values())), index, deterministic, avail=mask)
+        return {name: action if action.ndim else int(action) for name, action in zip(obs, actions, strict=True)}
 
-    def logits(self, obs: Float[Tensor, "*rows obs"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
-        """Logits of the actions, for observations and agents' indices on `device`."""
+    @property
+    def _draws(self) -> int:
+        return self.spec.actions.draws
+
+    @property
+    def _remembers(self) -> bool:
+        return False
+
+    def _act(
+        self,
+        obs: Float[Tensor, "*rows D"],
+        agent: Int[Tensor, "*rows"],
+        uniform: Float[Tensor, "*rows draws"] | None,
+        avail: Bool[Tensor, "*rows actions"] | None,
+        active: Bool[Tensor, "*rows"] | None,
+    ) -> Tensor:
+        """Actions of rows on `device`."""
         raise NotImplementedError
 
-    def _logits_of(self, obs: Any, agent: Any) -> Tensor:
-        rows = self._rows(obs, self.shapes.obs_dim, "observation")
-        return self.logits(rows, self._agents(agent, rows))
+    def probabilities(self, obs: Any, agent: Any = 0, *, avail: Any = None) -> np.ndarray:
+        """Action probabilities `[..., actions]` for observations `[..., D]`; ValueError for continuous actions.
+
+        avail: as in `act`.
+        """
+        raise NotImplementedError
 
     def _rows(self, values: Any, width: int, what: str) -> Tensor:
         rows = torch.as_tensor(np.asarray(values, dtype=np.float32)).to(self.device)
@@ -110,12 +130,19 @@ class Decider:
             raise ValueError(f"{what} must have {width} features in its last axis (got shape {tuple(rows.shape)})")
         return rows
 
+    def _mask(self, avail: Any) -> Tensor | None:
+        return None if avail is None else torch.as_tensor(np.asarray(avail, dtype=bool), device=self.device)
+
     def _agents(self, agent: Any, rows: Tensor) -> Tensor:
         return torch.as_tensor(np.array(agent), device=self.device).expand(rows.shape[:-1])
 
 
-class Policy(Decider):
-    """Actors and critic of one run.
+class Policy(ActingPolicy):
+    """The networks of one run.
+
+    actor, modules, returns: as in `rqe_mappo.algorithms.contract.Algorithm`; returns is None where nothing predicts
+        the return of the policy.
+    measures: the risk measures of its training, one for all agents or one each; tau in units of `return_scale`.
 
     >>> policy = Policy.load("runs/sumo__tau0.3__eps0.01__s1__20261120-120000")
     >>> actions = policy.act(observations)  # an array, or a dict of agents as in PettingZoo
@@ -128,24 +155,37 @@ class Policy(Decider):
         self.agents: tuple[str, ...] = tuple(content["agents"])
         self.config_json: str = content["config"]
         self.timesteps: int = content["timesteps"]
-        self.return_scale: float | None = content["return_scale"]
-        shapes = content["shapes"]
-        self.shapes = Shapes(**{name: tuple(v) if isinstance(v, list | tuple) else v for name, v in shapes.items()})
-        risk = content["risk"]
-        self.risk = {"name": risk["name"], "tau": np.atleast_1d(risk["tau"]).tolist(), "clip": risk["clip"]}
-        self.measures = tuple(parse_risk(risk["name"], tau, clip=risk["clip"]) for tau in self.risk["tau"])
-        """The risk measures of its training, one for all agents or one each; tau in units of `return_scale`."""
-        self.actor = Actor(self.shapes)
-        self.critic = critic_of(self.shapes, torch.zeros(self.shapes.n_atoms))
-        self.actor.load_state_dict(content["actor"])
-        self.critic.load_state_dict(content["critic"])
-        self.actor.to(self.device).eval()
-        self.critic.to(self.device).eval()
+        self.networks: dict[str, dict[str, Any]] = content["networks"]
+        self.modules: dict[str, nn.Module] = {}
+        for name, description in self.networks.items():
+            module = nets.build(description)
+            module.load_state_dict(content["modules"][name])
+            self.modules[name] = module.to(self.device).eval()
+        actor: Any = self.modules["actor"]  # a network that keeps the contract of actors
+        self.actor: Actor = actor
+        self.spec: ActorSpec = actor.spec
+        returns: Any = None if content["returns"] is None else self.modules[content["returns"]]
+        self.returns: ReturnModel | None = returns
+        self.risk: dict[str, Any] | None = content["risk"]
+        self.measures: tuple[RiskMeasure, ...] = (Neutral(),)
+        if self.risk is not None:
+            taus = np.atleast_1d(self.risk["tau"]).tolist()
+            self.measures = tuple(parse_risk(self.risk["name"], tau, clip=self.risk["clip"]) for tau in taus)
+        self.memory: Memory | None = None
 
     @property
     def measure(self) -> RiskMeasure:
         """The measure of all agents, or, where they differ (`measures`), of the first."""
         return self.measures[0]
+
+    @property
+    def return_scale(self) -> float | None:
+        """The unit of tau; None where none was measured."""
+        return None if self.risk is None else self.risk["return_scale"]
+
+    def in_reward(self, measure: RiskMeasure) -> RiskMeasure:
+        """A measure whose tau is in units of the return's std, as in training, with tau in units of the reward."""
+        return measure.scaled(self.return_scale or 1.0)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> "Policy":
@@ -153,7 +193,7 @@ class Policy(Decider):
 
         Raises CheckpointError, with one line, for whatever is no policy of ours.
         """
-        return cls._from(load_policy_file(path, device), path, device)
+        return cls._from(load_policy_file(path), path, device)
 
     @classmethod
     def _from(cls, content: dict[str, Any], path: str | Path, device: str) -> "Policy":
@@ -200,44 +240,141 @@ class Policy(Decider):
     @property
     def content(self) -> dict[str, Any]:
         """What a policy file holds: `Policy(policy.content)` is the same policy."""
+        returns = [name for name, module in self.modules.items() if module is self.returns]
         return {
             "agents": list(self.agents), "config": self.config_json, "timesteps": self.timesteps,
-            "return_scale": self.return_scale, "shapes": self.shapes.as_dict(), "risk": self.risk,
-            "actor": self.actor.state_dict(), "critic": self.critic.state_dict(),
+            "networks": self.networks, "returns": returns[0] if returns else None, "risk": self.risk,
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
         }  # fmt: skip
 
-    def logits(self, obs: Float[Tensor, "*rows obs"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
-        return self.actor(obs, agent)
+    def begin(self, copies: Sequence[int] | np.ndarray | None = None, of: int = 1) -> None:
+        """Forget what came before, where episodes begin."""
+        if copies is None:
+            self.memory = None
+        elif len(copies) and self.memory is not None:
+            rows = self.memory.actor.shape[:-1]
+            if not rows or rows[0] != of:  # of a single row, or of another environment
+                self.memory = None
+                return
+            begins = torch.zeros(of, dtype=torch.bool, device=self.device)
+            begins[torch.as_tensor(np.asarray(copies), device=self.device)] = True
+            agents = math.prod(rows[1:])
+            actor, critic = (
+                part.reshape(of, agents, part.shape[-1]) for part in (self.memory.actor, self.memory.critic)
+            )
+            actor, critic = self.actor.begin(actor, begins, None, None), critic * ~begins[:, None, None]
+            self.memory = Memory(actor.view_as(self.memory.actor), critic.view_as(self.memory.critic))
+
+    @property
+    def _remembers(self) -> bool:
+        return self.actor.memory_size > 0
+
+    def step(
+        self,
+        obs: Float[Tensor, "*rows D"],
+        agent: Int[Tensor, "*rows"],
+        uniform: Float[Tensor, "*rows draws"] | None,
+        avail: Bool[Tensor, "*rows actions"] | None = None,
+        active: Bool[Tensor, "*rows"] | None = None,
+    ) -> Acted:
+        """What the actor does with tensors on `device`; its memory goes on, of `active` rows alone if given."""
+        before = self._remembered(obs)
+        acted = self.actor.act(obs, agent, before.actor, uniform=uniform, avail=avail)
+        critic = self._critic
+        seen = before.critic if critic is None else critic.remember(obs, agent, before.critic)  # what is acted on
+        self.memory = Memory(acted.memory, seen)
+        if active is not None:
+            goes_on = active[..., None]
+            self.memory = Memory(
+                torch.where(goes_on, acted.memory, before.actor), torch.where(goes_on, seen, before.critic)
+            )
+        return acted
+
+    @property
+    def _critic(self) -> ValueCritic | None:
+        """The critic, if it has memory."""
+        return self.returns if isinstance(self.returns, ValueCritic) and self.returns.memory_size else None
+
+    def _remembered(self, obs: Float[Tensor, "*rows D"]) -> Memory:
+        """What there is to remember of rows; zeros where that is nothing, or of other rows."""
+        rows = obs.shape[:-1]
+        if self.memory is not None and self.memory.actor.shape[:-1] == rows:
+            return self.memory
+        size = 0 if self._critic is None else self._critic.memory_size
+        return Memory(obs.new_zeros(*rows, self.actor.memory_size), obs.new_zeros(*rows, size))
+
+    def _act(
+        self, obs: Tensor, agent: Tensor, uniform: Tensor | None, avail: Tensor | None, active: Tensor | None
+    ) -> Tensor:
+        return self.step(obs, agent, uniform, avail, active).action
 
     @torch.no_grad()
-    def distribution(self, state: Any, agent: Any = 0) -> ReturnDistribution:
-        """The learned distribution of the return from states `[..., S]`, as the critic of `agent` sees them.
+    def probabilities(self, obs: Any, agent: Any = 0, *, avail: Any = None) -> np.ndarray:
+        """Action probabilities `[..., actions]` for observations `[..., D]`, with the memory there is, which stays.
 
-        Of a run with `--advantage rqe`, whose critic tells joint actions apart, `[..., J]` of them.
-        ValueError for a run of a rival whose critic foretells means alone.
+        avail: as in `act`. ValueError for continuous actions.
         """
-        if self.shapes.critic_values:
-            raise ValueError("the critic of this run foretells the mean return, no distribution: use policy.value")
-        rows = self._rows(state, self.shapes.state_dim, "state")
-        logits = self.critic(rows, self._agents(agent, rows))
-        return ReturnDistribution(self.critic.atoms, logits.log_softmax(-1))
+        rows = self._rows(obs, self.spec.obs_dim, "observation")
+        return self.choices(rows, self._agents(agent, rows), self._mask(avail)).probs.cpu().numpy()
+
+    def choices(
+        self,
+        obs: Float[Tensor, "*rows D"],
+        agent: Int[Tensor, "*rows"],
+        avail: Bool[Tensor, "*rows actions"] | None = None,
+    ) -> Categorical:
+        """The policy's distribution for tensors on `device`; ValueError for continuous actions."""
+        policy, _ = self.modules["actor"](obs, agent, self._remembered(obs).actor, avail)
+        if not isinstance(policy, Categorical):
+            raise ValueError("actions are continuous and have no probabilities: use act")
+        return policy
 
     @torch.no_grad()
-    def value(self, state: Any, agent: Any = 0) -> Float[Tensor, "*rows"]:
+    def distribution(self, view: Any, agent: Any = 0) -> ReturnDistribution:
+        """The predicted distribution of the return from states `[..., S]`, as the critic of `agent` sees them.
+
+        Of observations, where the critic sees those (`policy.returns.view`).
+        ValueError for a run whose critic predicts means alone, or none of the policy's returns.
+        """
+        rows, agents = self._views(view, agent)
+        found = self._known_returns().distribution(rows, agents)
+        if found is None:
+            raise ValueError("the critic of this run predicts the mean return, no distribution: use policy.value")
+        return found
+
+    @torch.no_grad()
+    def value(self, view: Any, agent: Any = 0) -> Float[Tensor, "*rows"]:
         """V_tau of states `[..., S]` as the policy was trained on it (bounded by `risk_clip`, see docs/risk.md).
 
-        The mean return, where a rival's critic foretells no distribution; of IPPO's, which sees no state, given the
-        agent's observations (`shapes.critic_sees_obs`).
-        ValueError for a run with `--advantage rqe`: its critic knows the value of joint actions, not of policies.
+        The mean return, where no distribution is predicted; of observations, where the critic sees those
+        (`policy.returns.view`). A critic with memory has seen what was acted on: ask before `act`, with the same rows.
+        ValueError for a run with `--algo exact-rqe`: its critic knows the value of joint actions, not of policies.
         """
-        if self.shapes.joint_actions:
-            raise ValueError("a critic of joint actions has no value of a state: use policy.distribution")
-        if self.shapes.critic_values:
-            rows = self._rows(state, self.shapes.state_dim, "state")
-            return self.critic(rows, self._agents(agent, rows))[..., 0]
-        known = self.distribution(state, agent)
-        values = [m.scaled(self.return_scale or 1.0).reference(known.atoms, known.log_probs) for m in self.measures]
+        rows, agents = self._views(view, agent)
+        if self._critic is not None:
+            return self._critic.mean(rows, agents, self._remembered(rows).critic)
+        found = self._known_returns().distribution(rows, agents)
+        if found is None:
+            return self._known_returns().mean(rows, agents)
+        values = [self.in_reward(measure).reference(found.atoms, found.log_probs) for measure in self.measures]
         if len(values) == 1:
             return values[0]
-        choices = torch.stack(values, -1)
-        return choices.gather(-1, self._agents(agent, choices)[..., None]).squeeze(-1)
+        return torch.stack(values, -1).gather(-1, agents[..., None]).squeeze(-1)
+
+    @property
+    def predicts_distribution(self) -> bool:
+        """Whether `distribution` has an answer: the critic knows the policy's returns, and more than their mean."""
+        return isinstance(self.returns, DistributionCritic)
+
+    def view_of(self, obs: Any, state: Any) -> Any:
+        """Which of the two the critic sees."""
+        return obs if self._known_returns().view == "obs" else state
+
+    def _known_returns(self) -> ReturnModel:
+        if self.returns is None:
+            raise ValueError("nothing in this run predicts the return of its policy (exact-rqe: of joint actions only)")
+        return self.returns
+
+    def _views(self, view: Any, agent: Any) -> tuple[Tensor, Tensor]:
+        rows = self._rows(view, self._known_returns().view_dim, self._known_returns().view)
+        return rows, self._agents(agent, rows)

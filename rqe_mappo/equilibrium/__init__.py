@@ -8,11 +8,11 @@ from rqe_mappo.equilibrium.conditions import Condition, condition, monotonicity_
 from rqe_mappo.equilibrium.game import RiskGame
 from rqe_mappo.equilibrium.human_games import HUMAN_GAMES
 from rqe_mappo.equilibrium.markov import MarkovEquilibrium, solve_markov
-from rqe_mappo.equilibrium.no_regret import Play, play
+from rqe_mappo.equilibrium.no_regret import NoRegretPlay, no_regret_play
 from rqe_mappo.equilibrium.solver import Equilibrium, solve
 from rqe_mappo.equilibrium.two_by_two import all_equilibria_2x2
 
 __all__ = [
-    "HUMAN_GAMES", "Condition", "Equilibrium", "MarkovEquilibrium", "Play", "RiskGame", "all_equilibria_2x2",
-    "condition", "monotonicity_margin", "play", "solve", "solve_markov", "tractability_margin", "xi_star",
+    "HUMAN_GAMES", "Condition", "Equilibrium", "MarkovEquilibrium", "NoRegretPlay", "RiskGame", "all_equilibria_2x2",
+    "condition", "monotonicity_margin", "no_regret_play", "solve", "solve_markov", "tractability_margin", "xi_star",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The adversary of a convex risk measure: who shifts the opponents' law, and what the shift costs."""
+"""The adversary of a convex risk measure: it shifts the opponents' action probabilities, at a price."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,29 +7,29 @@ import numpy as np
 
 Penalty = Literal["kl", "reverse-kl"]
 PENALTIES: tuple[Penalty, ...] = ("kl", "reverse-kl")
-NARROW = 1.0  # below this spread of u / tau the shifted form is the accurate one, above it logsumexp
+NARROW = 1.0  # below this range of u / tau the shifted form is the accurate one, above it logsumexp
 TINY = 1e-290  # stands for a probability of 0 where the adversary may still put mass
 
 
 @dataclass(frozen=True)
 class Adversary:
-    """The solution of `inf_p p.u + tau D(p, q)` over laws p, and its derivatives.
+    """The solution of `inf_p p.u + tau D(p, q)` over probabilities p, and its derivatives.
 
     value: `[...]`, the infimum.
-    law: `[..., M]`, the minimiser p.
+    probs: `[..., M]`, the minimiser p.
     weight, curvature: `[..., M]`, `[...]`; dp/du = -curvature (diag w - w w'), dp/dlog q = diag p - w p', w = weight.
-    slope: `[..., M]`, dvalue/dlog q along changes that leave q a law.
+    gradient: `[..., M]`, dvalue/dlog q along changes after which q still adds to 1.
     """
 
     value: np.ndarray
-    law: np.ndarray
+    probs: np.ndarray
     weight: np.ndarray
     curvature: np.ndarray
-    slope: np.ndarray
+    gradient: np.ndarray
 
 
 def adversary(payoff: np.ndarray, log_q: np.ndarray, tau: float, penalty: Penalty) -> Adversary:
-    """The worst law p for the payoffs u, at the price tau D(p, q) of leaving q.
+    """The worst probabilities p for the payoffs u, at the price tau D(p, q) of leaving q.
 
     `kl`: D = KL(p||q), value -tau log E_q exp(-u / tau) (the entropic risk). `reverse-kl`: D = KL(q||p).
     payoff: `[..., M]`; log_q: `[..., M]`, broadcast against it. tau -> inf is the mean, tau -> 0 the least payoff (for
@@ -57,12 +57,12 @@ def _entropic(payoff: np.ndarray, log_q: np.ndarray, tau: float) -> Adversary:
     shift = np.where(narrow, shift, 0.0)
     log_total = np.log1p((q * np.expm1(shift)).sum(-1, keepdims=True))
     value = np.where(narrow, mean - tau * log_total, -tau * (top + np.log(total)))[..., 0]
-    slope = np.where(narrow, -tau * q * np.expm1(shift - log_total), tau * (q - p))
-    return Adversary(value, p, p, np.full(value.shape, 1 / tau), slope)
+    gradient = np.where(narrow, -tau * q * np.expm1(shift - log_total), tau * (q - p))
+    return Adversary(value, p, p, np.full(value.shape, 1 / tau), gradient)
 
 
 def _reverse(payoff: np.ndarray, log_q: np.ndarray, tau: float) -> Adversary:
-    """p = tau q / (u - min u + c), where c > 0 makes p a law."""
+    """p = tau q / (u - min u + c), where c > 0 makes p add to 1."""
     q = np.maximum(np.exp(log_q), TINY)
     least = payoff.min(-1, keepdims=True)
     above = payoff - least

@@ -41,15 +41,15 @@ class SolveConfig:
     """One adversary an own action, or one that sees the mixed strategy alone (aggregate: the form of the theorems).
     Default: action; aggregate with fitted parameters."""
     penalty: Penalty | None = None
-    """What shifting the opponents' law costs: kl (entropic risk) is the default."""
+    """The price of shifting the opponents' action probabilities: kl (entropic risk) is the default."""
     regulariser: Regulariser | None = None
     """entropy is the default."""
     all: bool = True
-    """Every equilibrium of a 2x2 game. Off, and in larger games: one, followed from boundless eps."""
+    """Every equilibrium of a 2x2 game. Off, and in larger games: one, followed from infinite eps."""
     json: bool = False
     """Print JSON."""
     list: bool = False
-    """Name the games and stop."""
+    """List the games and stop."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def read_game(name: str) -> MatrixGame:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{name} is no valid JSON ({error})") from None
+        raise ValueError(f"{name} is not valid JSON ({error})") from None
     if not isinstance(content, dict) or "payoffs" not in content:
         raise ValueError(f'{name} must be an object with "payoffs": [n][A_1]...[A_n]')
     try:
@@ -117,7 +117,7 @@ def task(config: SolveConfig) -> Task:
         try:
             return Task(source, RiskGame.of(source, tau, eps, form, penalty, regulariser), "")
         except ValueError as error:
-            raise ValueError(f"--{error}") from None  # the payoffs are checked: what is left to mend is eps
+            raise ValueError(f"--{error}") from None  # the payoffs were checked: only eps can be wrong
     if source.name not in HUMAN_GAMES or config.game not in GAMES:
         missing = " and ".join(flag for flag, text in (("--tau", config.tau), ("--eps", config.eps)) if not text)
         raise ValueError(f"{missing} must be given for {config.game}: only the human games carry fitted parameters")
@@ -149,7 +149,7 @@ def equilibria(problem: RiskGame, scan: bool) -> Sequence[Equilibrium]:
 
 
 def as_dict(work: Task, found: Sequence[Equilibrium], complete: bool) -> dict[str, Any]:
-    """All that is printed, for --json; an infinite tau is the string "inf", `complete` says that there are no more."""
+    """All that is printed, for --json; an infinite tau is the string "inf", `complete`: there are no others."""
     problem = work.problem
     theory = condition(problem.tau, problem.eps, problem.form, problem.penalty, problem.regulariser)
     return {
@@ -176,7 +176,7 @@ def as_dict(work: Task, found: Sequence[Equilibrium], complete: bool) -> dict[st
 
 
 def describe(content: dict[str, Any]) -> str:
-    """The same for people."""
+    """The same as text."""
     listed = {name: ", ".join(f"{float(x):.4g}" for x in content[name]) for name in ("tau", "eps")}
     lines = [
         f"{content['game']}: tau {listed['tau']}; eps {listed['eps']}; "
@@ -188,9 +188,9 @@ def describe(content: dict[str, Any]) -> str:
         other = "the only equilibrium" if content["complete"] else "one equilibrium; there may be others"
         lines += ["", f"equilibrium {k + 1} of {len(found)}" if len(found) > 1 else other]
         for i, strategy in enumerate(e["strategies"]):
-            law = "  ".join(f"{name} {p:.4f}" for name, p in strategy.items())
+            probs = "  ".join(f"{name} {p:.4f}" for name, p in strategy.items())
             lines.append(
-                f"  player {i + 1}:  {law}   risk-adjusted {e['risk_adjusted'][i]:.4f}, mean {e['mean'][i]:.4f}"
+                f"  player {i + 1}:  {probs}   risk-adjusted {e['risk_adjusted'][i]:.4f}, mean {e['mean'][i]:.4f}"
             )
         state = "" if e["converged"] else "NOT CONVERGED: "
         lines.append(f"  {state}residual {e['residual']:.1e}, exploitability {max(e['exploitability']):.1e}")

@@ -1,13 +1,12 @@
 """When theory promises that an equilibrium can be computed, and that there is only one."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 from rqe_mappo.equilibrium.adversary import Penalty
-from rqe_mappo.equilibrium.game import Form, per_player
+from rqe_mappo.equilibrium.game import Form, PerPlayer, per_player
 from rqe_mappo.equilibrium.response import Regulariser
 
 UNCOVERED = ("kl", "entropy")
@@ -22,7 +21,7 @@ def xi_star(tau: float, penalty: Penalty, regulariser: Regulariser) -> float:
     return np.inf if (penalty, regulariser) == UNCOVERED else float(tau)
 
 
-def tractability_margin(tau: float | Sequence[float], eps: float | Sequence[float]) -> float:
+def tractability_margin(tau: PerPlayer, eps: PerPlayer) -> float:
     """min over pairs of players of 16 eps_i eps_j / (tau_i tau_j); 0 where a tau is inf.
 
     Above 1, a two-player game of a covered pair is monotone (Zhang & Mazumdar, arXiv 2602.12386, Theorem 3.1); at 16
@@ -33,7 +32,7 @@ def tractability_margin(tau: float | Sequence[float], eps: float | Sequence[floa
     return float(min(16 * weights[i] * weights[j] / (taus[i] * taus[j]) for i, j in combinations(range(n), 2)))
 
 
-def monotonicity_margin(tau: float | Sequence[float], eps: float | Sequence[float]) -> float:
+def monotonicity_margin(tau: PerPlayer, eps: PerPlayer) -> float:
     """1 / (spectral radius of M)^2, M_ji = (n - 1) tau_i / (4 eps_j), i != j; above 1 the 2n-player game is monotone.
 
     For the covered pairs of the aggregate form. The same 16 eps_1 eps_2 / (tau_1 tau_2) for two players. For more, one
@@ -54,7 +53,7 @@ class Condition:
 
     covered: the theorems speak of this penalty, regulariser and form. unique: `monotonicity_margin` above 1, so there
     is one equilibrium. tractable: two players with eps_1 eps_2 >= tau_1 tau_2, so no-regret play finds it.
-    margin: `tractability_margin`. words: the same in a sentence.
+    margin: `tractability_margin`. words: the same as a sentence.
     """
 
     covered: bool
@@ -65,7 +64,7 @@ class Condition:
 
 
 def condition(
-    tau: float | Sequence[float], eps: float | Sequence[float], form: Form = "aggregate", penalty: Penalty = "kl",
+    tau: PerPlayer, eps: PerPlayer, form: Form = "aggregate", penalty: Penalty = "kl",
     regulariser: Regulariser = "log-barrier",
 ) -> Condition:  # fmt: skip
     """Checks the conditions of tractability and of uniqueness."""
@@ -87,11 +86,11 @@ def condition(
     elif unique:
         verdict = "above 1: there is one equilibrium and gradient play finds it"
     else:
-        verdict = "not above 1: nothing is promised"
-    said = f"{_label(n)} = {margin:.3g}"
+        verdict = "not above 1: nothing is guaranteed"
+    known = f"{_label(n)} = {margin:.3g}"
     if n > 2:
-        said += f", which pair by pair settles nothing for {n} players; for all together it is {together:.3g}"
-    return Condition(True, tractable, unique, margin, f"{pair} is covered; {said}, {verdict}")
+        known += f", which decides nothing for {n} players; for all together it is {together:.3g}"
+    return Condition(True, tractable, unique, margin, f"{pair} is covered; {known}, {verdict}")
 
 
 def _label(n: int) -> str:

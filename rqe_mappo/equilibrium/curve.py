@@ -5,14 +5,14 @@ import numpy as np
 BRANCH_STEPS = 1000
 # Least cosine between neighbouring tangents, and largest correction as a share of the stride: what turns more sharply
 # or lies further off may be another branch. The second pair is for curves whose sheets lie close together.
-CARE = ((0.9, 0.5), (0.995, 0.05))
+STEP_LIMITS = ((0.9, 0.5), (0.995, 0.05))
 
 
 class Curve:
     """The curve H(point, level) = 0, known at level 0 and wanted at level `goal`.
 
-    A subclass gives `origin`, the point at level 0, and `equations`, which also says whether the point it was given is
-    `inside` the region where H means something. `steps` counts evaluations.
+    A subclass gives `origin`, the point at level 0, and `equations`, which also sets whether its point is `inside`
+    the region where H means something. `steps` counts evaluations.
     """
 
     goal: float
@@ -28,31 +28,31 @@ class Curve:
 
     def newton(self, point: np.ndarray, limit: int = 100) -> np.ndarray:
         """Damped Newton at the goal; gives its last point, a root or not."""
-        error, slope, _ = self.equations(point, self.goal)
+        error, jacobian, _ = self.equations(point, self.goal)
         for _ in range(limit):
-            step = solve_linear(slope, -error)
+            step = solve_linear(jacobian, -error)
             if not np.isfinite(step).all() or np.abs(step).max() <= 1e-14 * (1 + np.abs(point).max()):
                 break
             size = 1.0
             while size > 1e-8:
                 trial = point + size * step
-                new, new_slope, _ = self.equations(trial, self.goal)
+                new, new_jacobian, _ = self.equations(trial, self.goal)
                 if np.linalg.norm(new) < (1 - 1e-4 * size) * np.linalg.norm(error):
                     break
                 size /= 2
             else:
                 break
-            point, error, slope = trial, new, new_slope
+            point, error, jacobian = trial, new, new_jacobian
         return point
 
     def follow(self, least_cosine: float, most_off: float) -> np.ndarray:
-        """The curve's point at its first arrival at the goal, or wherever it got lost, polished by Newton.
+        """The curve's point at its first arrival at the goal, or the last one before it was lost, polished by Newton.
 
         Euler steps along the tangent, Newton back to the curve at right angles to it; passes turning points.
         """
         point, level = self.origin(), 0.0
-        _, slope, pull = self.equations(point, level)
-        tangent = _tangent(slope, pull, np.append(np.zeros(len(point)), 1.0))
+        _, jacobian, pull = self.equations(point, level)
+        tangent = _tangent(jacobian, pull, np.append(np.zeros(len(point)), 1.0))
         stride = 0.1
         for _ in range(BRANCH_STEPS):
             ahead = tangent[-1] * stride
@@ -64,8 +64,8 @@ class Curve:
             guess = np.append(point, level) + stride * tangent
             found = self._correct(guess, tangent, pin=last)
             if found is not None:
-                at, slope, pull, count = found
-                new = _tangent(slope, pull, tangent)
+                at, jacobian, pull, count = found
+                new = _tangent(jacobian, pull, tangent)
                 if new @ tangent > least_cosine and np.linalg.norm(at - guess) <= most_off * stride:
                     point, level, tangent = at[:-1], at[-1], new
                     if last:
@@ -84,25 +84,25 @@ class Curve:
         normal = np.append(np.zeros(len(guess) - 1), 1.0) if pin else tangent
         at = guess
         for count in range(1, 9):
-            error, slope, pull = self.equations(at[:-1], at[-1])
-            step = solve_linear(_bordered(slope, pull, normal), -np.append(error, normal @ (at - guess)))
+            error, jacobian, pull = self.equations(at[:-1], at[-1])
+            step = solve_linear(_bordered(jacobian, pull, normal), -np.append(error, normal @ (at - guess)))
             at = at + step
             if not np.isfinite(at).all():
                 return None
             if np.abs(step).max() <= 1e-8 * (1 + np.abs(at[:-1]).max()):
-                _, slope, pull = self.equations(at[:-1], at[-1])
-                return (at, slope, pull, count) if self.inside else None
+                _, jacobian, pull = self.equations(at[:-1], at[-1])
+                return (at, jacobian, pull, count) if self.inside else None
         return None
 
 
-def _bordered(slope: np.ndarray, pull: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    return np.vstack([np.column_stack([slope, pull]), normal])
+def _bordered(jacobian: np.ndarray, pull: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    return np.vstack([np.column_stack([jacobian, pull]), normal])
 
 
-def _tangent(slope: np.ndarray, pull: np.ndarray, before: np.ndarray) -> np.ndarray:
+def _tangent(jacobian: np.ndarray, pull: np.ndarray, before: np.ndarray) -> np.ndarray:
     """The curve's direction, on the side of `before`; 0 where it has none."""
     target = np.append(np.zeros(len(pull)), 1.0)
-    tangent = solve_linear(_bordered(slope, pull, before), target)
+    tangent = solve_linear(_bordered(jacobian, pull, before), target)
     norm = np.linalg.norm(tangent)
     return tangent / norm if np.isfinite(norm) and norm > 0 else np.zeros_like(tangent)
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rqe_mappo.equilibrium.adversary import PENALTIES, Adversary, Penalty, adversary
 from rqe_mappo.equilibrium.best_response import best_response
@@ -14,10 +15,22 @@ from rqe_mappo.equilibrium.response import REGULARISERS, Regulariser, cost
 Form = Literal["action", "aggregate"]
 FORMS: tuple[Form, ...] = ("action", "aggregate")
 Strategies = Sequence[np.ndarray]
-SMALLEST = 1e-12  # the least eps in units of the payoffs' spread: float64 resolves payoffs no finer
+PerPlayer = float | Sequence[float] | np.ndarray
+"""One number for all players, or one for each."""
 
 
-def per_player(name: str, value: float | Sequence[float], n: int) -> np.ndarray:
+class HasPayoffs(Protocol):
+    """A game with payoffs `[n, A_1, ..., A_n]`."""
+
+    @property
+    def payoffs(self) -> np.ndarray: ...
+
+
+Game = ArrayLike | HasPayoffs
+SMALLEST = 1e-12  # the least eps as a share of the payoffs' range: float64 resolves payoffs no finer
+
+
+def per_player(name: str, value: PerPlayer, n: int) -> np.ndarray:
     """`value` as `[n]` numbers above 0, one for all players or one for each; only tau may be infinite."""
     numbers = np.asarray(value, dtype=float).ravel()
     tau = name.endswith("tau")
@@ -25,8 +38,8 @@ def per_player(name: str, value: float | Sequence[float], n: int) -> np.ndarray:
         raise ValueError(f"{name} takes 1 number or {n}, one a player (got {len(numbers)})")
     for number in numbers:
         if not number > 0 or (np.isinf(number) and not tau):
-            mend = "use inf for risk-neutral" if tau else "a small one such as 0.01 comes near perfect rationality"
-            raise ValueError(f"{name} must be > 0{'' if tau else ' and finite'} (got {number:g}); {mend}")
+            fix = "use inf for risk-neutral" if tau else "a small one such as 0.01 comes near perfect rationality"
+            raise ValueError(f"{name} must be > 0{'' if tau else ' and finite'} (got {number:g}); {fix}")
     return np.broadcast_to(numbers, n).copy()
 
 
@@ -34,7 +47,7 @@ def per_player(name: str, value: float | Sequence[float], n: int) -> np.ndarray:
 class RiskGame:
     """An n-player game in normal form, `payoffs[i, a_1, ..., a_n]` to maximise, with tau and eps of each player.
 
-    Risk-adjusted utility of player i, for mixed strategies pi and the opponents' product law q = pi_-i:
+    Risk-adjusted utility of player i, for mixed strategies pi and the product q = pi_-i of the opponents' strategies:
 
         action      U_i = sum_a pi_i(a) inf_p { R_i(a, .) p + tau_i D(p, q) }      one adversary an action
         aggregate   U_i = inf_p { pi_i' R_i p + tau_i D(p, q) }                    one adversary, blind to the action
@@ -54,7 +67,7 @@ class RiskGame:
 
     @classmethod
     def of(
-        cls, game: Any, tau: float | Sequence[float], eps: float | Sequence[float], form: Form = "action",
+        cls, game: Game, tau: PerPlayer, eps: PerPlayer, form: Form = "action",
         penalty: Penalty = "kl", regulariser: Regulariser = "entropy",
     ) -> "RiskGame":  # fmt: skip
         """Checks its arguments; `game` is an array of payoffs or anything that has one as `.payoffs`."""
@@ -70,8 +83,8 @@ class RiskGame:
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)} (got {value})")
         game = cls(payoffs, per_player("tau", tau, n), per_player("eps", eps, n), form, penalty, regulariser)
-        if np.any(game.eps < SMALLEST * game.spread):
-            least, got = SMALLEST * game.spread.max(), game.eps.min()
+        if np.any(game.eps < SMALLEST * game.payoff_range):
+            least, got = SMALLEST * game.payoff_range.max(), game.eps.min()
             raise ValueError(f"eps must be at least {least:.1g} for these payoffs, or rounding decides (got {got:g})")
         return game
 
@@ -80,7 +93,7 @@ class RiskGame:
         return len(self.payoffs)
 
     @property
-    def spread(self) -> np.ndarray:
+    def payoff_range(self) -> np.ndarray:
         """Largest less least payoff of each player, `[n]`."""
         return np.ptp(self.payoffs.reshape(len(self.payoffs), -1), axis=1)
 
@@ -91,17 +104,17 @@ class RiskGame:
 
     def logs(self, strategies: Strategies) -> list[np.ndarray]:
         """Log-probabilities of mixed strategies, checked against the game's sizes."""
-        laws = [np.asarray(pi, dtype=float) for pi in strategies]
+        probs = [np.asarray(pi, dtype=float) for pi in strategies]
         sizes = self.payoffs.shape[1:]
-        if [pi.shape for pi in laws] != [(size,) for size in sizes]:
-            raise ValueError(f"strategies must have {sizes} actions (got {tuple(pi.shape for pi in laws)})")
-        if not all(np.all(pi >= 0) and abs(pi.sum() - 1) < 1e-6 for pi in laws):
+        if [pi.shape for pi in probs] != [(size,) for size in sizes]:
+            raise ValueError(f"strategies must have {sizes} actions (got {tuple(pi.shape for pi in probs)})")
+        if not all(np.all(pi >= 0) and abs(pi.sum() - 1) < 1e-6 for pi in probs):
             raise ValueError("strategies must be probabilities that add to 1")
         with np.errstate(divide="ignore"):
-            return [np.log(pi / pi.sum()) for pi in laws]
+            return [np.log(pi / pi.sum()) for pi in probs]
 
     def opponents(self, logs: Strategies, i: int) -> np.ndarray:
-        """log of the product law of the others' actions, `[M_i]`."""
+        """log-probabilities of the others' joint actions, `[M_i]`."""
         joint = np.zeros(1)
         for j, log_pi in enumerate(logs):
             if j != i:
@@ -121,17 +134,17 @@ class RiskGame:
             for i in range(len(sizes))
         ]
 
-    def face(self, i: int, log_pi: np.ndarray, log_q: np.ndarray) -> tuple[np.ndarray, Adversary]:
+    def marginal_values(self, i: int, log_pi: np.ndarray, log_q: np.ndarray) -> tuple[np.ndarray, Adversary]:
         """Marginal values dU_i/dpi_i, `[..., A_i]`, and the adversary; log_pi `[..., A_i]`, log_q `[..., M]`."""
         table, tau = self.tables[i], self.tau[i]
         if self.form == "action":
             worst = adversary(table, log_q[..., None, :], tau, self.penalty)
             return worst.value, worst
         worst = adversary(np.exp(log_pi) @ table, log_q, tau, self.penalty)
-        return worst.law @ table.T, worst
+        return worst.probs @ table.T, worst
 
     def utility(self, i: int, log_pi: np.ndarray, log_q: np.ndarray, regularised: bool = False) -> float:
-        values, worst = self.face(i, log_pi, log_q)
+        values, worst = self.marginal_values(i, log_pi, log_q)
         risk_adjusted = np.exp(log_pi) @ values if self.form == "action" else worst.value
         return float(risk_adjusted - self.eps[i] * cost(log_pi, self.regulariser) * regularised)
 
@@ -148,26 +161,26 @@ class RiskGame:
         """`means` at log-probabilities."""
         return np.array([np.exp(x) @ self.tables[i] @ np.exp(self.opponents(logs, i)) for i, x in enumerate(logs)])
 
-    def own_slope(self, i: int, worst: Adversary) -> np.ndarray:
+    def own_jacobian(self, i: int, worst: Adversary) -> np.ndarray:
         """d values / d pi_i, `[A_i, A_i]`: negative semidefinite, 0 in the action form."""
         table = self.tables[i]
         if self.form == "action":
             return np.zeros((len(table), len(table)))
         # relative to the heaviest column: the curvature may be huge where the weight is almost a point
-        spread = table - table[:, [int(worst.weight.argmax())]]
-        centre = spread @ worst.weight
-        return -worst.curvature * ((spread * worst.weight) @ spread.T - np.outer(centre, centre))
+        offset = table - table[:, [int(worst.weight.argmax())]]
+        centre = offset @ worst.weight
+        return -worst.curvature * ((offset * worst.weight) @ offset.T - np.outer(centre, centre))
 
-    def others_slope(self, i: int, worst: Adversary) -> np.ndarray:
+    def opponents_jacobian(self, i: int, worst: Adversary) -> np.ndarray:
         """d values / d log q, `[A_i, M_i]`."""
         if self.form == "action":
-            return worst.slope
+            return worst.gradient
         table = self.tables[i]
-        spread = table - table[:, [int(worst.weight.argmax())]]
-        return (spread - (spread @ worst.weight)[:, None]) * worst.law
+        offset = table - table[:, [int(worst.weight.argmax())]]
+        return (offset - (offset @ worst.weight)[:, None]) * worst.probs
 
     def respond_to(self, i: int, log_q: np.ndarray) -> np.ndarray:
-        """log of player i's best response to the opponents' law, `[M_i]` -> `[A_i]`; see `best_response`."""
+        """log of player i's best response to opponents' log-probabilities, `[M_i]` -> `[A_i]`; see `best_response`."""
         return best_response(self, i, log_q)
 
     def best_response(self, strategies: Strategies, i: int) -> np.ndarray:

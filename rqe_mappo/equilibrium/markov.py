@@ -2,15 +2,38 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from rqe_mappo.equilibrium.adversary import Penalty, adversary
-from rqe_mappo.equilibrium.game import Form, RiskGame, per_player
+from rqe_mappo.equilibrium.game import Form, PerPlayer, RiskGame, per_player
 from rqe_mappo.equilibrium.response import Regulariser
 from rqe_mappo.equilibrium.solver import TOLERANCE, Equilibrium, solve_game
 from rqe_mappo.equilibrium.two_by_two import all_equilibria_2x2
+
+
+class MarkovModel(Protocol):
+    """A Markov game with n players, S states and J joint actions, in the order of `np.ravel_multi_index`.
+
+    n_actions: of each player. next_state, prob: `[S, J, K]`, the K outcomes of a joint action and their probabilities.
+    reward: `[n, S, J, K]`. terminal: `[S]`, where the game is over. start: `[S]`, the probabilities of the first state.
+    """
+
+    @property
+    def n_actions(self) -> Sequence[int]: ...
+    @property
+    def next_state(self) -> np.ndarray: ...
+    @property
+    def prob(self) -> np.ndarray: ...
+    @property
+    def reward(self) -> np.ndarray: ...
+    @property
+    def terminal(self) -> np.ndarray: ...
+    @property
+    def start(self) -> np.ndarray: ...
+    @property
+    def horizon(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +56,7 @@ class MarkovEquilibrium:
 
 
 def solve_markov(
-    model: Any, tau: float | Sequence[float], eps: float | Sequence[float], *, form: Form = "action",
+    model: MarkovModel, tau: PerPlayer, eps: PerPlayer, *, form: Form = "action",
     penalty: Penalty = "kl", regulariser: Regulariser = "entropy", warm_start: bool = False, look_for_several: int = 0,
     seed: int = 0, tolerance: float = TOLERANCE,
 ) -> MarkovEquilibrium:  # fmt: skip
@@ -45,8 +68,6 @@ def solve_markov(
     `penalty` (arXiv 2406.14156, Algorithm 1). V is the risk-adjusted utility without eps nu. tau has the unit of the
     return and the same for every h; tau = inf gives the quantal response equilibrium of the mean.
 
-    model: `n_actions`, `next_state [S, J, K]`, `prob [S, J, K]`, `reward [n, S, J, K]`, `terminal [S]`, `start [S]` and
-    `horizon`, where J counts joint actions in the order of `np.ravel_multi_index`.
     Where a stage game has several equilibria the principal branch of `solve` is taken. `warm_start` takes, before the
     last step, what Newton finds from the next step's strategies instead: many times faster, the same where there is one
     equilibrium, continuous in time where there are more. `look_for_several` asks for that many further starts a stage

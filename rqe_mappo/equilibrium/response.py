@@ -21,16 +21,16 @@ def cost(log_pi: np.ndarray, regulariser: Regulariser) -> np.ndarray:
 def respond(x: np.ndarray, regulariser: Regulariser) -> np.ndarray:
     """log of argmax_pi pi.x - nu(pi), for values x in units of eps. x: `[..., A]` -> `[..., A]`.
 
-    `entropy`: softmax. `log-barrier`: pi = 1 / (max x - x + c), the law of the reverse-KL adversary of -x from the
-    uniform law at tau = A.
+    `entropy`: softmax. `log-barrier`: pi = 1 / (max x - x + c), the probabilities of the reverse-KL adversary of -x
+    against uniform ones at tau = A.
     """
     if regulariser == "entropy":
         return log_softmax(x, axis=-1)
     n_actions = x.shape[-1]
-    return np.log(adversary(-x, np.full(n_actions, -np.log(n_actions)), n_actions, "reverse-kl").law)
+    return np.log(adversary(-x, np.full(n_actions, -np.log(n_actions)), n_actions, "reverse-kl").probs)
 
 
-def respond_slope(log_pi: np.ndarray, regulariser: Regulariser) -> np.ndarray:
+def respond_jacobian(log_pi: np.ndarray, regulariser: Regulariser) -> np.ndarray:
     """d log pi / d x of `respond`. log_pi: `[A]` -> `[A, A]`."""
     pi = np.exp(log_pi)
     if regulariser == "entropy":

@@ -1,15 +1,14 @@
-"""Finds a risk-averse quantal response equilibrium: Newton from a start, or a branch followed from boundless eps."""
+"""Finds a risk-averse quantal response equilibrium: Newton from a start, or a branch followed from infinite eps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.optimize import root
 
 from rqe_mappo.equilibrium.adversary import Penalty
-from rqe_mappo.equilibrium.curve import CARE
-from rqe_mappo.equilibrium.game import Form, RiskGame, Strategies
+from rqe_mappo.equilibrium.curve import STEP_LIMITS
+from rqe_mappo.equilibrium.game import Form, Game, PerPlayer, RiskGame, Strategies
 from rqe_mappo.equilibrium.response import Regulariser
 from rqe_mappo.equilibrium.systems import AdversarySystem, ValueSystem
 
@@ -25,7 +24,7 @@ class Equilibrium:
     strategies, log_strategies: `[A_i]` for each player. utilities: `[n]`, risk-adjusted, without the regulariser.
     means: `[n]`, mean payoffs. residual: max_i ||pi_i - BR_i(pi_-i)||_inf. exploitability: `[n]`, what a best response
     gains. converged: residual at most the tolerance asked for. iterations: Newton steps. method: `newton` (from the
-    start given), `branch` (followed from eps = inf, where all play uniformly) or `search` (Newton from random starts).
+    start given), `branch` (from eps = inf, where strategies are uniform) or `search` (Newton from random ones).
     """
 
     strategies: tuple[np.ndarray, ...]
@@ -40,7 +39,7 @@ class Equilibrium:
 
 
 def solve(
-    game: Any, tau: float | Sequence[float], eps: float | Sequence[float], *, form: Form = "action",
+    game: Game, tau: PerPlayer, eps: PerPlayer, *, form: Form = "action",
     penalty: Penalty = "kl", regulariser: Regulariser = "entropy", start: Strategies | None = None, seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> Equilibrium:  # fmt: skip
@@ -64,10 +63,10 @@ def solve_game(
     tries: list[tuple[str, Callable[[], list[np.ndarray]]]] = []
     if start is not None:
         tries.append(("newton", lambda: system.logs(system.newton(system.place(list(start))))))
-    for care in CARE:
-        tries.append(("branch", lambda care=care: system.logs(system.follow(*care))))
+    for limits in STEP_LIMITS:
+        tries.append(("branch", lambda limits=limits: system.logs(system.follow(*limits))))
         if problem.form == "aggregate" and problem.penalty == "reverse-kl":
-            tries.append(("branch", lambda care=care: other.logs(other.find(care))))
+            tries.append(("branch", lambda limits=limits: other.logs(other.find(limits))))
     tries += [("search", lambda: system.logs(_anywhere(system, rng)))] * SEARCHES
     best: Equilibrium | None = None
     for method, attempt in tries:

@@ -1,13 +1,10 @@
 """Every equilibrium of a 2x2 game, by scanning one player's strategy."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from scipy.optimize.elementwise import find_root
 
 from rqe_mappo.equilibrium.adversary import Penalty
-from rqe_mappo.equilibrium.game import Form, RiskGame
+from rqe_mappo.equilibrium.game import Form, Game, PerPlayer, RiskGame
 from rqe_mappo.equilibrium.response import Regulariser, respond, values_for
 from rqe_mappo.equilibrium.solver import TOLERANCE, Equilibrium, assess
 from rqe_mappo.equilibrium.systems import ValueSystem
@@ -18,33 +15,34 @@ ZOOMS = 3
 
 
 def all_equilibria_2x2(
-    game: Any, tau: float | Sequence[float], eps: float | Sequence[float], *, form: Form = "action",
+    game: Game, tau: PerPlayer, eps: PerPlayer, *, form: Form = "action",
     penalty: Penalty = "kl", regulariser: Regulariser = "entropy", points: int = POINTS,
 ) -> list[Equilibrium]:  # fmt: skip
     """All equilibria of a 2x2 game, by player 1's probability of its first action.
 
-    Scans h(pi_1) = [value of action 1 - value of action 2] - [what pi_1 would ask for], player 2 answering pi_1
-    exactly, for changes of sign. The grid is even in pi_1 (`points`), and in values beyond its ends. Where |h| has a
-    minimum without a change of sign the cell is divided by 16 three times over, so two roots are told apart, and not
-    missed, if they lie further apart than 1 / (points * 16^3), about 1e-7, or if h is smooth across a cell. A root that
-    only touches 0 is found where |h| < 1e-12 of the payoffs' spread. Equilibria within 1e-9 of each other count as one.
+    Scans h(pi_1) = [value of action 1 - value of action 2] - [the difference to which pi_1 responds] for changes of
+    sign, where player 2 responds to pi_1 exactly. The grid is even in pi_1 (`points`), and in values beyond its ends.
+    Where |h| has a minimum without a change of sign the cell is divided by 16 three times over. Two roots are told
+    apart, and not missed, if they lie further apart than 1 / (points * 16^3), about 1e-7, or if h is smooth across a
+    cell. A root that only touches 0 is found where |h| < 1e-12 of the payoffs' range. Equilibria within 1e-9 of each
+    other count as one.
     """
     problem = RiskGame.of(game, tau, eps, form, penalty, regulariser)
     if problem.payoffs.shape != (2, 2, 2):
         raise ValueError(f"a 2x2 game has payoffs [2, 2, 2] (got shape {problem.payoffs.shape})")
-    pull = Pull(problem)
-    grid = pull.grid(points)
-    brackets, touches = _roots(pull, grid)
+    gap = ResponseGap(problem)
+    grid = gap.grid(points)
+    brackets, touches = _roots(gap, grid)
     roots = list(touches)
     if len(brackets):
         low, high = brackets.T
-        inside = find_root(pull, (low, high), tolerances={"xatol": 0.0, "xrtol": 1e-15}).x
-        nearer = np.where(np.abs(pull(low)) <= np.abs(pull(high)), low, high)  # rounding can hide a root at an end
+        inside = find_root(gap, (low, high), tolerances={"xatol": 0.0, "xrtol": 1e-15}).x
+        nearer = np.where(np.abs(gap(low)) <= np.abs(gap(high)), low, high)  # rounding can hide a root at an end
         roots += list(np.where(np.isnan(inside), nearer, inside))
     system, found = ValueSystem(problem), []
     for delta in sorted(roots):
-        log_first = pull.first(np.array([delta]))[0]
-        log_second = pull.answer(log_first[None])[0]
+        log_first = gap.first(np.array([delta]))[0]
+        log_second = gap.second(log_first[None])[0]
         rough = assess(problem, [log_first, log_second], TOLERANCE, 0, "scan")
         polished = system.newton(system.place([log_first, log_second]))
         fine = assess(problem, system.logs(polished), TOLERANCE, system.steps, "scan")
@@ -55,7 +53,7 @@ def all_equilibria_2x2(
     return sorted(found, key=lambda e: e.strategies[0][0])
 
 
-class Pull:
+class ResponseGap:
     """h as a function of delta, the difference of player 1's two values: pi_1 = respond(delta / eps_1)."""
 
     def __init__(self, problem: RiskGame):
@@ -72,11 +70,11 @@ class Pull:
         values = np.stack([delta, np.zeros_like(delta)], -1)
         return respond(values / self.problem.eps[i], self.problem.regulariser)
 
-    def answer(self, log_first: np.ndarray) -> np.ndarray:
+    def second(self, log_first: np.ndarray) -> np.ndarray:
         """log of player 2's best response, `[B, 2]` to `[B, 2]`: the root of an increasing function of its delta."""
 
         def excess(delta: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-            values, _ = self.problem.face(1, self._choice(1, delta), np.stack([a, b], -1))
+            values, _ = self.problem.marginal_values(1, self._choice(1, delta), np.stack([a, b], -1))
             return delta - (values[..., 0] - values[..., 1])
 
         low, high = (np.full(len(log_first), end) for end in self.range[1])
@@ -87,7 +85,7 @@ class Pull:
 
     def __call__(self, delta: np.ndarray) -> np.ndarray:
         log_first = self.first(delta)
-        values, _ = self.problem.face(0, log_first, self.answer(log_first))
+        values, _ = self.problem.marginal_values(0, log_first, self.second(log_first))
         return values[..., 0] - values[..., 1] - delta
 
     def grid(self, points: int) -> np.ndarray:
@@ -101,14 +99,14 @@ class Pull:
         return np.unique(np.clip(np.concatenate([[low, high], inner, outer]), low, high))
 
 
-def _roots(pull: Pull, grid: np.ndarray) -> tuple[np.ndarray, list[float]]:
+def _roots(gap: ResponseGap, grid: np.ndarray) -> tuple[np.ndarray, list[float]]:
     """Cells where h changes sign, `[K, 2]`, and points where it touches 0 without one."""
     brackets, touches = [], []
-    spread = pull.range[0][1] - pull.range[0][0]
+    width = gap.range[0][1] - gap.range[0][0]
     cells = [(grid, 0)]
     while cells:
         at, depth = cells.pop()
-        h = pull(at)
+        h = gap(at)
         if depth == 0:
             h[0], h[-1] = np.abs(h[0]), -np.abs(h[-1])  # h points inwards at both ends of the range
         h = np.where(h == 0, np.finfo(float).tiny, h)
@@ -123,7 +121,7 @@ def _roots(pull: Pull, grid: np.ndarray) -> tuple[np.ndarray, list[float]]:
         for k in same:
             if depth < ZOOMS:
                 cells.append((np.linspace(at[k - 1], at[k + 1], ZOOM), depth + 1))
-            elif size[k] < 1e-12 * spread:
+            elif size[k] < 1e-12 * width:
                 touches.append(float(at[k]))
     return np.array(brackets).reshape(-1, 2), touches
 

@@ -1,4 +1,4 @@
-"""Episodes with a fixed policy: their records, and how well the critic foretold them."""
+"""Episodes with a fixed policy: their records, and how well the critic predicted them."""
 
 import math
 from collections.abc import Callable
@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from rqe_mappo import registry
-from rqe_mappo.config import TrainConfig, from_json
+from rqe_mappo.config import TrainConfig
 from rqe_mappo.data import vector
-from rqe_mappo.deploy.policy import Decider, Policy, ReturnDistribution
-from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
+from rqe_mappo.deploy.policy import ActingPolicy, Policy
+from rqe_mappo.envs.contract import BatchedEnv, Observed, begun
 from rqe_mappo.envs.history import History
 from rqe_mappo.functional import categorical
+from rqe_mappo.nets.contract import ReturnDistribution
 from rqe_mappo.statistics import interval, of_samples
 
 MOST_COPIES = 64
@@ -24,32 +25,32 @@ Chooser = Callable[[BatchedEnv, Observed], np.ndarray]
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the critic's law at the start of episodes compares with the returns that followed.
+    """How the critic's distribution at the start of episodes compares with the returns that followed.
 
-    Foretold ("predicted") is the mixture of the critic's laws over all starts, had ("realised") the law of all
-    returns: one by one they cannot be compared, for no start comes twice. Returns are discounted as in training, in the
-    unit of the reward. One sample per agent and episode; agents of an episode are not independent.
+    "Predicted" is the mixture of the critic's distributions over all starts, "observed" (in names: realised) the
+    distribution of all returns: one by one they cannot be compared, for no start comes twice. Returns are discounted as
+    in training, in the unit of the reward. One sample per agent and episode; agents of an episode are not independent.
 
-    pit: `[n]`, where each return fell in the law foretold for it; uniform on [0, 1] for a critic that knows.
-    atoms, foretold: `[N]`, the mixture of the critic's laws.
+    pit: `[n]`, where each return fell in the distribution predicted for it; uniform on [0, 1] for a calibrated critic.
+    atoms, predicted: `[N]`, the mixture of the critic's distributions.
     realised: `[n]`, the returns.
     episodes: how many they come from.
     ks: the Kolmogorov-Smirnov distance of `pit` from uniform.
-    ks_limit: `1.36 / sqrt(episodes)`, below which at least 95 % of critics that know stay.
-    predicted_value, realised_value: the risk value as training uses it (`RiskMeasure.reference`), of both laws;
+    ks_limit: `1.36 / sqrt(episodes)`, below which at least 95 % of calibrated critics stay.
+    predicted_value, realised_value: the risk value as training uses it (`RiskMeasure.reference`), of both;
         `realised_value_low` to `_high` is the 95 % bootstrap interval over episodes.
     predicted_exact, realised_exact: `RiskMeasure.value`, which bounds no rare outcome. For the entropic measure the
-        foretold one is unreliable where the atoms span more than some ten tau: the little probability that a softmax
+        predicted one is unreliable where the atoms span more than some ten tau: the little probability that a softmax
         leaves on the lowest atoms then decides it. The realised one rests on the few worst episodes.
     value_gap_in_std: `(predicted_value - realised_value) / realised_std`; nan where returns do not vary.
-    edge_mass_low, edge_mass_high: foretold probability of the first and last atom.
+    edge_mass_low, edge_mass_high: predicted probability of the first and last atom.
     completion_weight: what the critic's own draw weighs in a return, on average; see `completed`.
     risk, tau: the measure, and its tau in units of the return's std (None where it has none).
     """
 
     pit: np.ndarray
     atoms: np.ndarray
-    foretold: np.ndarray
+    predicted: np.ndarray
     realised: np.ndarray
     episodes: int
     ks: float
@@ -88,14 +89,14 @@ class Calibration:
         return {"samples": len(self.pit), **numbers}
 
     def __str__(self) -> str:
-        had = f"{self.realised_value:.4g} [{self.realised_value_low:.4g}, {self.realised_value_high:.4g}]"
+        observed = f"{self.realised_value:.4g} [{self.realised_value_low:.4g}, {self.realised_value_high:.4g}]"
         if math.isfinite(self.value_gap_in_std):
-            had += f", {abs(self.value_gap_in_std):.2f} std apart"
+            observed += f", {abs(self.value_gap_in_std):.2f} std apart"
         lines = [
-            ("critic at the start of episodes", "foretold", "had"),
+            ("critic at the start of episodes", "predicted", "observed"),
             ("mean return", f"{self.predicted_mean:.4g}", f"{self.realised_mean:.4g}"),
             ("std of return", f"{self.predicted_std:.4g}", f"{self.realised_std:.4g}"),
-            (self.value_name, f"{self.predicted_value:.4g}", had),
+            (self.value_name, f"{self.predicted_value:.4g}", observed),
         ]
         if self.predicted_exact != self.predicted_value:
             lines.append(("the same without --risk-clip", f"{self.predicted_exact:.4g}", f"{self.realised_exact:.4g}"))
@@ -103,8 +104,8 @@ class Calibration:
         text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
         text.insert(1, "  ".join("-" * width for width in widths))
         text += [
-            f"KS {self.ks:.3f}; a critic that knows: below {self.ks_limit:.3f}",
-            f"{len(self.pit)} returns of {self.episodes} episodes; foretold on the edge atoms: "
+            f"KS {self.ks:.3f}; a calibrated critic: below {self.ks_limit:.3f}",
+            f"{len(self.pit)} returns of {self.episodes} episodes; predicted on the edge atoms: "
             f"{100 * self.edge_mass_low:.2f} % low, {100 * self.edge_mass_high:.2f} % high",
         ]
         if self.completion_weight > 0:
@@ -120,7 +121,7 @@ def copies_for(episodes: int, most: int = MOST_COPIES) -> tuple[int, int]:
     return copies, -(-episodes // copies)
 
 
-def play(
+def run_episodes(
     env: BatchedEnv, choose: Chooser, each: int, seed: int, gamma: float = 1.0
 ) -> tuple[dict[str, np.ndarray], list[Observed]]:
     """The first `each` episodes of every copy: their records, and what was seen when each began.
@@ -131,7 +132,7 @@ def play(
     discounted: `[F, A]`, the return discounted by `gamma` from the start of the episode.
     remaining: `[F, A]`, what a return after the end would weigh: `gamma^T` for an agent that was truncated after T
         steps, 0 for one that terminated.
-    final_state: `[F, A, S]`, what the critic sees after a truncation; zero for an agent that terminated.
+    final_obs, final_state: `[F, A, ...]`, what is seen after a truncation; zero for an agent that terminated.
     """
     observed = env.reset(seed)
     first = [_copy(observed, slice(None))]
@@ -140,6 +141,7 @@ def play(
     running = {
         "discounted": np.zeros(observed.active.shape),
         "remaining": np.zeros(observed.active.shape),
+        "final_obs": np.zeros_like(observed.obs),
         "final_state": np.zeros_like(observed.state),
     }
     weight = np.ones(env.num_envs)
@@ -149,7 +151,8 @@ def play(
         running["discounted"] += weight[:, None] * step.reward
         weight *= gamma
         cut = np.nonzero(step.truncated)
-        running["remaining"][cut], running["final_state"][cut] = weight[cut[0]], step.final_state
+        running["remaining"][cut] = weight[cut[0]]
+        running["final_obs"][cut], running["final_state"][cut] = step.final_obs, step.final_state
         ended = step.episodes["copy"]
         if len(ended):
             keep = done[ended] < each
@@ -170,25 +173,18 @@ def play(
     return joined, [_copy(first[index], row) for index, row in starts]
 
 
-def begun(observed: Observed) -> np.ndarray:
-    """The copies in which an episode has just begun: after a reset all, after a step those that ended or were lost."""
-    if not isinstance(observed, Step):
-        return np.arange(len(observed.active))
-    ended = observed.episodes["copy"]
-    return ended if observed.sim_crashed is None else np.union1d(ended, np.flatnonzero(observed.sim_crashed))
-
-
 def _copy(observed: Observed, rows: slice | np.ndarray | int) -> Observed:
     return Observed(*(getattr(observed, name)[rows].copy() for name in ("obs", "state", "active")))
 
 
-def chooser(policy: Decider, deterministic: bool = False) -> Chooser:
+def chooser(policy: ActingPolicy, deterministic: bool = False) -> Chooser:
     """The policy, or a mixture of some, as a `Chooser`."""
     agents = np.arange(len(policy.agents))
 
     def choose(env: BatchedEnv, observed: Observed) -> np.ndarray:
         policy.begin(begun(observed), of=len(observed.active))
-        return policy.act(observed.obs, np.broadcast_to(agents, observed.active.shape), deterministic)
+        rows = np.broadcast_to(agents, observed.active.shape)
+        return policy.act(observed.obs, rows, deterministic, avail=observed.avail, active=observed.active)
 
     return choose
 
@@ -196,40 +192,41 @@ def chooser(policy: Decider, deterministic: bool = False) -> Chooser:
 def completed(policy: Policy, records: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """Discounted returns `[F, A]` in which the critic stands in for what a time limit hides.
 
-    `G + gamma^T Z`, Z drawn from the critic's law at the final state, for an agent that was truncated after T steps; G
-    for one that terminated. A critic that knows is thus still judged right, but one that does not is judged by itself
+    `G + gamma^T Z`, Z drawn from the critic's distribution at the final state, for an agent that was truncated after T
+    steps; G for one that terminated. A calibrated critic is thus still judged right, but any other is judged by itself
     with the weight `gamma^T`: 0.7 % after 500 steps at gamma 0.99.
     """
     cut = records["remaining"] > 0
     later = np.zeros(cut.shape)
     if cut.any():
-        law = _laws(policy, records["final_state"], cut)
-        drawn = (law.probs.double().cumsum(-1).numpy() < rng.random((cut.sum(), 1))).sum(-1)
-        later[cut] = law.atoms.numpy()[drawn.clip(max=len(law.atoms) - 1)]
+        found = _distributions(policy, policy.view_of(records["final_obs"], records["final_state"]), cut)
+        drawn = (found.probs.double().cumsum(-1).numpy() < rng.random((cut.sum(), 1))).sum(-1)
+        later[cut] = found.atoms.numpy()[drawn.clip(max=len(found.atoms) - 1)]
     return records["discounted"] + records["remaining"] * later
 
 
 def calibration(
     policy: Policy, starts: list[Observed], records: dict[str, np.ndarray], seed: int, time_limit: str
 ) -> Calibration:
-    """Compare the critic at the episodes' starts with the returns that followed, both as `play` gives them.
+    """Compare the critic at the episodes' starts with the returns that followed, both as `run_episodes` gives them.
 
     time_limit: as in training: with "bootstrap" returns are `completed` by the critic, with "terminal" nothing follows.
 
-    The PIT of a return on atom k is `F_{k-1} + U p_k`, U uniform, which is uniform for a discrete law too; a return
-    between two atoms is put on one of them by chance, the nearer more often, as in the projection of targets.
+    The PIT of a return on atom k is `F_{k-1} + U p_k`, U uniform, which is uniform for a discrete distribution too; a
+    return between two atoms is put on one of them by chance, the nearer more often, as in the projection of targets.
     """
     rng = np.random.default_rng(seed)
     took_part = np.stack([start.active for start in starts])
-    law = _laws(policy, np.stack([start.state for start in starts]), took_part)
+    views = np.stack([policy.view_of(start.obs, start.state) for start in starts])
+    found = _distributions(policy, views, took_part)
     returns = completed(policy, records, rng) if time_limit == "bootstrap" else records["discounted"]
     remaining = records["remaining"] if time_limit == "bootstrap" else np.zeros_like(returns)
     realised, episodes = returns[took_part], int(took_part.any(1).sum())
-    atoms, log_probs = law.atoms.double(), law.log_probs.double()
+    atoms, log_probs = found.atoms.double(), found.log_probs.double()
     pit = _pit(atoms.numpy(), log_probs.exp().numpy(), realised, rng)
     mixture = log_probs.logsumexp(0) - math.log(len(realised))
-    foretold = mixture.exp()
-    measure = policy.measure.scaled(policy.return_scale or 1.0)
+    predicted = mixture.exp()
+    measure = policy.in_reward(policy.measure)
     value = interval(
         lambda samples: of_samples(measure.reference, samples), returns, took_part, seed=seed, resamples=RESAMPLES
     )
@@ -238,14 +235,14 @@ def calibration(
     return Calibration(
         pit=pit,
         atoms=atoms.numpy(),
-        foretold=foretold.numpy(),
+        predicted=predicted.numpy(),
         realised=realised,
         episodes=episodes,
         ks=_distance_from_uniform(pit),
         ks_limit=1.36 / math.sqrt(episodes),
-        predicted_mean=float(categorical.mean(atoms, foretold)),
+        predicted_mean=float(categorical.mean(atoms, predicted)),
         realised_mean=float(realised.mean()),
-        predicted_std=float(categorical.variance(atoms, foretold).sqrt()),
+        predicted_std=float(categorical.variance(atoms, predicted).sqrt()),
         realised_std=realised_std,
         predicted_value=predicted_value,
         realised_value=value.value,
@@ -254,19 +251,19 @@ def calibration(
         predicted_exact=float(measure.value(atoms, mixture)),
         realised_exact=of_samples(measure.value, realised),
         value_gap_in_std=(predicted_value - value.value) / realised_std if realised_std > 0 else math.nan,
-        edge_mass_low=float(foretold[0]),
-        edge_mass_high=float(foretold[-1]),
+        edge_mass_low=float(predicted[0]),
+        edge_mass_high=float(predicted[-1]),
         completion_weight=float(remaining[took_part].mean()),
         risk=policy.measure.name,
         tau=getattr(policy.measure, "tau", None),
     )
 
 
-def _laws(policy: Policy, state: np.ndarray, rows: np.ndarray) -> ReturnDistribution:
-    """The critic's laws at the `rows` `[F, A]` of `state` `[F, A, S]`, on the CPU."""
+def _distributions(policy: Policy, views: np.ndarray, rows: np.ndarray) -> ReturnDistribution:
+    """What the critic predicts at the `rows` `[F, A]` of its `views` `[F, A, V]`, on the CPU."""
     agents = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
-    law = policy.distribution(state[rows], agents[rows])
-    return ReturnDistribution(law.atoms.cpu(), law.log_probs.cpu())
+    found = policy.distribution(views[rows], agents[rows])
+    return ReturnDistribution(found.atoms.cpu(), found.log_probs.cpu())
 
 
 def _pit(atoms: np.ndarray, probs: np.ndarray, returns: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -281,46 +278,21 @@ def _distance_from_uniform(pit: np.ndarray) -> float:
     return float(max((grid[1:] - ordered).max(), (ordered - grid[:-1]).max()))
 
 
-def reference(config: TrainConfig, name: str, seed: int) -> Chooser:
-    """A driver that nobody trained, by its name in the environment of `config`; ValueError where there is none."""
+def scripted(config: TrainConfig, name: str, seed: int) -> Chooser:
+    """A scripted policy, by its name in the environment of `config`; ValueError where there is none."""
     entry = registry.environment(config.env)
     if not entry.drivers:
-        raise ValueError(f"--driver {name}: there are no reference drivers for --env {config.env}")
+        raise ValueError(f"--driver {name}: there are no scripted policies for --env {config.env}")
     driver = registry.load(entry.drivers)(name, seed)
     return lambda env, observed: driver(env.env if isinstance(env, History) else env)
 
 
 def drive(config: TrainConfig, choose: Chooser, episodes: int, seed: int) -> dict[str, np.ndarray]:
-    """The records of `episodes` of an environment in this process, which reference drivers look into."""
+    """The records of `episodes` of an environment in this process, which scripted policies look into."""
     own_process = registry.environment(config.env).own_process
     copies, each = copies_for(episodes, 1 if own_process else MOST_COPIES)
     env = vector.make(config, copies, in_process=True)
     try:
-        return play(env, choose, each, seed)[0]
+        return run_episodes(env, choose, each, seed)[0]
     finally:
         env.close()
-
-
-def evaluate(
-    policy: Policy, episodes: int, seed: int, deterministic: bool = False
-) -> tuple[dict[str, np.ndarray], Calibration | None, int]:
-    """Play `episodes` of the policy's own environment; the critic is judged unless `deterministic`.
-
-    The most probable actions are another policy than the one whose returns the critic learned. A critic of joint
-    actions is not judged either: it foretells risk-adjusted values; nor one of means: it foretells no law. Third is how
-    many worker processes were replaced.
-    """
-    config: TrainConfig = from_json(policy.config_json)
-    own_process = registry.environment(config.env).own_process
-    copies, each = copies_for(episodes, config.num_envs if own_process else MOST_COPIES)
-    policy.seed(seed)
-    env = vector.make(config, copies)
-    try:
-        records, starts = play(env, chooser(policy, deterministic), each, seed, config.gamma)
-        workers = vector.workers_of(env)
-        restarts = sum(workers.restarts) if workers else 0
-    finally:
-        env.close()
-    if deterministic or policy.shapes.joint_actions or policy.shapes.critic_values:
-        return records, None, restarts
-    return records, calibration(policy, starts, records, seed, config.time_limit), restarts

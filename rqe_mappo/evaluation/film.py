@@ -2,10 +2,11 @@
 
 import os
 import sys
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -14,28 +15,42 @@ from rqe_mappo import registry
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data import vector
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.contract import Observed
+from rqe_mappo.envs.contract import Observed, begun
 from rqe_mappo.envs.history import History
 from rqe_mappo.evaluation.episodes import Chooser
 
 FRAMES_PER_S = 10  # in real time: a frame for each of SUMO's steps of 0.1 s
 PAUSE = FRAMES_PER_S  # frames for which an episode's end stays
 COLOURS = 64  # of a GIF: the scene has few
-Expected = tuple[np.ndarray | None, ...]  # V_tau of each agent, and its law: atoms, probabilities
+Predicted = tuple[np.ndarray, ...]  # V_tau of each agent; with the distributions also their atoms and probabilities
 SUFFIXES = (".gif", ".mp4")
 
 
+class Camera(Protocol):
+    """Draws an environment with one copy."""
+
+    def watch(self, call: Callable[[], None], /) -> None:
+        """Call `call` after each simulation step."""
+
+    def frame(self, title: str, /, *predicted: np.ndarray) -> Image.Image:
+        """The picture of this moment, with what the critic predicts."""
+        ...
+
+    def forget(self) -> None:
+        """The episode is over."""
+
+
 @dataclass(frozen=True)
-class Take:
-    """What to film: `episodes` from `seed` on; laws: with the critic's distributions in a strip beside."""
+class FilmSettings:
+    """What to film: `episodes` from `seed` on; distributions: whether to draw the critic's in a strip beside."""
 
     episodes: int = 1
     seed: int = 0
-    laws: bool = False
+    distributions: bool = False
 
 
 def check(path: Path) -> None:
-    """ValueError where no film can be written at `path`, before anything is played."""
+    """ValueError where no film can be written at `path`, before any episode is run."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"--render {path} must end in .gif or .mp4")
     if not path.absolute().parent.is_dir():
@@ -46,15 +61,15 @@ def check(path: Path) -> None:
 
 def in_window(config: TrainConfig) -> TrainConfig:
     """The settings with SUMO in a window; ValueError for an environment without SUMO, or where there is no screen."""
-    if not hasattr(config.knobs, "sumo_backend"):
+    if not hasattr(config.env_config, "sumo_backend"):
         raise ValueError(f"--gui: --env {config.env} has no window: use --env sumo")
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         raise ValueError("--gui needs a screen (DISPLAY is not set): use --render out.gif")
-    return replace(config, knobs=replace(config.knobs, sumo_backend="gui"))
+    return config.replace(sumo_backend="gui")
 
 
-def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path, take: Take) -> int:
-    """Play `choose` in the environment of `config` and write `path`; gives the number of frames.
+def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path, settings: FilmSettings) -> int:
+    """Run episodes of `choose` in the environment of `config` and write `path`; gives the number of frames.
 
     critic: colours the agents by their risk, where there is one.
     Raises ValueError where the environment cannot be drawn.
@@ -63,28 +78,32 @@ def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path
     entry = registry.environment(config.env)
     if not entry.camera:
         raise ValueError(f"--render: there are no pictures of --env {config.env}")
-    if critic is None and take.laws:
-        raise ValueError("--laws shows what a critic expects, and a reference driver has none: leave it out")
-    if critic is not None and critic.shapes.critic_values and take.laws:
-        raise ValueError("--laws shows distributions, and this run's critic foretells the mean return: leave it out")
+    if critic is None and settings.distributions:
+        raise ValueError("--laws shows what a critic predicts, and a scripted policy has none: leave it out")
+    if critic is not None and not critic.predicts_distribution and settings.distributions:
+        raise ValueError(
+            "--laws shows distributions, and this run's critic predicts only the mean return: leave it out"
+        )
     if critic is not None:
-        critic.seed(take.seed)
+        critic.seed(settings.seed)
     env = vector.make(config, 1)
     frames: list[Image.Image] = []
     try:
-        camera = registry.load(entry.camera)(env.env if isinstance(env, History) else env)
-        seen = env.reset(take.seed)
-        for episode in range(take.episodes):
-            title = f"episode {episode + 1}   " if take.episodes > 1 else ""
-            shots = Shots(camera, title)
-            camera.watch(shots.shoot)
+        camera: Camera = registry.load(entry.camera)(env.env if isinstance(env, History) else env)
+        observed = env.reset(settings.seed)
+        for episode in range(settings.episodes):
+            title = f"episode {episode + 1}   " if settings.episodes > 1 else ""
+            recording = Recording(camera, title)
+            camera.watch(recording.add_frame)
             over = False
             while not over:
-                shots.expected = () if critic is None else _expected(critic, seen, take.laws)
-                seen = env.step(choose(env, seen))
-                over = len(seen.episodes["copy"]) > 0
+                if critic is not None:
+                    critic.begin(begun(observed), of=1)  # before it is asked; `choose` says so again
+                    recording.predicted = _predicted(critic, observed, settings.distributions)
+                observed = env.step(choose(env, observed))
+                over = len(observed.episodes["copy"]) > 0
             camera.forget()
-            frames += shots.frames + shots.frames[-1:] * PAUSE
+            frames += recording.frames + recording.frames[-1:] * PAUSE
     finally:
         env.close()
     write(frames, path)
@@ -92,32 +111,32 @@ def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path
 
 
 @dataclass
-class Shots:
-    """The frames of one episode; `expected` is what the critic expects of it at the last decision."""
+class Recording:
+    """The frames of one episode; `predicted` is the critic's prediction at the last decision."""
 
-    camera: Any
+    camera: Camera
     title: str
-    expected: Expected = ()
+    predicted: Predicted = ()
     frames: list[Image.Image] = field(default_factory=list)
 
-    def shoot(self) -> None:
+    def add_frame(self) -> None:
         time_s = (len(self.frames) + 1) / FRAMES_PER_S
-        self.frames.append(self.camera.frame(f"{self.title}{time_s:.1f} s", *self.expected))
+        self.frames.append(self.camera.frame(f"{self.title}{time_s:.1f} s", *self.predicted))
 
 
-def _expected(policy: Policy, seen: Observed, laws: bool) -> Expected:
-    """V_tau of each agent, nan for those that left, and with `laws` the atoms and laws of their returns."""
-    agents = np.arange(seen.active.shape[1])
-    view = seen.obs[0] if policy.shapes.critic_sees_obs else seen.state[0]
-    value = np.where(seen.active[0], policy.value(view, agents).cpu().numpy(), np.nan)
-    if not laws:
+def _predicted(policy: Policy, observed: Observed, distributions: bool) -> Predicted:
+    """V_tau of each agent, nan for those that left; with `distributions` also their atoms and probabilities."""
+    agents = np.arange(observed.active.shape[1])[None]
+    view = policy.view_of(observed.obs, observed.state)
+    value = np.where(observed.active, policy.value(view, agents).cpu().numpy(), np.nan)[0]
+    if not distributions:
         return (value,)
-    law = policy.distribution(seen.state[0], agents)
-    return value, law.atoms.cpu().numpy(), law.probs.cpu().numpy()
+    distribution = policy.distribution(view[0], agents[0])
+    return value, distribution.atoms.cpu().numpy(), distribution.probs.cpu().numpy()
 
 
 def write(frames: list[Image.Image], path: Path) -> None:
-    """A GIF or an MP4 of `frames`, by the suffix of `path`; nothing is left behind where that fails."""
+    """A GIF or an MP4 of `frames`, by the suffix of `path`; no partial file remains where that fails."""
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         if path.suffix == ".gif":

@@ -38,7 +38,7 @@ def p95(samples: np.ndarray) -> float:
 
 
 def rows(records: dict[str, np.ndarray], seed: int = 0, measures: Sequence[RiskMeasure] = ()) -> list[Row]:
-    """What can be said of episode records as an environment gives them.
+    """The metrics that episode records, as an environment gives them, have samples for.
 
     records: `return`, `length` `[F, A]` (length 0: the slot took no part), and what there is of `collision`, `fell`,
         `timed_out` (flags), `travel_time_s` (seconds, counted for agents that neither collided nor timed out) and
@@ -51,7 +51,7 @@ def rows(records: dict[str, np.ndarray], seed: int = 0, measures: Sequence[RiskM
     """
     took_part = records["length"] > 0
     if not took_part.any():
-        raise ValueError("no episodes to report: play at least one")
+        raise ValueError("no episodes to report: run at least one")
     found: list[Row] = []
 
     def add(metric: str, level: str, statistic: Statistic, samples: np.ndarray, counted: np.ndarray) -> None:
@@ -67,8 +67,8 @@ def rows(records: dict[str, np.ndarray], seed: int = 0, measures: Sequence[RiskM
     returns = records["return"].astype(float)
     agents = took_part.sum(1)
     team = np.where(took_part, returns, 0).sum(1) / np.maximum(agents, 1)
-    asked = [(f"{measure.name} of return", functools.partial(of_samples, measure.value)) for measure in measures]
-    for name, statistic in (("mean return", np.mean), ("std of return", np.std), ("CVaR5 of return", cvar), *asked):
+    requested = [(f"{measure.name} of return", functools.partial(of_samples, measure.value)) for measure in measures]
+    for name, statistic in (("mean return", np.mean), ("std of return", np.std), ("CVaR5 of return", cvar), *requested):
         add(name, "agent", statistic, returns, took_part)
         if returns.shape[1] > 1:
             add(name, "team", statistic, team, agents > 0)
@@ -76,7 +76,7 @@ def rows(records: dict[str, np.ndarray], seed: int = 0, measures: Sequence[RiskM
         if key in records:
             add_rate(name, "agent", flag(key), took_part)
             if key == "collision":
-                add_rate(name, "episode", flag(key).any(1), agents > 0)
+                add_rate(name, "episode", flag(key).sum(1) > 0, agents > 0)
     if "travel_time_s" in records:
         crossed = took_part & ~flag("collision") & ~flag("timed_out")
         add("travel time s", "agent", np.mean, records["travel_time_s"], crossed)
@@ -98,11 +98,11 @@ def rows(records: dict[str, np.ndarray], seed: int = 0, measures: Sequence[RiskM
     return found
 
 
-def by_attitude(records: dict[str, np.ndarray], groups: dict[str, list[int]], seed: int = 0) -> list[Row]:
+def by_group(records: dict[str, np.ndarray], groups: dict[str, list[int]], seed: int = 0) -> list[Row]:
     """The agent level of `rows` for each group of agents, whose name is the level.
 
-    Where there are travel times, also who yields: the share of pairs of an agent of the group and one of another, both
-    of which crossed in the episode, in which the former took longer; ties count half.
+    Where there are travel times, also which group yields: of all pairs of an agent of the group and one of another that
+    both crossed in the episode, the share in which the former took longer; ties count half.
     """
     found: list[Row] = []
     for name, agents in groups.items():
@@ -123,7 +123,7 @@ def by_attitude(records: dict[str, np.ndarray], groups: dict[str, list[int]], se
 
 
 def table(found: list[Row]) -> str:
-    """The rows as aligned text, with a caution where too few episodes stand behind the tail."""
+    """The rows as aligned text, with a caution where there are too few episodes for the tail."""
     lines = [("metric", "per", "value", "95 % interval", "episodes", "samples")]
     for row in found:
         estimate = row.estimate
@@ -142,7 +142,7 @@ def episodes_file(records: dict[str, np.ndarray]) -> bytes:
     """The records of all episodes as the content of an .npz file: what is `[F]` or `[F, A]`, in single precision."""
     file = io.BytesIO()
     kept = {key: value.astype(np.float32) for key, value in records.items() if value.ndim <= 2 and key != "copy"}
-    np.savez_compressed(file, **kept)
+    np.savez_compressed(file, allow_pickle=False, **kept)
     return file.getvalue()
 
 

@@ -1,12 +1,20 @@
-"""Categorical distributions on an evenly spaced support: `atoms` `[N]`, ascending, and probabilities `[..., N]`."""
+"""Categorical distributions: `atoms` `[N]` in ascending order, and probabilities `[*batch, N]`.
+
+`project`, `project_points` and `dirac` need evenly spaced atoms. `mean`, `variance` and `quantile` take any atoms, also
+atoms `[*batch, N]` that differ by row; the batch axes of atoms and probabilities broadcast.
+"""
 
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 ROUNDING = 1e-6  # relative; cumulative float32 sums of some hundred atoms are wrong by less
+
+Atoms = Float[Tensor, "*#batch atoms"]
+Probs = Float[Tensor, "*#batch atoms"]
+Rows = Float[Tensor, "*batch"]
 
 
 def support(low: float, high: float, atoms: int) -> Float[Tensor, " atoms"]:
@@ -18,7 +26,7 @@ def support(low: float, high: float, atoms: int) -> Float[Tensor, " atoms"]:
 
 
 def aligned_support(low: float, high: float, step: float, max_atoms: int) -> Float[Tensor, " atoms"]:
-    """The finest support of at most `max_atoms` atoms on multiples of `step` that covers `[low, high]` and holds 0.
+    """The finest support of at most `max_atoms` atoms on multiples of `step` that covers `[low, high]` and contains 0.
 
     The spacing is a multiple of `step`. If it is `step` itself, adding a reward on that grid moves every atom onto
     another: undiscounted targets are then projected without error.
@@ -44,35 +52,55 @@ def project(
     reward: Float[Tensor, "*batch"],
     discount: Float[Tensor, "*batch"],
 ) -> Float[Tensor, "*batch atoms"]:
-    """The law of `reward + discount * X`, X on `atoms` with `probs`, projected onto `atoms`.
+    """The distribution of `reward + discount * X`, X on `atoms` with `probs`, projected onto `atoms`.
 
-    Each atom's image shares its probability between its two neighbours, the nearer getting more. This keeps the mean
-    and, where the image falls on an atom, the law; images outside the support move to its edge. Discount 0 gives the
-    Dirac at the reward. Bellemare et al., 'A Distributional Perspective on Reinforcement Learning' (2017), eq. 7.
+    Discount 0 gives the Dirac at the reward. See `project_points` for what the projection keeps.
+    Bellemare et al., 'A Distributional Perspective on Reinforcement Learning' (2017), eq. 7.
+    """
+    return project_points(atoms, reward[..., None] + discount[..., None] * atoms, probs)
+
+
+def project_points(
+    atoms: Float[Tensor, " atoms"], points: Float[Tensor, "*batch points"], probs: Float[Tensor, "*batch points"]
+) -> Float[Tensor, "*batch atoms"]:
+    """The distribution with probabilities `probs` at `points`, projected onto evenly spaced `atoms`.
+
+    Each point shares its probability between the two atoms around it: `p (z_{j+1} - x) / dz` goes to `z_j` and
+    `p (x - z_j) / dz` to `z_{j+1}`, dz the spacing. This keeps the mean and adds at most `dz^2 / 4` to
+    the variance; a point on an atom stays as it is. Points outside the support move to its nearest edge.
+    Bellemare et al., 'A Distributional Perspective on Reinforcement Learning' (2017), eq. 7.
     """
     low, high, last = atoms[0], atoms[-1], atoms.shape[0] - 1
-    image = (reward[..., None] + discount[..., None] * atoms).clamp(low, high)
-    position = (image - low) * (last / (high - low))
+    position = (points.clamp(low, high) - low) * (last / (high - low))
     lower = position.floor().clamp(max=last - 1)
     upper_mass = probs * (position - lower)
     index = lower.long()
-    return torch.zeros_like(probs).scatter_add_(-1, index, probs - upper_mass).scatter_add_(-1, index + 1, upper_mass)
+    empty = probs.new_zeros(*probs.shape[:-1], last + 1)
+    return empty.scatter_add_(-1, index, probs - upper_mass).scatter_add_(-1, index + 1, upper_mass)
 
 
 def dirac(atoms: Float[Tensor, " atoms"], value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch atoms"]:
-    """The law of a known `value`: shared by its two neighbours so that the mean is `value`, clipped to the support."""
+    """The distribution of a known `value`: its two neighbouring atoms share it so that the mean is `value`.
+
+    A value outside the evenly spaced support counts as its nearest edge.
+    """
     spacing = (atoms[-1] - atoms[0]) / (atoms.shape[0] - 1)
     distance = (atoms - value.clamp(atoms[0], atoms[-1])[..., None]).abs() / spacing
     return (1 - distance).clamp(min=0)
 
 
-def mean(atoms: Float[Tensor, " atoms"], probs: Float[Tensor, "*batch atoms"]) -> Float[Tensor, "*batch"]:
+def mean(atoms: Atoms, probs: Probs) -> Rows:
     """Expectation `sum_i p_i z_i`."""
-    return probs @ atoms
+    return weighted_sum(atoms, probs)
 
 
-def variance(atoms: Float[Tensor, " atoms"], probs: Float[Tensor, "*batch atoms"]) -> Float[Tensor, "*batch"]:
-    """Variance `sum_i p_i (z_i - m)^2`, about the mean m so that it never comes out negative."""
+def weighted_sum(values: Atoms, weights: Probs) -> Rows:
+    """`sum_i w_i x_i` of each row, for values `[N]` shared by all rows or `[*batch, N]`."""
+    return weights @ values if values.dim() == 1 else (weights * values).sum(-1)
+
+
+def variance(atoms: Atoms, probs: Probs) -> Rows:
+    """Variance `sum_i p_i (z_i - m)^2`, taken about the mean m so that it is never negative."""
     return (probs * (atoms - mean(atoms, probs)[..., None]) ** 2).sum(-1)
 
 
@@ -81,21 +109,33 @@ def cdf(probs: Float[Tensor, "*batch atoms"]) -> Float[Tensor, "*batch atoms"]:
     return probs.cumsum(-1)
 
 
-def quantile(
-    atoms: Float[Tensor, " atoms"], probs: Float[Tensor, "*batch atoms"], level: float
-) -> Float[Tensor, "*batch"]:
-    """The smallest atom with `F_i >= level`, up to rounding (a relative 1e-6); level in (0, 1]."""
+def quantile(atoms: Atoms, probs: Probs, level: float) -> Rows:
+    """The smallest atom with `F_i >= level`, up to rounding (a relative 1e-6).
+
+    `level` lies in (0, 1], else ValueError; 1 gives the highest atom with probability.
+    """
     if not 0 < level <= 1:
         raise ValueError(f"a quantile's level must lie in (0, 1] (got {level:g})")
     cumulative = cdf(probs)
     below = cumulative < level * (1 - ROUNDING) * cumulative[..., -1:]
-    return atoms[below.sum(-1)]
+    return pick(atoms, below.sum(-1))
+
+
+def pick(atoms: Atoms, index: Int[Tensor, "*#batch"]) -> Rows:
+    """The atom at `index` of each row."""
+    if atoms.dim() == 1:
+        return atoms[index]
+    batch = torch.broadcast_shapes(atoms.shape[:-1], index.shape)
+    return atoms.expand(*batch, -1).gather(-1, index.expand(batch)[..., None]).squeeze(-1)
 
 
 def cross_entropy(
     target_probs: Float[Tensor, "*batch atoms"], logits: Float[Tensor, "*batch atoms"]
 ) -> Float[Tensor, "*batch"]:
-    """`-sum_i q_i log softmax(logits)_i` of each row; minimal, the entropy of q, where the softmax is q."""
+    """Cross-entropy `-sum_i q_i log softmax(logits)_i` of each row, in nats.
+
+    Its minimum over the logits is the entropy of q, where the softmax equals q.
+    """
     return -(target_probs * logits.log_softmax(-1)).sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""The clipped policy gradient, per sample: averaging, and leaving out who did not act, is the caller's."""
+"""The clipped policy gradient, per sample: the caller averages, and leaves out agents that did not act."""
 
 import math
 from collections.abc import Sequence
@@ -29,9 +29,8 @@ def entropy(logits: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
 
 
 def log_barrier(logits: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
-    """`sum_a log pi_a` of the softmax of finite `logits`: maximal where uniform, minus infinity at the border.
-
-    Over actions that exist, whose logits are above `NO_ACTION`.
+    """`sum_a log pi_a` of the softmax of finite `logits`: largest where uniform, minus infinity where an action
+    has probability 0. The sum is over available actions, whose logits are above `NO_ACTION`.
     """
     return logits.log_softmax(-1).masked_fill(logits <= NO_ACTION, 0).sum(-1)
 
@@ -42,16 +41,19 @@ def approx_kl(log_ratio: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 
 
 def normalise(x: Float[Tensor, "*batch"], scale: float) -> Float[Tensor, "*batch"]:
-    """`x` less its mean over all entries, divided by `scale`; zeros where all are equal, whatever the scale."""
+    """`(x - mean(x)) / scale`, the mean over all entries; zeros where all entries are equal, whatever the scale."""
     return (x - x.mean()) / (scale + 1e-8)
 
 
 def mixture(
     probs: Sequence[Float[Tensor, "*batch actions"]], weights: Sequence[float]
 ) -> Float[Tensor, "*batch actions"]:
-    """`sum_k w_k pi_k`: before each action draw which policy acts; weights are non-negative and sum to 1."""
+    """The mixture `sum_k w_k pi_k`: before each action, draw the policy that acts.
+
+    Weights must be non-negative, one per policy, and sum to 1, else ValueError.
+    """
     if len(probs) != len(weights):
-        raise ValueError(f"a mixture needs one weight a policy (got {len(weights)} for {len(probs)})")
+        raise ValueError(f"a mixture needs one weight per policy (got {len(weights)} for {len(probs)})")
     if min(weights, default=-1) < 0 or not math.isclose(sum(weights), 1, abs_tol=1e-6):
         raise ValueError(f"a mixture's weights must be non-negative and sum to 1 (got {list(weights)})")
     return torch.stack([weight * each for weight, each in zip(weights, probs, strict=True)]).sum(0)

@@ -1,7 +1,7 @@
 """Targets and advantages along trajectories: time is the first axis `[T, ...]`, every other axis is a batch.
 
 `terminated` stops bootstrapping: the return ends with that reward. `ended` (terminated or truncated) cuts the trace:
-nothing of what follows belongs to the episode. `next_*[t]` is what step t led to, before any reset.
+what follows belongs to another episode. `next_*[t]` belongs to the observation after step t, before any reset.
 """
 
 from collections.abc import Callable
@@ -51,16 +51,17 @@ def lambda_targets(
     lam: float,
     finer: int = 1,
 ) -> Float[Tensor, " time *batch atoms"]:
-    """Laws of the lambda-return, `q_t = Pi[r_t + gamma ((1 - lam) p_{t+1} + lam q_{t+1})]`, Pi the projection.
+    """Distributions of the lambda-return, `q_t = Pi[r_t + gamma ((1 - lam) p_{t+1} + lam q_{t+1})]`, Pi the projection.
 
-    A mixture of the n-step target laws with weights `(1 - lam) lam^(n-1)`; its mean is the scalar lambda-return
-    within the support. At `ended` and at the last step the mixture is `next_probs` alone, where `terminated` the
-    target is the Dirac at `r_t`.
+    A mixture of the n-step target distributions with weights `(1 - lam) lam^(n-1)`; its mean is the scalar
+    lambda-return within the support. At `ended` and at the last step the mixture is `next_probs` alone; where
+    `terminated`, the target is the Dirac at `r_t`.
 
-    Each projection off the grid widens the law: by up to a quarter of the spacing squared in variance, a sixth on
-    average. On an aligned support there is none. Without discount each law is projected twice, however long the trace
-    (see `_carried_targets`); with discount the mixture may be carried on a grid `finer` times as fine, so that what the
-    steps of the trace add is `finer^2` times smaller than what the one projection onto `atoms` does.
+    Each projection off the grid widens the distribution: it adds up to a quarter of the squared spacing to the
+    variance, a sixth on average; on an aligned support it adds nothing. Without discount each distribution is projected
+    twice, however long the trace (see `_carried_targets`). With discount the mixture may be carried on a grid `finer`
+    times as fine: what the steps of the trace add is then `finer^2` times smaller than what the one projection onto
+    `atoms` adds.
     """
     spacing = (atoms[-1] - atoms[0]) / (atoms.shape[0] - 1)
     shift = reward / spacing
@@ -84,7 +85,7 @@ def lambda_targets(
 
 
 def _refined(probs: Float[Tensor, "*batch atoms"], finer: int) -> Float[Tensor, "*batch fine"]:
-    """The same law on a grid that has `finer - 1` more atoms between any two."""
+    """The same distribution on a grid that has `finer - 1` more atoms between any two."""
     if finer == 1:
         return probs
     fine = probs.new_zeros(*probs.shape[:-1], (probs.shape[-1] - 1) * finer + 1)
@@ -93,7 +94,7 @@ def _refined(probs: Float[Tensor, "*batch atoms"], finer: int) -> Float[Tensor, 
 
 
 def _coarsened(fine: Float[Tensor, "*batch fine"], finer: int) -> Float[Tensor, "*batch atoms"]:
-    """The law on every `finer`-th atom: those between share their probability with both neighbours by distance."""
+    """The distribution on every `finer`-th atom; those between share their probability by distance."""
     if finer == 1:
         return fine
     share = torch.arange(finer, dtype=fine.dtype, device=fine.device) / finer
@@ -114,8 +115,8 @@ def _carried_targets(
 ) -> Float[Tensor, " time *batch atoms"]:
     """`lambda_targets` for gamma = 1 and rewards off the grid.
 
-    The mixture is carried on the grid `atoms + offset`, on which adding a reward is exact: it moves the law by whole
-    atoms and changes the offset. A law is projected when it enters the mixture and when the mixture is read.
+    The mixture is carried on the grid `atoms + offset`, on which adding a reward is exact: it moves the distribution by
+    whole atoms and changes the offset. A distribution is projected when it enters the mixture and when it is read.
     """
     one = torch.ones_like(reward[0])
     trace = lam * (~ended).to(reward.dtype)
@@ -141,8 +142,8 @@ def influence_advantage(
     target_probs: Float[Tensor, "*batch atoms"],
     probs: Float[Tensor, "*batch atoms"],
 ) -> Float[Tensor, "*batch"]:
-    """`sum_i psi_i (q_i - p_i)`: how much the target law q is better than the critic's p, in the eyes of a measure.
+    """`sum_i psi_i (q_i - p_i)`: how much better the target distribution q is than the critic's p, by a measure.
 
-    With the risk-neutral psi and lambda-targets it is `gae` of the critic's means.
+    With the risk-neutral psi and lambda-targets it equals `gae` of the critic's means.
     """
     return (influence * (target_probs - probs)).sum(-1)

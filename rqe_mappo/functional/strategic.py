@@ -1,9 +1,10 @@
-"""Strategic risk: what a mixed strategy is worth to a player who is averse to what the others may do, not to itself.
+"""Strategic risk: the value of a mixed strategy to a player averse to the others' actions, but not to its own mixing.
 
-`own` `[..., A]` is the player's policy, `others` `[..., O]` the law of the others' joint action, `payoff` `[..., A, O]`
-what each pair brings it; `tau` its tolerance, in units of payoff. An adversary replaces the others' law by `p` and pays
-`tau D(p, others)` for it; risk-averse quantal response equilibria (Mazumdar, Panaganti & Shi, arXiv 2406.14156, eq. 3
-and 4, whose tau is 1 / ours) are the fixed points of the best responses to such values with a regulariser.
+`own` `[..., A]` is the player's policy, `others` `[..., O]` the distribution of the others' joint action, `payoff`
+`[..., A, O]` the player's payoff for each pair, `tau` its tolerance, in units of payoff. An adversary replaces `others`
+by `p` and pays `tau D(p, others)` for it. Risk-averse quantal response equilibria (Mazumdar, Panaganti & Shi, arXiv
+2406.14156, eq. 3 and 4, whose tau is 1 / ours) are the fixed points of the best responses to such values with a
+regulariser.
 """
 
 import math
@@ -37,8 +38,14 @@ def value(
     return worst_case((own[..., None] * payoff).sum(-2), others, tau, penalty)
 
 
-def worst_case(payoff: Payoffs, others: Payoffs, tau: float, penalty: Literal["kl", "reverse-kl"]) -> Tensor:
-    """`inf_p {<payoff, p> + tau D(p, others)}`: entropic for D = KL(p || others), 'kl'; D = KL(others || p) else."""
+def worst_case(
+    payoff: Payoffs, others: Payoffs, tau: float, penalty: Literal["kl", "reverse-kl"]
+) -> Float[Tensor, "*batch"]:
+    """The worst case `inf_p {<payoff, p> + tau D(p, others)}`.
+
+    D is KL(p || others) for 'kl', which gives the entropic value, and KL(others || p) for 'reverse-kl'. tau = inf is
+    the expected payoff.
+    """
     if math.isinf(tau):
         return (others * payoff).sum(-1)
     if penalty == "kl":
@@ -63,13 +70,13 @@ def reverse_kl_adversary(payoff: Payoffs, others: Payoffs, tau: float) -> Payoff
     return found / found.sum(-1, keepdim=True)
 
 
-def others_law(policies: Float[Tensor, "*batch players actions"], player: int) -> Float[Tensor, "*batch others"]:
-    """The law of the joint action of all but `player`, who draw independently; the last of them varies fastest."""
-    law = torch.ones_like(policies[..., 0, :1])
+def others_joint(policies: Float[Tensor, "*batch players actions"], player: int) -> Float[Tensor, "*batch others"]:
+    """The distribution of the joint action of all but `player`, who act independently; the last one varies fastest."""
+    joint = torch.ones_like(policies[..., 0, :1])
     for other in range(policies.shape[-2]):
         if other != player:
-            law = (law[..., None] * policies[..., other, None, :]).flatten(-2)
-    return law
+            joint = (joint[..., None] * policies[..., other, None, :]).flatten(-2)
+    return joint
 
 
 def from_own_side(

@@ -5,7 +5,7 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,10 +13,14 @@ from rqe_mappo.command_line import main, parse
 from rqe_mappo.config import ConfigError
 from rqe_mappo.deploy.interpolation import Kind
 
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
 PROG = "rqe-play"
 LOCAL = ("127.0.0.1", "localhost", "::1")
-LARGEST = 4096  # bytes of a message; whoever sends more is cut off
-GRACE_S = 2  # for tabs to be told that the server ends
+LARGEST = 4096  # bytes of a message; a tab that sends more is disconnected
+GRACE_S = 2  # to close the connections of tabs when the server ends
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,9 @@ class PlayConfig:
     port: int = 8000
     """Port of the page; 0 takes any that is free."""
     host: str = "127.0.0.1"
-    """Address to listen on; any other than this machine's own lets others watch and steer."""
+    """Address to listen on; with any other than this machine's own, others can watch and steer."""
     alpha: float | None = None
-    """Weight of SAFE at the start, from 0 to 1; 0.5 if not told."""
+    """Weight of SAFE at the start, from 0 to 1; 0.5 by default."""
     kind: Kind | None = None
     """What a mixture is: of probabilities (the default), of logits, or one policy drawn for each episode."""
     seed: int = 1
@@ -57,7 +61,7 @@ def play(args: Sequence[str] | None = None) -> None:
     main(lambda args: serve(parse(PlayConfig, PROG, args)), PROG, args)
 
 
-def serve(asked: PlayConfig) -> None:
+def serve(config: PlayConfig) -> None:
     """Serve the page until interrupted."""
     try:
         import uvicorn
@@ -70,56 +74,56 @@ def serve(asked: PlayConfig) -> None:
 
     from rqe_mappo.deploy.policy import Policy
 
-    torch.set_num_threads(1)  # networks are small; other programs may want the machine
-    policies = tuple(Policy.load(path) for path in (asked.safe, asked.neutral) if path)
+    torch.set_num_threads(1)  # networks are small, and other programs may need the cores
+    policies = tuple(Policy.load(path) for path in (config.safe, config.neutral) if path)
     hub = Hub()
-    alpha = 0.5 if asked.alpha is None else asked.alpha
-    session = Session(policies, hub.publish, alpha, asked.kind or "probability", asked.seed)
-    with listen(asked.host, asked.port) as ear:
-        server = uvicorn.Server(web_config(application(session, hub, asked.host)))
+    alpha = 0.5 if config.alpha is None else config.alpha
+    session = Session(policies, hub.publish, alpha, config.kind or "probability", config.seed)
+    with listen(config.host, config.port) as listener:
+        server = uvicorn.Server(web_config(application(session, hub, config.host)))
         session.on_end = lambda: setattr(server, "should_exit", True)
         session.start()
         try:
             session.ready.wait()
             if session.error is None:
-                announce(asked, ear.getsockname()[1])
-                server.run(sockets=[ear])
+                announce(config, listener.getsockname()[1])
+                server.run(sockets=[listener])
         finally:
             session.stop()
     if session.error is not None:
         raise session.error
 
 
-def web_config(app: Any) -> Any:
-    """uvicorn's settings for the page: quiet, and no more of a message than makes sense is read."""
+def web_config(app: "FastAPI") -> "uvicorn.Config":
+    """uvicorn's settings for the page: few log lines, and a limit on the size of messages."""
     import uvicorn
 
     return uvicorn.Config(app, log_level="warning", ws_max_size=LARGEST, timeout_graceful_shutdown=GRACE_S)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; OSError with the mend where it cannot."""
+    """A socket that listens; OSError that names the fix where it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    ear = socket.socket(family, socket.SOCK_STREAM)
-    ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        ear.bind((host, port))
-        ear.listen()
+        listener.bind((host, port))
+        listener.listen()
     except OSError as error:
-        ear.close()
-        mend = "give another --port, or 0 for any that is free"
-        raise OSError(f"--host {host} --port {port} cannot be used ({error.strerror}): {mend}") from None
-    return ear
+        listener.close()
+        fix = "give another --port, or 0 for any that is free"
+        raise OSError(f"--host {host} --port {port} cannot be used ({error.strerror}): {fix}") from None
+    return listener
 
 
-def announce(asked: PlayConfig, port: int) -> None:
-    """Say where the page is, and what is unsafe about it."""
-    name = f"[{asked.host}]" if ":" in asked.host else asked.host
+def announce(config: PlayConfig, port: int) -> None:
+    """Print the address of the page, and warn where others can reach it."""
+    name = f"[{config.host}]" if ":" in config.host else config.host
     url = f"http://{name}:{port}/"
-    if asked.host not in LOCAL:
-        print(f"{PROG}: warning: whoever can reach {name}:{port} can watch and steer this session", file=sys.stderr)
+    if config.host not in LOCAL:
+        print(f"{PROG}: warning: anyone who can reach {name}:{port} can watch and steer this session", file=sys.stderr)
     print(f"watch at {url} (Ctrl-C ends)", flush=True)
-    if asked.open:
+    if config.open:
         webbrowser.open(url)
 
 

@@ -1,4 +1,4 @@
-"""What a tab may ask for. Anything else is refused, with one line that says why."""
+"""The commands that a tab may send. Anything else is refused, with one line that says why."""
 
 from typing import Annotated, Literal
 
@@ -21,7 +21,7 @@ class Alpha(Message):
 
 
 class Tau(Message):
-    """The tau by which the critic's distribution is read, in units of the return scale; drives nothing."""
+    """The tau of the value that is shown, in units of the return scale; it does not change the driving."""
 
     do: Literal["tau"]
     value: Annotated[float, Field(ge=0.01, le=1000)] | Literal["inf"]

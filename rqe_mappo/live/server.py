@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import json
 import threading
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,12 +28,12 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-BACKLOG = 200  # messages that wait for a tab before it is let go; it connects anew and is told the newest state
+BACKLOG = 200  # messages that wait for a tab before it is disconnected; it connects again and gets the newest state
 POLICY_VIOLATION, TRY_AGAIN = 1008, 1013
 
 
 class Tab:
-    """One open page: what it still has to be sent, None when it is let go."""
+    """One open page: the messages that it still has to get, None to disconnect it."""
 
     def __init__(self):
         self.loop, self.waiting = asyncio.get_running_loop(), asyncio.Queue[str | None]()
@@ -47,7 +48,7 @@ class Tab:
 
 
 class Hub:
-    """Passes on what the session publishes to every tab; who comes late is given the newest message of each type."""
+    """Sends what the session publishes to every tab; a new tab first gets the newest message of each type."""
 
     def __init__(self):
         self.lock, self.newest, self.tabs = threading.Lock(), dict[str, str](), set[Tab]()
@@ -61,7 +62,7 @@ class Hub:
                 tab.offer(text)
 
     def join(self, tab: Tab) -> None:
-        """From now on `tab` is told everything."""
+        """From now on `tab` gets every message."""
         with self.lock:
             for text in self.newest.values():
                 tab.offer(text)
@@ -76,18 +77,18 @@ class Hub:
 def trusted(request: Request | WebSocket, host: str) -> bool:
     """Whether a request was meant for this server and comes from its own page, if from any.
 
-    A name that somebody has made point here (DNS rebinding) is refused: addresses, `localhost` and `host` are not. A
-    browser says in `Origin` whose page asks; another site's is refused.
+    Accepted host names are addresses, `localhost` and `host`; any other may be DNS rebinding. A browser names the site
+    of the page in `Origin`; other sites are refused.
     """
-    asked, name = request.headers.get("host", ""), ""
+    host_header, name = request.headers.get("host", ""), ""
     try:
-        name = urlsplit(f"//{asked}").hostname or ""
+        name = urlsplit(f"//{host_header}").hostname or ""
         ipaddress.ip_address(name)
     except ValueError:
         if name not in ("localhost", host.lower()):
             return False
     origin = request.headers.get("origin")
-    return origin is None or origin in (f"http://{asked}", f"https://{asked}")
+    return origin is None or origin in (f"http://{host_header}", f"https://{host_header}")
 
 
 def application(session: Session, hub: Hub, host: str) -> FastAPI:
@@ -118,7 +119,7 @@ def application(session: Session, hub: Hub, host: str) -> FastAPI:
         sending = asyncio.create_task(_send(socket, tab))
         try:
             while True:
-                _take(await socket.receive(), session, tab)
+                _handle(await socket.receive(), session, tab)
         except WebSocketDisconnect:
             pass
         finally:
@@ -134,8 +135,8 @@ async def _send(socket: WebSocket, tab: Tab) -> None:
     await socket.close(TRY_AGAIN)
 
 
-def _take(event: dict[str, Any], session: Session, tab: Tab) -> None:
-    """Pass what a tab asks for on to the session, or tell that tab alone why not."""
+def _handle(event: Mapping[str, Any], session: Session, tab: Tab) -> None:
+    """Pass the command on to the session, or send that tab alone the reason why not."""
     if event["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(event.get("code", 1000))
     try:

@@ -39,13 +39,14 @@ def summarise(episodes: list[dict[str, np.ndarray]]) -> dict[str, float]:
 class RunLog:
     """Rows for metrics.csv and TensorBoard, and progress for whoever watches."""
 
-    def __init__(self, run: Path, start: int, total: int):
+    def __init__(self, run: Path, start: int, total: int, quiet: bool = False):
+        self.quiet = quiet
         self.path, self.total, self.last = run / "metrics.csv", total, start
         self.columns = self._forget_after(start)
         self.writer = SummaryWriter(str(run), purge_step=start or None)
         self.began, self.start = time.monotonic(), start
         self.bar = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             self.bar = tqdm(total=total, initial=start, unit="step", unit_scale=True, dynamic_ncols=True, smoothing=0.1)
         self.next_line = start
 
@@ -86,7 +87,7 @@ class RunLog:
             self.bar.set_postfix_str("  ".join(words), refresh=False)
             self.bar.update(min(step, self.total) - self.last)
             self.last = min(step, self.total)
-        elif step >= self.next_line:
+        elif step >= self.next_line and not self.quiet:
             speed = (step - self.start) / (time.monotonic() - self.began)
             left = max(0, self.total - step) / max(speed, 1e-9)
             share = min(1.0, step / self.total)
@@ -96,7 +97,10 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A line that does not break the bar."""
-        tqdm.write(text) if self.bar is not None else print(text, flush=True)
+        if self.bar is not None:
+            tqdm.write(text)
+        elif not self.quiet:
+            print(text, flush=True)
 
     def close(self) -> None:
         if self.bar is not None:

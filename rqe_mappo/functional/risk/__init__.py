@@ -1,11 +1,11 @@
-"""Risk measures of a categorical return: the value `rho(Z)` and the influence function `psi(x; Z)`.
+"""Risk measures of a return distribution: the value `rho(Z)` and the influence function `psi(x; Z)`.
 
-Higher is better. `tau` is a tolerance in units of return: large is neutral, small is averse. All other parameters are
-free of units.
+Higher is better. `tau` is a tolerance in units of return: large is neutral, small is averse. All other parameters have
+no unit. Atoms are `[N]`, shared by all rows, or `[*batch, N]`, as the values of a quantile critic are.
 
 The influence function is the slope of the value when a little probability moves to x,
-`psi(x; mu) = d/de rho((1 - e) mu + e delta_x)` at e = 0. It has mean zero under mu, and `<psi, q>` is, for a target
-law q, an estimate of what the action did for `rho`, linear in q and hence unbiased (see docs/risk.md).
+`psi(x; mu) = d/de rho((1 - e) mu + e delta_x)` at e = 0. Its mean under mu is zero. For a target distribution q,
+`<psi, q>` estimates how much the action improved `rho`; it is linear in q and hence unbiased (see docs/risk.md).
 """
 
 from rqe_mappo.functional.risk.distortion import CPW, OUTERMOST, CVaR, Distortion, DualPower, Gini, Power, Wang

@@ -1,4 +1,4 @@
-"""Distortion measures: means under cumulative probabilities F that are bent to D(F)."""
+"""Distortion measures: means after the cumulative probabilities F are replaced by D(F)."""
 
 import math
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from rqe_mappo.functional import categorical
 from rqe_mappo.functional.risk.measure import (
     Atoms,
     Form,
+    LogProbs,
     OneNumber,
     Rows,
     RowsOfAtoms,
@@ -20,7 +21,7 @@ from rqe_mappo.functional.risk.measure import (
 )
 from rqe_mappo.functional.risk.moments import Neutral
 
-OUTERMOST = 1e-6  # share at either end over which D is straight: far less than a critic can know
+OUTERMOST = 1e-6  # share at either end over which D is straight; no critic knows so small a probability
 
 Shares = Float[Tensor, "*shares"]
 
@@ -29,59 +30,61 @@ Shares = Float[Tensor, "*shares"]
 class CVaR(OneNumber):
     """The mean of the worst `level` share, `rho = nu - E(nu - Z)^+ / level`, `nu` the quantile at `level`.
 
-    `psi(x) = nu - (nu - x)^+ / level - rho`: flat above nu, so what succeeds beyond the tail teaches nothing; that is
-    why the level is annealed from 1, the mean. It has no unit, hence no tau.
+    `psi(x) = nu - (nu - x)^+ / level - rho` is flat above nu: differences between returns above the tail give no
+    gradient, which is why the level is annealed from 1, the mean. level -> 0 is the lowest atom with probability.
+    An atom that the level divides counts in part. Rockafellar & Uryasev, 'Optimization of conditional value-at-risk'
+    (2000).
     """
 
     level: float
     form: ClassVar[Form] = Form("cvar", "LEVEL", 0, 1, "(]", neutral=1, example=0.1)
 
-    def value(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
+    def value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
         probs = log_probs.exp()
         upto = categorical.cdf(probs)
         weights = (upto.clamp(max=self.level) - (upto - probs).clamp(max=self.level)) / self.level
-        return weights @ atoms
+        return categorical.weighted_sum(atoms, weights)
 
-    def influence(self, atoms: Atoms, log_probs: RowsOfAtoms) -> RowsOfAtoms:
-        if self.level == 1:  # nu is above every atom, also those that the critic deems impossible
+    def influence(self, atoms: Atoms, log_probs: LogProbs) -> RowsOfAtoms:
+        if self.level == 1:  # nu is above every atom, also above those of probability 0
             return Neutral().influence(atoms, log_probs)
         nu = categorical.quantile(atoms, log_probs.exp(), self.level)[..., None]
         return centred(-(nu - atoms).clamp(min=0) / self.level, log_probs)
 
 
 class Distortion(OneNumber):
-    """A mean under bent probabilities, `rho = sum_i z_i (D(F_i) - D(F_{i-1}))`; D increases from D(0) = 0 to D(1) = 1.
+    """A mean under distorted probabilities, `rho = sum_i z_i (D(F_i) - D(F_{i-1}))`, D increasing from 0 to 1.
 
     Concave D is averse, convex D seeks risk, `D(u) = u` is the mean. psi increases, with slope D'(F) between two atoms:
     `psi(z_{j+1}) - psi(z_j) = D'(F_j) (z_{j+1} - z_j)`.
 
-    D' may be infinite at 0 and 1, so D is made straight over the share `OUTERMOST` at either end, where it runs from
-    (0, 0) to its value at that share, and likewise to (1, 1). Value and influence both take this D, which is still
-    concave if it was. The value is off by less than D(OUTERMOST) times the width over which F is below that share, and
+    D' may be infinite at 0 and 1, so D is replaced by a straight line over the share `OUTERMOST` at either end: from
+    (0, 0) to its value at that share, and likewise to (1, 1). Value and influence both use this D, which is concave if
+    the original is. The error of the value is below D(OUTERMOST) times the width over which F is below that share, and
     likewise at the top.
 
     D acts on cumulative probabilities, as in RiskQ (arXiv 2311.01753). Implicit quantile networks (arXiv 1806.06923)
-    bend the levels at which they sample, that is with the inverse of D: the signs there are the opposite.
+    distort the levels at which they sample, that is with the inverse of D: the signs there are the opposite.
     """
 
     def distort(self, below: Shares, above: Shares) -> Shares:
-        """`D(u)` for u = `below` = 1 - `above`, both within (0, 1); the smaller one is given more exactly."""
+        """`D(u)` for u = `below` = 1 - `above`, both within (0, 1); the smaller of the two has the smaller error."""
         raise NotImplementedError
 
     def slope(self, below: Shares, above: Shares) -> Shares:
-        """`D'(u)`, likewise."""
+        """`D'(u)`, with the same arguments."""
         raise NotImplementedError
 
-    def value(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
+    def value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
         probs = log_probs.exp()
         below, above = tails(probs)
         first, last = self._outermost_slopes()
-        bent = self.distort(*_inner(below, above))
-        bent = bent - first * (OUTERMOST - below).clamp(min=0) + last * (OUTERMOST - above).clamp(min=0)
-        # Summed by parts, so that rounding errors of D count for gaps and not for whole returns.
-        return categorical.mean(atoms, probs) - (bent - below) @ atoms.diff()
+        distorted = self.distort(*_inner(below, above))
+        distorted = distorted - first * (OUTERMOST - below).clamp(min=0) + last * (OUTERMOST - above).clamp(min=0)
+        # Summed by parts, so that a rounding error of D is multiplied by a gap and not by a whole return.
+        return categorical.mean(atoms, probs) - categorical.weighted_sum(atoms.diff(), distorted - below)
 
-    def influence(self, atoms: Atoms, log_probs: RowsOfAtoms) -> RowsOfAtoms:
+    def influence(self, atoms: Atoms, log_probs: LogProbs) -> RowsOfAtoms:
         below, above = tails(log_probs.exp())
         first, last = self._outermost_slopes()
         slope = self.slope(*_inner(below, above))
@@ -142,7 +145,7 @@ class DualPower(Distortion):
     """The dual power measure, `D(u) = 1 - (1 - u)^k`: for whole k the mean of the worst of k independent copies.
 
     k > 1 is averse, 1 neutral, < 1 seeks risk; k -> inf is the worst case, 0 the best. `D'(u) = k (1 - u)^(k - 1)`: the
-    slope of psi is k at the lowest atoms and falls to 0 at the highest, where little is taught then (k > 1).
+    slope of psi is k at the lowest atoms and falls to 0 at the highest, where there is little gradient then (k > 1).
     Wirch & Hardy, 'A synthesis of risk measures for capital adequacy' (1999).
     """
 
@@ -161,7 +164,7 @@ class Power(Distortion):
     """The proportional hazards measure, `D(u) = u^(1 / k)`; k > 1 is averse, 1 neutral, < 1 seeks risk.
 
     `D'(u) = u^(1 / k - 1) / k` is infinite at 0 for k > 1: 1000 at the outermost share for k = 2, so that one crash may
-    drive the update; for 1 / k whole the value is the mean of the best of 1 / k copies. k -> inf is the worst case, 0
+    dominate an update; for 1 / k whole the value is the mean of the best of 1 / k copies. k -> inf is the worst case, 0
     the best. Wang, 'Insurance pricing and increased limits ratemaking by proportional hazards transforms' (1995).
     """
 

@@ -7,7 +7,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rqe_mappo.functional import categorical
-from rqe_mappo.functional.risk.measure import Atoms, Form, OneNumber, Rows, RowsOfAtoms, centred, tails
+from rqe_mappo.functional.risk.measure import (
+    Atoms,
+    Form,
+    LogProbs,
+    OneNumber,
+    Rows,
+    RowsOfAtoms,
+    centred,
+    from_lowest,
+    tails,
+)
 
 
 @dataclass(frozen=True)
@@ -16,20 +26,21 @@ class Expectile(OneNumber):
 
     A level below 1/2 is averse, 1/2 neutral, above it seeks risk; level -> 0 is the worst case, 1 the best.
     `psi(x) = (level (x - e)^+ - (1 - level) (e - x)^+) / (level P(Z > e) + (1 - level) P(Z < e))` has two slopes and is
-    never flat. An atom at e, up to rounding, counts half on either side. rho is not differentiable there: towards a
-    lower return it falls faster than psi says, towards a higher one it rises less. psi of a sure return is the utility.
-
-    It is the shortfall measure of a piecewise linear utility, hence has a nested form. Newey & Powell, 'Asymmetric
-    least squares estimation and testing' (1987); Bellini et al., 'Generalized quantiles as risk measures' (2014).
+    never flat. An atom at e, up to rounding, counts half on either side. rho is not differentiable there: moving
+    probability to a lower return lowers it more than psi says, to a higher return raises it less. psi of a sure return
+    is the utility. It is the shortfall measure of a piecewise linear utility, hence it has a nested form. Newey &
+    Powell, 'Asymmetric least squares estimation and testing' (1987); Bellini et al., 'Generalized quantiles as risk
+    measures' (2014).
     """
 
     level: float
     form: ClassVar[Form] = Form("expectile", "LEVEL", 0, 1, "()", neutral=0.5, example=0.1)
 
-    def value(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
-        """The equation solved for e as if e lay in this gap or that; the least solution is the true one (level <= 1/2).
+    def value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
+        """The equation solved for e once per gap between atoms, as if e lay there; the least is e (level <= 1/2).
 
-        Each is a mean with weights `1 - level` up to an atom and `level` beyond, and the true weights make it extreme.
+        Each candidate is a mean with weights `1 - level` up to an atom and `level` above it. The true split gives the
+        lowest candidate for level <= 1/2, the highest otherwise.
         """
         probs = log_probs.exp()
         mean = categorical.mean(atoms, probs)
@@ -39,10 +50,11 @@ class Expectile(OneNumber):
         candidates = weighted / (self.level * above + (1 - self.level) * below)
         return mean + (candidates.amin(-1) if self.level <= 0.5 else candidates.amax(-1))
 
-    def influence(self, atoms: Atoms, log_probs: RowsOfAtoms) -> RowsOfAtoms:
+    def influence(self, atoms: Atoms, log_probs: LogProbs) -> RowsOfAtoms:
+        atoms = from_lowest(atoms)
         x = atoms - self.value(atoms, log_probs)[..., None]
         probs = log_probs.exp()
-        side = x.sign().masked_fill(x.abs() <= categorical.ROUNDING * atoms.abs().amax(), 0)
+        side = x.sign().masked_fill(x.abs() <= categorical.ROUNDING * atoms.abs().amax(-1, keepdim=True), 0)
         weight = 0.5 + (self.level - 0.5) * side
         return centred(self._bent(x) / (probs * weight).sum(-1, keepdim=True), log_probs)
 

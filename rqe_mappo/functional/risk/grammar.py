@@ -41,4 +41,4 @@ def parse_risk(text: str, tau: float, clip: float | None = 3.0) -> RiskMeasure:
         number = math.nan
     if not family.form.takes(number):
         raise family.form.refusal(text)
-    return family(number)
+    return family.of(number)

@@ -7,15 +7,23 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-Atoms = Float[Tensor, " atoms"]
+Atoms = Float[Tensor, "*#batch atoms"]
+LogProbs = Float[Tensor, "*#batch atoms"]
+Probs = Float[Tensor, "*#batch atoms"]
 Rows = Float[Tensor, "*batch"]
 RowsOfAtoms = Float[Tensor, "*batch atoms"]
-RowsOfGaps = Float[Tensor, "*batch atoms-1"]  # what belongs between an atom and the next
+RowsOfGaps = Float[Tensor, "*batch atoms-1"]  # one number between each atom and the next
 
 
 @runtime_checkable
 class RiskMeasure(Protocol):
-    """What a risk measure offers; `atoms` `[N]` ascending, `log_probs` `[..., N]` from a log_softmax."""
+    """What a risk measure offers.
+
+    `atoms` `[N]`, shared by all rows, or `[*batch, N]`, where rows differ, must ascend within each row; neighbours may
+    be equal. This is not checked: sort the values of a quantile critic first (`quantile.as_atoms`). `log_probs`
+    `[*batch, N]` or `[N]` come from a log_softmax, or are `-log N` for N equally likely quantiles. The batch axes of
+    both broadcast; results have the batch axes of the broadcast.
+    """
 
     @property
     def name(self) -> str:
@@ -27,35 +35,35 @@ class RiskMeasure(Protocol):
         """The line that refuses to train on a measure which can only be reported; None if it can be trained on."""
         return None
 
-    def value(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
-        """`rho(Z)`, in units of return; differentiable in `log_probs`, unless `evaluation_only`."""
+    def value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
+        """`rho(Z)`, in units of return; differentiable in `log_probs` (unless `evaluation_only`) and in `atoms`."""
         ...
 
-    def reference(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
-        """The value within psi and in logs: `rho`, unless the measure bounds how much rare outcomes may count."""
+    def reference(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
+        """The value inside psi and in logs: `rho`, unless the measure limits how much rare outcomes may count."""
         return self.value(atoms, log_probs)
 
-    def zero_utility_value(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
-        """The v with `E utility(Z - v) = 0`, for `nested` and `value`: `rho`, unless the utility is clipped."""
+    def zero_utility_value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
+        """The v with `E utility(Z - v) = 0`, used by `nested` and `value`: `rho`, unless the utility is clipped."""
         return self.value(atoms, log_probs)
 
-    def influence(self, atoms: Atoms, log_probs: RowsOfAtoms) -> RowsOfAtoms:
+    def influence(self, atoms: Atoms, log_probs: LogProbs) -> RowsOfAtoms:
         """`psi(z_i; Z)` at every atom, mean zero under Z; ValueError if `evaluation_only`."""
         ...
 
     def utility(self, delta: Rows) -> Rows:
-        """The utility of a temporal-difference error whose zero mean makes the nested value; ValueError if none."""
+        """The utility of a temporal-difference error; the nested value makes its mean zero. ValueError if none."""
         raise ValueError(
             f"--advantage nested has no utility for --risk {self.name}: "
             "use --risk neutral, entropic or expectile:LEVEL, or --advantage influence"
         )
 
     def scaled(self, unit: float) -> "RiskMeasure":
-        """The same measure with tau, until now in multiples of `unit`, in units of return."""
+        """The same measure with `tau` times `unit`: a `tau` in multiples of `unit` becomes one in units of return."""
         return self
 
     def annealed(self, fraction: float) -> "RiskMeasure":
-        """The measure with its aversion times `fraction`: 0 is risk-neutral, 1 the measure itself."""
+        """The measure with its aversion times `fraction`: 0 is risk-neutral, 1 is the measure itself."""
         ...
 
 
@@ -92,7 +100,7 @@ class Form:
         return closed or self.low < number < self.high
 
     def refusal(self, given: str) -> ValueError:
-        """The error for `given`, in one line."""
+        """The error message for `given`, in one line."""
         left, right = ("<=" if end in "[]" else "<" for end in self.ends)
         neutral = "" if self.neutral is None else f"; {self.spell(self.neutral)} is risk-neutral"
         return ValueError(
@@ -102,7 +110,10 @@ class Form:
 
 
 class OneNumber(RiskMeasure):
-    """A measure with one number free of units: spelled, checked and annealed (linearly) as its `form` says."""
+    """A measure with one number without unit; its `form` says how that is spelled, checked and (linearly) annealed.
+
+    ValueError for a number that the form does not allow.
+    """
 
     form: ClassVar[Form]
 
@@ -120,17 +131,33 @@ class OneNumber(RiskMeasure):
         return self.form.spell(self.number)
 
     def annealed(self, fraction: float) -> RiskMeasure:
-        return type(self)((1 - fraction) * self.form.neutral + fraction * self.number)
+        if self.form.neutral is None:
+            raise ValueError(f"{self.name} has no risk-neutral number to begin with")
+        return self.of((1 - fraction) * self.form.neutral + fraction * self.number)
+
+    @classmethod
+    def of(cls, number: float) -> "OneNumber":
+        """The measure of this kind with another number."""
+        return cls(**{cls.form.word.lower(): number})
 
 
-def centred(psi: RowsOfAtoms, log_probs: RowsOfAtoms) -> RowsOfAtoms:
-    """`psi` less its mean."""
+def centred(psi: RowsOfAtoms, log_probs: LogProbs) -> RowsOfAtoms:
+    """`psi` minus its mean `sum_i p_i psi_i`."""
     return psi - (log_probs.exp() * psi).sum(-1, keepdim=True)
 
 
 def tails(terms: RowsOfAtoms) -> tuple[RowsOfGaps, RowsOfGaps]:
-    """Sums of `terms` up to and beyond each atom but the last; each is exact, relatively, where it is small."""
+    """Sums of `terms` up to each atom and after it, for all atoms but the last; small sums have a small error."""
     return terms.cumsum(-1)[..., :-1], terms.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+
+
+def from_lowest(atoms: Atoms) -> Atoms:
+    """Atoms `[*batch, N]` minus the lowest of their row; shared atoms `[N]` as they are.
+
+    An influence depends on differences of atoms only. Rows may lie far from 0, where rounding is coarse; after this
+    step rounding errors are relative to the width of a row.
+    """
+    return atoms if atoms.dim() == 1 else atoms - atoms[..., :1]
 
 
 def annealed_tau(tau: float, fraction: float) -> float:

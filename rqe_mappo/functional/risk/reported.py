@@ -4,19 +4,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rqe_mappo.functional import categorical
-from rqe_mappo.functional.risk.measure import Atoms, Form, OneNumber, RiskMeasure, Rows, RowsOfAtoms
+from rqe_mappo.functional.risk.measure import Atoms, Form, LogProbs, OneNumber, RiskMeasure, Rows, RowsOfAtoms
 
-NEGLIGIBLE = 1e-4  # share that counts as impossible: a softmax leaves something on every atom
+NEGLIGIBLE = 1e-4  # share that counts as impossible, because a softmax leaves some probability on every atom
 
 
 class Reported(RiskMeasure):
-    """A measure without a usable influence."""
+    """A measure without a usable influence: `influence` and `annealed` raise ValueError."""
 
     @property
     def evaluation_only(self) -> str:
         raise NotImplementedError
 
-    def influence(self, atoms: Atoms, log_probs: RowsOfAtoms) -> RowsOfAtoms:
+    def influence(self, atoms: Atoms, log_probs: LogProbs) -> RowsOfAtoms:
         raise ValueError(self.evaluation_only)
 
     def annealed(self, fraction: float) -> RiskMeasure:
@@ -36,10 +36,10 @@ class VaR(Reported, OneNumber):
 
     @property
     def evaluation_only(self) -> str:
-        mend = f"use --risk cvar{self.name.removeprefix('var')} (or rqe-eval to report it)"
-        return f"--risk {self.name} cannot be trained on: its influence needs a density, which atoms lack; {mend}"
+        fix = f"use --risk cvar{self.name.removeprefix('var')} (or rqe-eval to report it)"
+        return f"--risk {self.name} cannot be trained on: its influence needs a density, which atoms lack; {fix}"
 
-    def value(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
+    def value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
         return categorical.quantile(atoms, log_probs.exp(), self.level)
 
 
@@ -60,5 +60,5 @@ class WorstCase(Reported):
             "use --risk dual-power:10 or cvar:0.05 (or rqe-eval to report it)"
         )
 
-    def value(self, atoms: Atoms, log_probs: RowsOfAtoms) -> Rows:
+    def value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
         return VaR(NEGLIGIBLE).value(atoms, log_probs)

@@ -1,4 +1,4 @@
-// A card for each agent: the probabilities of its actions, and the law of the return as the critics foretell it.
+// A card for each agent: the probabilities of its actions, and the return distributions that the critics predict.
 
 import { signed } from "./scenes.js";
 
@@ -25,9 +25,9 @@ export class AgentCards {
     const actions = element("div", "actions");
     const rows = this.hello.scene.actions.map((action) => this.row(action, colour));
     for (const row of rows) actions.append(row.label, row.track, row.share);
-    const law = element("canvas", "law");
-    root.append(head, actions, law);
-    return { root, doing, speed, values, rows, law, colour };
+    const distribution = element("canvas", "distribution");
+    root.append(head, actions, distribution);
+    return { root, doing, speed, values, rows, distribution, colour };
   }
 
   row(action, colour) {
@@ -40,14 +40,14 @@ export class AgentCards {
   }
 
   show(agents) {
-    agents.forEach((agent) => agent.policies.forEach((mind, p) => this.widen(mind.law, this.hello.policies[p].atoms)));
+    agents.forEach((agent) => agent.policies.forEach((policy, p) => this.widen(policy.distribution, this.hello.policies[p].atoms)));
     agents.forEach((agent, index) => this.fill(this.cards[index], agent));
   }
 
   speeds(of) {
     this.cards.forEach((card, index) => {
       const text = of(index), left = card.root.classList.contains("left");
-      if (!text && left) return; // what became of an agent stays until the episode ends
+      if (!text && left) return; // how an agent ended stays until the episode ends
       card.speed.textContent = text;
       card.speed.classList.toggle("bad", text === "collided");
     });
@@ -57,9 +57,9 @@ export class AgentCards {
     const { actions, action_values, unit } = this.hello.scene;
     card.root.classList.toggle("left", !agent.active);
     card.doing.textContent = agent.active ? `${actions[agent.action]}, ${action_values[agent.action].replace("-", "−")}` : "";
-    const known = agent.active ? agent.policies.filter((mind) => mind.value !== null) : [];
+    const known = agent.active ? agent.policies.filter((policy) => policy.value !== null) : [];
     card.values.textContent = known
-      .map((mind, p) => `${known.length > 1 ? "●○"[p] : ""} V = ${signed(mind.value, 1)} ${unit}`)
+      .map((policy, p) => `${known.length > 1 ? "●○"[p] : ""} V = ${signed(policy.value, 1)} ${unit}`)
       .join("     ");
     card.rows.forEach((row, a) => {
       row.bar.style.width = `${100 * agent.mixture[a]}%`;
@@ -70,10 +70,10 @@ export class AgentCards {
     this.plot(card, agent);
   }
 
-  widen(law, atoms) {
-    if (!law) return;
+  widen(distribution, atoms) {
+    if (!distribution) return;
     let sum = 0;
-    law.forEach((probability, i) => {
+    distribution.forEach((probability, i) => {
       const before = sum;
       sum += probability;
       if (before <= TAIL && sum > TAIL) this.range[0] = Math.min(this.range[0], atoms[i]);
@@ -82,19 +82,19 @@ export class AgentCards {
   }
 
   plot(card, agent) {
-    const { ctx, w, h } = prepared(card.law, 12);
-    const laws = agent.policies.map((mind) => mind.law);
-    if (!agent.active || laws.some((law) => law === null)) return;
+    const { ctx, w, h } = prepared(card.distribution, 12);
+    const distributions = agent.policies.map((policy) => policy.distribution);
+    if (!agent.active || distributions.some((probs) => probs === null)) return;
     const [low, high] = padded(this.range), base = h - 16, top = 12;
     const x = (value) => 4 + ((w - 8) * (value - low)) / (high - low);
-    const most = Math.max(...laws.flat());
+    const most = Math.max(...distributions.flat());
     const y = (probability) => base - (base - top) * Math.sqrt(probability / most); // the root shows rare outcomes
     axis(ctx, x, low, high, base, w);
-    laws.forEach((law, p) => {
+    distributions.forEach((probs, p) => {
       const atoms = this.hello.policies[p].atoms, half = (atoms[1] - atoms[0]) / 2;
       ctx.beginPath();
       ctx.moveTo(x(atoms[0] - half), base);
-      law.forEach((probability, i) => {
+      probs.forEach((probability, i) => {
         ctx.lineTo(x(atoms[i] - half), y(probability));
         ctx.lineTo(x(atoms[i] + half), y(probability));
       });
@@ -107,7 +107,7 @@ export class AgentCards {
       ctx.lineWidth = 1;
       ctx.stroke();
     });
-    agent.policies.forEach((mind, p) => mark(ctx, x(mind.value), top - 5, base, p === 0));
+    agent.policies.forEach((policy, p) => mark(ctx, x(policy.value), top - 5, base, p === 0));
   }
 }
 

@@ -1,4 +1,4 @@
-// The page: what the server says is shown, what the user does is sent. All tabs show the same session.
+// The page shows the server's messages and sends the user's commands. All tabs show the same session.
 
 import { AgentCards, element, prepared } from "./agents.js";
 import { sceneOf, signed } from "./scenes.js";
@@ -13,15 +13,15 @@ const PANEL_MS = 120, SEND_MS = 60, SILENT_MS = 4000, AGAIN_MS = 1000, MOST_FRAM
 const [LEAST_TAU, MOST_TAU] = [0.1, 10]; // of the slider, whose right end is infinity
 const find = (id) => document.getElementById(id);
 
-let socket, hello, settings, scene, cards, heardAt = performance.now(), cardsAt = 0;
-const film = { frames: [], at: 0, end: 0, episode: 1 };
+let socket, hello, settings, scene, cards, receivedAt = performance.now(), cardsAt = 0;
+const playback = { frames: [], at: 0, end: 0, episode: 1 };
 
-const hear = {
+const handlers = {
   hello(message) {
     hello = message;
     scene = sceneOf(hello.scene);
     cards = new AgentCards(find("agents"), hello);
-    Object.assign(film, { frames: [], at: 0, end: 0 });
+    Object.assign(playback, { frames: [], at: 0, end: 0 });
     document.title = `rqe-play: ${hello.scene.title}`;
     find("title").textContent = hello.scene.title;
     find("where").textContent = `${hello.env}, scenario ${hello.scenario}`;
@@ -36,16 +36,16 @@ const hear = {
     place("tau", settings.tau, settings.tau === "inf" ? 100 : toPosition(settings.tau));
   },
   decision(message) {
-    film.episode = message.episode;
+    playback.episode = message.episode;
     for (const frame of message.frames) {
-      const last = film.frames.at(-1);
-      frame.cut = !last || frame.time_s < last.time_s; // another episode: nothing lies between
-      frame.t = film.end += hello.scene.frame_s;
-      film.frames.push(frame);
+      const last = playback.frames.at(-1);
+      frame.cut = !last || frame.time_s < last.time_s; // another episode: nothing to interpolate
+      frame.t = playback.end += hello.scene.frame_s;
+      playback.frames.push(frame);
     }
-    film.frames.splice(0, film.frames.length - MOST_FRAMES); // a hidden tab does not play them
-    if (message.outcome && message.frames.length) film.frames.at(-1).outcome = message.outcome;
-    if (settings.speed === "max") film.at = film.end;
+    playback.frames.splice(0, playback.frames.length - MOST_FRAMES); // a hidden tab does not play them
+    if (message.outcome && message.frames.length) playback.frames.at(-1).outcome = message.outcome;
+    if (settings.speed === "max") playback.at = playback.end;
     if (message.agents && (settings.paused || performance.now() - cardsAt > PANEL_MS)) {
       cardsAt = performance.now();
       cards.show(message.agents);
@@ -54,7 +54,7 @@ const hear = {
   statistics({ episodes, rows }) {
     const since = hello.policies.length > 1 ? "begun since α last moved, or the reset" : "since the reset";
     find("since").replaceChildren(bold(`${episodes} episode${episodes === 1 ? "" : "s"}`), since);
-    find("tiles").replaceChildren(...rows.map(tile), ...(rows.length ? [] : ["Figures follow with the first whole episode."]));
+    find("tiles").replaceChildren(...rows.map(tile), ...(rows.length ? [] : ["Statistics appear after the first whole episode."]));
   },
   notice({ text }) {
     find("notice").hidden = !text;
@@ -70,8 +70,8 @@ function connect() {
   socket.onopen = () => (find("status").textContent = "");
   socket.onmessage = ({ data }) => {
     const message = JSON.parse(data);
-    heardAt = performance.now();
-    hear[message.type](message);
+    receivedAt = performance.now();
+    handlers[message.type](message);
   };
   socket.onclose = () => {
     find("status").textContent = "no connection to rqe-play; trying again";
@@ -86,19 +86,19 @@ function send(message) {
 function describe() {
   const [first, second] = hello.policies;
   find("mixing").hidden = !second;
-  find("reading").hidden = Boolean(second) || first.atoms === null;
+  find("valuing").hidden = Boolean(second) || first.atoms === null;
   const discount = first.gamma < 1 ? `, discounted by ${first.gamma} a decision` : "";
   const unit = hello.scene.unit ? `, ${hello.scene.unit}` : "";
-  const whose = second ? "each critic foretells it for its own policy" : "the critic foretells it";
+  const whose = second ? "each critic predicts it for its own policy" : "the critic predicts it";
   const names = second
-    ? `● safe (${first.attitude})\u2003○ neutral (${second.attitude})\u2003▬ what drives, their mixture`
-    : `▬ the policy, trained with ${first.attitude}`;
-  const law = `Right: the return still to come${unit}${discount}, as ${whose}; height √probability; line V, the risk value.`;
-  const lines = [bold(names), `Left: probabilities of actions. ${first.atoms ? law : ""}`];
+    ? `● safe (${first.risk_profile})\u2003○ neutral (${second.risk_profile})\u2003▬ their mixture, which drives`
+    : `▬ the policy, trained with ${first.risk_profile}`;
+  const distribution = `Right: the return still to come${unit}${discount}, as ${whose}; height √probability; line V, the risk value.`;
+  const lines = [bold(names), `Left: probabilities of actions. ${first.atoms ? distribution : ""}`];
   find("legend").replaceChildren(...lines.map((line) => paragraph(line)));
   if (!second) return;
-  find("neutral-end").textContent = `neutral, ${second.attitude}`;
-  find("safe-end").textContent = `safe, ${first.attitude}`;
+  find("neutral-end").textContent = `neutral, ${second.risk_profile}`;
+  find("safe-end").textContent = `safe, ${first.risk_profile}`;
   find("mixing-hint").textContent = `α is the weight of the safe policy, from the next decision on: ${KINDS[hello.kind]}.`;
 }
 
@@ -126,23 +126,23 @@ function bold(text) {
   return made;
 }
 
-// Playback: the server says what happens until the next decision, and the page plays it in the meantime.
+// Playback: the server sends all frames up to the next decision, and the page plays them in the meantime.
 let drawnAt = 0, speedsAt = 0;
 function animate(now) {
   requestAnimationFrame(animate);
   const passed = Math.min(0.1, (now - drawnAt) / 1000);
   drawnAt = now;
-  if (!settings || !film.frames.length) return;
+  if (!settings || !playback.frames.length) return;
   const speed = settings.speed === "max" ? 1 : settings.speed, span_s = hello.scene.decision_s;
-  const late = film.end - film.at > span_s + 0.25 * speed;
-  film.at = Math.min(film.end, film.at + passed * (settings.paused ? Math.max(1, speed) : speed) * (late ? 1.3 : 1));
-  if (film.end - film.at > 2 * span_s + speed) film.at = film.end - span_s; // the tab was hidden
-  while (film.frames.length > 1 && film.frames[1].t <= film.at) film.frames.shift();
-  const [from, next] = film.frames, to = next && !next.cut ? next : from;
-  const share = to === from ? 1 : (film.at - from.t) / (to.t - from.t);
+  const late = playback.end - playback.at > span_s + 0.25 * speed;
+  playback.at = Math.min(playback.end, playback.at + passed * (settings.paused ? Math.max(1, speed) : speed) * (late ? 1.3 : 1));
+  if (playback.end - playback.at > 2 * span_s + speed) playback.at = playback.end - span_s; // the tab was hidden
+  while (playback.frames.length > 1 && playback.frames[1].t <= playback.at) playback.frames.shift();
+  const [from, next] = playback.frames, to = next && !next.cut ? next : from;
+  const share = to === from ? 1 : (playback.at - from.t) / (to.t - from.t);
   const { ctx, w, h } = prepared(find("scene"), 14);
   scene.draw(ctx, w, h, from, to, Math.max(0, Math.min(1, share)));
-  find("clock").textContent = `episode ${film.episode}, ${from.time_s.toFixed(1)} s`;
+  find("clock").textContent = `episode ${playback.episode}, ${from.time_s.toFixed(1)} s`;
   const outcome = find("outcome");
   outcome.hidden = !from.outcome;
   outcome.textContent = from.outcome ?? "";
@@ -155,8 +155,8 @@ function animate(now) {
 }
 
 function watchdog(now) {
-  const silent = !settings.paused && !document.hidden && socket.readyState === WebSocket.OPEN && now - heardAt > SILENT_MS;
-  const text = "the simulation gives no answer; it is started anew if that goes on";
+  const silent = !settings.paused && !document.hidden && socket.readyState === WebSocket.OPEN && now - receivedAt > SILENT_MS;
+  const text = "the simulation does not answer; it is started anew if that continues";
   if (silent) find("status").textContent = text;
   else if (find("status").textContent === text) find("status").textContent = "";
 }
@@ -164,7 +164,7 @@ function watchdog(now) {
 const toPosition = (tau) => (99 * Math.log(tau / LEAST_TAU)) / Math.log(MOST_TAU / LEAST_TAU);
 const toTau = (position) => (position >= 100 ? "inf" : Number((LEAST_TAU * (MOST_TAU / LEAST_TAU) ** (position / 99)).toPrecision(2)));
 
-// Sliders follow the session, except under the user's hand.
+// Sliders follow the session, except while the user drags them.
 function place(name, value, position) {
   if (value === null) return;
   const slider = find(name);

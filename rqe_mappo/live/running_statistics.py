@@ -1,4 +1,4 @@
-"""What the episodes since the slider last moved say, with intervals and how many they are."""
+"""Statistics of the episodes since the slider last moved, with intervals and the number of episodes behind them."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
-from rqe_mappo.statistics import Estimate, cvar, interval
+from rqe_mappo.statistics import Estimate, Statistic, cvar, interval
 
 RESAMPLES = 200  # of an interval that is drawn anew every second; its ends vary by some 10 %
 Z95 = 1.96
@@ -14,13 +14,13 @@ Z95 = 1.96
 
 def wilson(share: float, n: int) -> Estimate:
     """A share of `n` independent samples with its 95 % interval (Wilson, 'Probable Inference', 1927)."""
-    centre, spread = share + Z95**2 / (2 * n), Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n))
-    low, high = ((centre + sign * spread) / (1 + Z95**2 / n) for sign in (-1, 1))
+    centre, half = share + Z95**2 / (2 * n), Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n))
+    low, high = ((centre + sign * half) / (1 + Z95**2 / n) for sign in (-1, 1))
     return Estimate(share, max(0.0, low), min(1.0, high), n)
 
 
-class Tally:
-    """Records of episodes as an environment gives them (`Step.episodes`), and the running figures that they make."""
+class RunningStatistics:
+    """Collects the records of episodes (`Step.episodes`) and computes the statistics that the page shows."""
 
     def __init__(self, unit: str):
         self.unit = unit
@@ -31,11 +31,11 @@ class Tally:
         self.parts.append({key: value for key, value in records.items() if key != "copy"})
 
     def clear(self) -> None:
-        """Count from here."""
+        """Start counting again from zero."""
         self.parts.clear()
 
     def content(self) -> dict[str, Any]:
-        """The number of episodes, and a row for each figure: name, unit, value, low, high, n (episodes), note."""
+        """The number of episodes, and a row for each statistic: name, unit, value, low, high, n (episodes), note."""
         if not self.parts:
             return {"episodes": 0, "rows": []}
         if len(self.parts) > 1:
@@ -49,19 +49,21 @@ class Tally:
         ]
         if "travel_time_s" in records:
             crossed = took_part & ~(records["collision"] > 0) & ~(records["timed_out"] > 0)
-            rows.append(self._figure("travel time", "s", np.mean, records["travel_time_s"], crossed, "of who crosses"))
-        rows.append(self._figure("mean return", self.unit, np.mean, records["return"], took_part, "per agent"))
+            rows.append(
+                self._statistic("travel time", "s", np.mean, records["travel_time_s"], crossed, "of those that cross")
+            )
+        rows.append(self._statistic("mean return", self.unit, np.mean, records["return"], took_part, "per agent"))
         rows.append(self._tail(records["return"], took_part))
         return {"episodes": len(took_part), "rows": rows}
 
     def _share(self, name: str, flags: np.ndarray, took_part: np.ndarray) -> dict[str, Any]:
-        """Agents of an episode share its fate, so that only episodes count as samples: cautious, never too narrow."""
+        """Agents of one episode are not independent, so only episodes count as samples: the interval is cautious."""
         n = int(took_part.any(1).sum())
         found = wilson(float(flags[took_part].mean()), n)
         return _row(name, "%", Estimate(*(100 * x for x in (found.value, found.low, found.high)), n), "")
 
-    def _figure(
-        self, name: str, unit: str, statistic: Any, samples: np.ndarray, counted: np.ndarray, note: str
+    def _statistic(
+        self, name: str, unit: str, statistic: Statistic, samples: np.ndarray, counted: np.ndarray, note: str
     ) -> dict[str, Any]:
         if not counted.any():
             return _row(name, unit, Estimate(math.nan, math.nan, math.nan, 0), note)
@@ -73,7 +75,7 @@ class Tally:
             return _row(
                 name, self.unit, Estimate(math.nan, math.nan, math.nan, n), f"from {FEWEST_FOR_TAIL} episodes on"
             )
-        return self._figure(name, self.unit, cvar, returns, took_part, "of returns, CVaR5")
+        return self._statistic(name, self.unit, cvar, returns, took_part, "of returns, CVaR5")
 
 
 def _row(name: str, unit: str, estimate: Estimate, note: str) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def _row(name: str, unit: str, estimate: Estimate, note: str) -> dict[str, Any]:
 
 
 def outcome(records: dict[str, np.ndarray], agents: tuple[str, ...]) -> str:
-    """How the episode that `records` begins with ended, in a few words."""
+    """How the first episode of `records` ended, in a few words."""
     took_part = records["length"][0] > 0
     for key, word in (("collision", "collision"), ("timed_out", "out of time")):
         if key in records and (records[key][0] > 0).any():

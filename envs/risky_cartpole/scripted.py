@@ -1,4 +1,4 @@
-"""Reference drivers: what can be reached without learning."""
+"""Scripted policies: what can be reached without learning."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,9 @@ from scipy.linalg import solve_discrete_are
 from rqe_mappo.envs.risky_cartpole.batched_cartpole import BatchedRiskyCartPole
 from rqe_mappo.envs.risky_cartpole.dynamics import GRAVITY, HALF_POLE_M, POLE_KG, STEP_S, TOTAL_KG
 
-POSITION_ERROR_M = 0.6  # a larger error would ask for a tilt that the pole does not survive
+POSITION_ERROR_M = 0.6  # a larger error would need a tilt at which the pole falls
+ScriptedPolicy = Callable[[BatchedRiskyCartPole], np.ndarray]
+"""Actions int64 `[E, 1]` for the present state of an environment."""
 
 
 def lqr_gain() -> np.ndarray:
@@ -30,22 +32,19 @@ def lqr_gain() -> np.ndarray:
     return np.linalg.solve(r + b.T @ p @ b, b.T @ p @ a)[0]
 
 
-def lqr_driver(setpoint_m: float) -> Callable[[BatchedRiskyCartPole], np.ndarray]:
-    """A driver that holds the cart at `setpoint_m`: full push with the sign of the LQR's force; it ignores the wind.
-
-    `driver(env)` gives actions int64 `[E, 1]`.
-    """
+def lqr(setpoint_m: float) -> ScriptedPolicy:
+    """Holds the cart at `setpoint_m`: full push with the sign of the LQR's force; it ignores the wind."""
     gain = lqr_gain()
 
-    def drive(env: BatchedRiskyCartPole) -> np.ndarray:
+    def policy(env: BatchedRiskyCartPole) -> np.ndarray:
         z = env.dynamics.values[:4].copy()
         z[0] = np.clip(z[0] - setpoint_m, -POSITION_ERROR_M, POSITION_ERROR_M)
         return (gain @ z < 0).astype(np.int64)[:, None]
 
-    return drive
+    return policy
 
 
-def by_name(name: str, seed: int = 0) -> Callable[[BatchedRiskyCartPole], np.ndarray]:
+def by_name(name: str, seed: int = 0) -> ScriptedPolicy:
     """`lqr:SETPOINT_M` or `random`; ValueError otherwise."""
     if name == "random":
         rng = np.random.default_rng(seed)
@@ -53,16 +52,14 @@ def by_name(name: str, seed: int = 0) -> Callable[[BatchedRiskyCartPole], np.nda
     kind, _, setpoint = name.partition(":")
     try:
         if kind == "lqr":
-            return lqr_driver(float(setpoint))
+            return lqr(float(setpoint))
     except ValueError:
         pass
-    raise ValueError(f"there is no driver {name}: use random, or lqr:SETPOINT such as lqr:-0.1")
+    raise ValueError(f"--driver {name} is unknown: use random, or lqr:SETPOINT such as lqr:-0.1")
 
 
-def first_episodes(
-    env: BatchedRiskyCartPole, driver: Callable[[BatchedRiskyCartPole], np.ndarray], seed: int
-) -> dict[str, np.ndarray]:
-    """The record of each copy's first episode under `driver`, every entry `[E]` in the order of the copies.
+def first_episodes(env: BatchedRiskyCartPole, policy: ScriptedPolicy, seed: int) -> dict[str, np.ndarray]:
+    """The record of each copy's first episode under `policy`, every entry `[E]` in the order of the copies.
 
     One episode a copy: what ends within a time window would count short episodes too often.
     """
@@ -70,7 +67,7 @@ def first_episodes(
     parts = []
     waiting = np.ones(env.num_envs, bool)
     while waiting.any():
-        ended = env.step(driver(env)).episodes
+        ended = env.step(policy(env)).episodes
         new = waiting[ended["copy"]]
         parts.append({key: value[new].reshape(-1) for key, value in ended.items()})
         waiting[ended["copy"]] = False

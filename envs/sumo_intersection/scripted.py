@@ -1,4 +1,4 @@
-"""Reference drivers: policies that nobody trained, usable wherever a trained one is.
+"""Scripted policies, usable wherever a trained one is.
 
 Each is called with a `BatchedIntersection` and gives actions `[K, n_agents]`; they see what agents see, noise included.
 """
@@ -12,30 +12,30 @@ from rqe_mappo.envs.sumo_intersection.batched_intersection import BatchedInterse
 from rqe_mappo.envs.sumo_intersection.dynamics import SUMO_DRIVES
 
 HARD, BRAKE, KEEP, GO = range(4)
-Driver = Callable[[BatchedIntersection], np.ndarray]
+ScriptedPolicy = Callable[[BatchedIntersection], np.ndarray]
 
 
 def always_go(env: BatchedIntersection) -> np.ndarray:
-    """Full throttle whatever comes."""
+    """Always the highest acceleration."""
     return np.full(env.active.shape, GO)
 
 
 def sumo(env: BatchedIntersection) -> np.ndarray:
-    """SUMO's own driver: right of way, perfect perception, dry roads. A reference, no fair competitor."""
+    """SUMO's driver model: right of way, perfect perception, dry roads. A reference, not a fair competitor."""
     return np.full(env.active.shape, SUMO_DRIVES)
 
 
-def random(seed: int) -> Driver:
+def random(seed: int) -> ScriptedPolicy:
     """Uniform actions."""
     rng = np.random.default_rng(seed)
     return lambda env: rng.integers(0, 4, env.active.shape)
 
 
-def caution(level: float, patience_s: float = 2.0) -> Driver:
+def caution(level: float, patience_s: float = 2.0) -> ScriptedPolicy:
     """First come, first served with gap acceptance; `level` in [0, 1] sets gaps, approach speed and braking.
 
     From 0 to 1 the accepted gap grows from 0 to 3 s, the approach speed falls from 11 to 5 m/s, braking starts earlier
-    and softer, and the stop lies farther before the conflict. Someone who waited `patience_s` goes before a standing
+    and softer, and the stop lies farther before the conflict. An agent that waited `patience_s` goes before a standing
     background vehicle.
     """
     gap_s, speed_cap = 3.0 * level, 11.0 - 6.0 * level
@@ -92,14 +92,14 @@ def caution(level: float, patience_s: float = 2.0) -> Driver:
     return drive
 
 
-def by_name(name: str, seed: int = 0) -> Driver:
+def by_name(name: str, seed: int = 0) -> ScriptedPolicy:
     """`always-go`, `random`, `caution:LEVEL` or `sumo`; ValueError otherwise."""
     if name.startswith("caution:"):
         try:
             return caution(float(name.removeprefix("caution:")))
         except ValueError:
-            raise ValueError(f"{name} needs a level from 0 to 1, such as caution:0.5") from None
+            raise ValueError(f"--driver {name} needs a level from 0 to 1, such as caution:0.5") from None
     known = {"always-go": always_go, "random": random(seed), "sumo": sumo}
     if name not in known:
-        raise ValueError(f"there is no driver {name}: use {', '.join(known)} or caution:0.5")
+        raise ValueError(f"--driver {name} is unknown: use {', '.join(known)} or caution:0.5")
     return known[name]

@@ -1,4 +1,4 @@
-"""Reference controllers: policies that nobody trained, usable wherever a trained one is.
+"""Scripted policies, usable wherever a trained one is.
 
 Each is called with a `BatchedSignals` and gives phases `[1, A]`.
 """
@@ -9,20 +9,20 @@ import numpy as np
 
 from rqe_mappo.envs.sumo_signals.batched_signals import BatchedSignals
 
-Controller = Callable[[BatchedSignals], np.ndarray]
+ScriptedPolicy = Callable[[BatchedSignals], np.ndarray]
 
 
-def random(seed: int) -> Controller:
+def random(seed: int) -> ScriptedPolicy:
     """Uniform phases."""
     rng = np.random.default_rng(seed)
-    return lambda env: rng.integers(0, env.action_space.counts)[None]
+    return lambda env: rng.integers(0, env.counts)[None]
 
 
-def fixed(shown_s: Sequence[float] | None = None) -> Controller:
-    """Phases in turn, whatever comes, each for its time in `shown_s`, or as long as the net's own program shows it.
+def fixed(shown_s: Sequence[float] | None = None) -> ScriptedPolicy:
+    """Phases in turn, whatever the traffic, each for its time in `shown_s`, or as long as the net's program shows it.
 
-    Times include yellow and are rounded up to whole decisions; with several lights they are those of each. Nothing is
-    coordinated between lights: all cycles begin with the episode.
+    Times include yellow and are rounded up to whole decisions; with several lights they are those of each. Lights are
+    not coordinated: all cycles begin with the episode.
     """
 
     def choose(env: BatchedSignals) -> np.ndarray:
@@ -51,8 +51,8 @@ def greedy(env: BatchedSignals) -> np.ndarray:
     return np.array([phases])
 
 
-def by_name(name: str, seed: int = 0) -> Controller:
-    """`fixed` (the net's own program), `fixed:SECONDS,SECONDS...`, `greedy` or `random`; ValueError otherwise."""
+def by_name(name: str, seed: int = 0) -> ScriptedPolicy:
+    """`fixed` (the net's program), `fixed:SECONDS,SECONDS...`, `greedy` or `random`; ValueError otherwise."""
     kind, _, times = name.partition(":")
     if kind == "fixed":
         try:
@@ -61,8 +61,8 @@ def by_name(name: str, seed: int = 0) -> Controller:
             shown_s = []
         if shown_s is None or (shown_s and min(shown_s) > 0):
             return fixed(shown_s)
-        raise ValueError(f"{name} needs seconds for each phase, as in fixed:25,15,10,10")
+        raise ValueError(f"--driver {name} needs seconds for each phase, as in fixed:25,15,10,10")
     known = {"greedy": greedy, "random": random(seed)}
     if name not in known:
-        raise ValueError(f"there is no driver {name}: use {', '.join(known)}, fixed or fixed:25,15,10,10")
+        raise ValueError(f"--driver {name} is unknown: use {', '.join(known)}, fixed or fixed:25,15,10,10")
     return known[name]

@@ -1,0 +1,72 @@
+"""The action spaces of an environment's agents as the one space that the contract asks for, and back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import Space
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+
+from rqe_mappo.envs.contract import ActionSpace, Array, PaddedBox, PaddedDiscrete
+
+
+class AgentActions:
+    """What agents with action spaces of their own can choose, in elements of one common `space`.
+
+    counts: how many actions each agent has, where they are `Discrete`.
+
+    Where agents start to count at different numbers, the common space counts from 0. `MultiBinary` becomes a
+    `MultiDiscrete` of twos, and arrays become flat. Raises ValueError, beginning with `name`, where there is no common
+    space.
+    """
+
+    def __init__(self, spaces: Sequence[Space], name: str):
+        self.own = list(spaces)
+        self.space = _common(self.own, name)
+        self.counts = tuple(int(space.n) for space in self.own if isinstance(space, Discrete))
+
+    def native(self, agent: int, action: Array) -> Any:
+        """The action of one agent, an element of `space`, as its own space has it; a `Box` is clipped to its bounds."""
+        own, common = self.own[agent], self.space
+        if isinstance(own, Discrete) and isinstance(common, Discrete):
+            return int(action - common.start + own.start)
+        if isinstance(own, MultiDiscrete) and isinstance(common, MultiDiscrete):
+            return (action - common.start).reshape(own.shape).astype(own.dtype) + own.start
+        if isinstance(own, Box):
+            return np.clip(action[: own.low.size].reshape(own.shape), own.low, own.high).astype(own.dtype)
+        return action.reshape(own.shape).astype(own.dtype)
+
+    def random(self, agent: int, rng: np.random.Generator, mask: Array | None) -> Any:
+        """A uniform action of one agent, in its own space, among those that `mask` allows."""
+        own = self.own[agent]
+        if isinstance(own, Discrete):
+            chosen = rng.integers(int(own.n)) if mask is None else rng.choice(np.flatnonzero(mask))
+            return int(own.start + chosen)
+        own.seed(int(rng.integers(2**31)))
+        return own.sample()
+
+
+def _common(spaces: Sequence[Space], name: str) -> ActionSpace:
+    discrete = [space for space in spaces if isinstance(space, Discrete)]
+    boxes = [space for space in spaces if isinstance(space, Box)]
+    several = [
+        MultiDiscrete(np.full(space.shape, 2)) if isinstance(space, MultiBinary) else space
+        for space in spaces
+        if isinstance(space, (MultiDiscrete, MultiBinary))
+    ]
+    if len(discrete) == len(spaces):
+        counts, starts = [int(space.n) for space in discrete], {int(space.start) for space in discrete}
+        start = starts.pop() if len(starts) == 1 else 0
+        return Discrete(counts[0], start=start) if len(set(counts)) == 1 else PaddedDiscrete(counts, start)
+    if len(boxes) == len(spaces):
+        same = all(space == boxes[0] for space in boxes)
+        low, high = (bound.ravel().astype(np.float32) for bound in (boxes[0].low, boxes[0].high))
+        return Box(low, high, dtype=np.float32) if same else PaddedBox(boxes)
+    if len(several) == len(spaces) and all(np.array_equal(space.nvec, several[0].nvec) for space in several):
+        same = all(np.array_equal(space.start, several[0].start) for space in several)
+        return MultiDiscrete(several[0].nvec.ravel(), start=several[0].start.ravel() if same else None)
+    found = " and ".join(dict.fromkeys(str(space) for space in spaces))
+    raise ValueError(
+        f"{name}: agents must all have Discrete actions, all Box, or all the same MultiDiscrete (got {found}): "
+        "wrap the environment so that they have"
+    )

@@ -1,0 +1,66 @@
+"""Averages over a run: of numbers, of weights, of what is logged."""
+
+import torch
+from torch import Tensor, nn
+
+
+class RunningMean:
+    """An exponential moving average, corrected for its start as in Adam."""
+
+    def __init__(self, memory: float):
+        self.memory, self.total, self.weight = memory, 0.0, 0.0
+
+    def add(self, value: float) -> float:
+        """Take `value` in; gives the average."""
+        self.total = self.memory * self.total + (1 - self.memory) * value
+        self.weight = self.memory * self.weight + (1 - self.memory)
+        return self.total / self.weight
+
+
+class MeanWeights:
+    """The mean of a network's weights over the moments at which it was looked at.
+
+    Source: Polyak and Juditsky, 'Acceleration of Stochastic Approximation by Averaging' (1992). A policy near a cliff
+    of its return swings about its best weights, and where it stops is chance.
+    """
+
+    def __init__(self) -> None:
+        self.total: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, net: nn.Module) -> None:
+        """Look at the weights of `net` now."""
+        for name, weights in net.named_parameters():
+            now = weights.detach()
+            self.total[name] = self.total[name] + now if self.count else now.clone()
+        self.count += 1
+
+    @torch.no_grad()
+    def give(self, net: nn.Module) -> None:
+        """Set the weights of `net` to the mean, and begin anew."""
+        for name, weights in net.named_parameters():
+            weights.copy_(self.total[name] / self.count)
+        self.total, self.count = {}, 0
+
+
+class Means:
+    """Means of scalars, each over as often as it was added; nothing leaves the device before `read`."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, scalars: dict[str, Tensor]) -> None:
+        """Take in one value of each of `scalars`."""
+        for name, value in scalars.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """The means."""
+        return {name: total / self.counts[name] for name, total in fetched(self.sums).items()}
+
+
+def fetched(scalars: dict[str, Tensor]) -> dict[str, float]:
+    """Scalars as plain numbers, brought from the device at once."""
+    return dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True)) if scalars else {}

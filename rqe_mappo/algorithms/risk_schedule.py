@@ -1,0 +1,112 @@
+"""Where tau is stored, scaled by its unit, and read: from risk-neutral to the full measure."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rqe_mappo.config import AlgorithmConfig, PerAgent, require, require_range
+from rqe_mappo.functional.risk import Neutral, RiskMeasure
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskConfig(AlgorithmConfig):
+    """How averse, in what unit, and from when on."""
+
+    tau: PerAgent = 1.0
+    """Risk tolerance in units of the return's std: inf neutral, 0.3 strongly averse; 0.3,1,inf for each of three."""
+    warmup_fraction: float = 0.05
+    """Share of the run that is risk-neutral and measures the return's std, the unit of tau."""
+    risk_anneal_fraction: float = 0.3
+    """Share of the run over which 1/tau then grows from 0."""
+    return_scale: float | None = None
+    """Unit of tau; measured in the warm-up unless given here."""
+
+    def check_risk(self) -> None:
+        """Raise ConfigError for shares and units that cannot be."""
+        require_range(self, warmup_fraction=(0, 1), risk_anneal_fraction=(0, 1))
+        require(self, self.return_scale is None or self.return_scale > 0, "return_scale", "be > 0")
+
+
+class RiskSchedule:
+    """Warm-up, then 1/tau grows linearly.
+
+    The warm-up is risk-neutral and measures the return's std, the unit of tau; it then stays frozen for the run: a
+    running std shrinks as an averse policy succeeds and would make it ever more averse. Returns of the first half of
+    the warm-up, when the policy is still random, do not count.
+
+    description: the measure as a policy file keeps it: name, tau of each agent in units of the return's std, clip.
+    full: the measures of each group of agents at full strength, tau in units of the return's std.
+    return_scale: that std; None while it is not known.
+    """
+
+    FEWEST_RETURNS = 100  # below, the std is too uncertain (about 7 % at 100) and the warm-up goes on
+
+    def __init__(self, config: RiskConfig, full: Sequence[RiskMeasure], description: dict[str, Any]):
+        self.config, self.full, self.description = config, list(full), description
+        self.return_scale = config.return_scale
+        self.started: float | None = 0.0 if config.return_scale is not None else None
+        self.count, self.total, self.squares = 0, 0.0, 0.0
+
+    @property
+    def neutral(self) -> bool:
+        """Whether no agent is to become averse, so that the unit of tau does not matter."""
+        return all(full.name == "neutral" or getattr(full, "tau", 0.0) == math.inf for full in self.full)
+
+    @property
+    def unmeasured(self) -> bool:
+        """Whether agents are to become averse, and the unit of tau is not known."""
+        return self.return_scale is None and not self.neutral
+
+    def observe(self, records: Sequence[dict[str, np.ndarray]], share: float) -> None:
+        """Take in episodes that ended when `share` of the learning was over; freeze the unit after the warm-up."""
+        for record in records:
+            if self.return_scale is None and share >= self.config.warmup_fraction / 2:
+                took_part = record["length"] > 0
+                self._observe(torch.from_numpy(record["return"][took_part]).double(), share)
+
+    def _observe(self, returns: Tensor, share: float) -> None:
+        self.count += len(returns)
+        self.total += float(returns.sum())
+        self.squares += float((returns**2).sum())
+        if share >= self.config.warmup_fraction and self.count >= self.FEWEST_RETURNS:
+            variance = self.squares / self.count - (self.total / self.count) ** 2
+            self.return_scale = math.sqrt(variance) if variance > 0 else 1.0
+            self.started = share
+
+    def measures(self, share: float) -> list[RiskMeasure]:
+        """The measures, one a group, that act when `share` of the learning is over, in units of reward."""
+        if self.return_scale is None or self.started is None:
+            return [Neutral() for _ in self.full]
+        span = self.config.risk_anneal_fraction
+        fraction = min(1.0, (share - self.started) / span) if span > 0 else 1.0
+        return [full.scaled(self.return_scale).annealed(fraction) for full in self.full]
+
+    def scalars(self, measures: Sequence[RiskMeasure], groups: Sequence[int], eps: Sequence[float]) -> dict[str, float]:
+        """What the schedule is doing, for the log; of several groups the most averse.
+
+        groups, eps: each agent's group, and the eps that acts for it under advantage scaling.
+
+        risk/tractability_margin: the smallest `16 eps_i eps_j / (tau_i tau_j)` over pairs of agents. A diagnostic:
+        above 1, and for covered pairs of risk and regulariser alone, the equilibrium is unique (docs/equilibrium.md);
+        entropic risk with an entropy bonus is no such pair.
+        """
+        inverse = [1 / getattr(measure, "tau", math.inf) for measure in measures]
+        unit = math.nan if self.return_scale is None else self.return_scale
+        shown = {"risk/inverse_tau": max(inverse), "risk/return_scale": unit}
+        if len(groups) > 1:
+            acting = sorted(weight * inverse[group] for group, weight in zip(groups, eps, strict=True))
+            shown["risk/tractability_margin"] = 16 * acting[0] * acting[1]
+        return shown
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("return_scale", "started", "count", "total", "squares")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)

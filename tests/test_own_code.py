@@ -1,0 +1,124 @@
+"""Algorithms and environments of a user's own, in files outside the package, train by name and from Python."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import rqe_mappo
+from rqe_mappo import cli, registry
+from rqe_mappo.config import ConfigError
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "adding-an-algorithm.md"
+ENVIRONMENT = '''
+import gymnasium
+import numpy as np
+
+
+class Guess(gymnasium.Env):
+    """The right action is the sign of the observation; an episode is of four steps."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2, start=3)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self._look(), {}
+
+    def _look(self):
+        self.sign = self.np_random.choice([-1.0, 1.0])
+        return np.array([self.sign], np.float32)
+
+    def step(self, action):
+        assert action in (3, 4)
+        reward = float((action == 4) == (self.sign > 0))
+        self.t += 1
+        return self._look(), reward, self.t == 4, False, {}
+'''
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with the page's algorithm and an environment, forgotten afterwards."""
+    code = re.search(r"```python\n(\"\"\"REINFORCE.*?)```", PAGE.read_text(), re.S)[1]
+    (tmp_path / "my_reinforce.py").write_text(code)
+    (tmp_path / "my_guess.py").write_text(ENVIRONMENT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(registry, "ALGORITHMS", dict(registry.ALGORITHMS))
+    monkeypatch.setattr(registry, "ENVIRONMENTS", dict(registry.ENVIRONMENTS))
+    yield tmp_path
+    for name in ("my_reinforce", "my_guess"):
+        sys.modules.pop(name, None)
+
+
+ASKED = "--algo my_reinforce:Reinforce --env my_guess:Guess --num-envs 8 --num-steps 32 --eval-episodes 16"
+
+
+def test_the_algorithm_of_the_page_learns_in_an_environment_of_the_users_own(folder):
+    cli.train([*ASKED.split(), "--total-timesteps", "15000", "--learning-rate", "0.02", "--out", "run"])
+    policy = rqe_mappo.Policy.load("run")
+    assert policy.probabilities([[1.0], [-1.0]]).argmax(-1).tolist() == [1, 0]
+    assert set(policy.act(np.ones((20, 1)), deterministic=True)) == {4}  # an element of the action space
+    assert rqe_mappo.evaluate("run", episodes=64)["mean return"].value > 3.5
+
+
+def test_resuming_it_is_exact_in_what_was_learned(folder):
+    cli.train([*ASKED.split(), "--total-timesteps", "512", "--out", "run"])
+    before = rqe_mappo.Policy.load("run").actor.state_dict()
+    cli.train(["--resume", "run", "--total-timesteps", "1024"])
+    after = rqe_mappo.Policy.load("run").actor.state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_from_python_by_registering(folder):
+    sys.path.insert(0, str(folder))
+    reinforce, guess = importlib.import_module("my_reinforce"), importlib.import_module("my_guess")
+    rqe_mappo.register_algorithm("reinforce", reinforce.Reinforce)
+    rqe_mappo.register_env("guess", guess.Guess)
+    config = rqe_mappo.default_config("guess", algo="reinforce", num_envs=4, num_steps=16, hidden=(4,), max_steps=3)
+    run = rqe_mappo.train(config, total_timesteps=128, out="run", quiet=True)
+    assert rqe_mappo.Policy.load(run).spec.hidden == (4,)
+    assert float(rqe_mappo.evaluate(run, episodes=4)["decisions"].value) == 3  # cut off by --max-steps
+
+
+def test_help_shows_its_own_flags_and_no_others(folder, capsys):
+    with pytest.raises(SystemExit):
+        cli.train(["--algo", "my_reinforce:Reinforce", "--env", "cartpole", "--help"])
+    shown = capsys.readouterr().out
+    assert "--hidden" in shown and "Hidden layers of the policy" in shown
+    assert "--tau" not in shown and "--clip-coef" not in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--algo", "my_reinforce:Nothing"], "--algo my_reinforce:Nothing cannot be imported"),
+        (["--algo", "nowhere:Thing"], "run from the folder that holds nowhere"),
+        (["--algo", "os:path"], "belongs to Python itself"),
+        (["--env", "os:abort"], "belongs to Python itself"),
+        (["--algo", "my_guess:Guess"], "is no algorithm: it needs a class Config and a method learn"),
+        (["--env", "my_reinforce:Reinforce"], "--env my_reinforce:Reinforce cannot be opened"),
+    ],
+)
+def test_what_is_no_such_thing_is_refused_in_one_line(folder, capsys, flags, words):
+    with pytest.raises(SystemExit) as stop:
+        cli.train([*flags, "--total-timesteps", "64", "--out", "run"])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1 and words in said
+
+
+def test_names_with_a_colon_are_left_to_modules():
+    for register in (rqe_mappo.register_env, rqe_mappo.register_algorithm):
+        with pytest.raises(ValueError, match="leave the colon out"):
+            register("my:name", object)
+
+
+def test_a_setting_that_nobody_has_is_named():
+    with pytest.raises(ConfigError, match="--cleverness is no setting of --algo mappo with --env sumo"):
+        rqe_mappo.default_config("sumo", algo="mappo", cleverness=1)
