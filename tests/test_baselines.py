@@ -243,6 +243,7 @@ def test_adv_memory_averages_the_scale_over_trajectories():
 # --- what they learn ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mappo_learns_cartpole(tmp_path):
     config = default_config("cartpole", "cartpole-v1", "mappo").replace(
         total_timesteps=61_440, num_envs=32, num_steps=64,
@@ -269,6 +270,7 @@ def probability_of_gambling(*args, **own):
     return rival.actor.logits(obs, AGENT).softmax(-1)[0, gambles.RISKY].item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algo", "lam"), [("mappo", 0.0), ("mappo", 0.95), ("mappo", 1.0), ("ippo", 0.95)])
 def test_neutral_rivals_take_the_gamble_with_the_higher_mean(algo, lam):
     """Mean 1 against a sure 0.5, at every lambda, drawn at once and later."""
@@ -276,6 +278,7 @@ def test_neutral_rivals_take_the_gamble_with_the_higher_mean(algo, lam):
         assert probability_of_gambling(algo, scenario, lam) > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", ["moment", "deviation"])
 def test_mean_variance_switches_at_its_threshold(spread):
     """m1: lambda* = 1/18, tau = 9."""
@@ -284,6 +287,7 @@ def test_mean_variance_switches_at_its_threshold(spread):
     assert probability_of_gambling("mean-variance", "m1", tau=1.25 * 9, spread=spread) > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.0, 0.95, 1.0])
 def test_mean_variance_gradient_sees_what_is_drawn_later(lam):
     assert probability_of_gambling("mean-variance", "m2", lam, tau=4.5) < 0.1
@@ -361,6 +365,7 @@ def short(tmp_path, algo, name="run", own=None, **changes):
     )
 
 
+@pytest.mark.slow
 def test_c51_cvar_is_the_core_learner_with_two_flags(tmp_path):
     schedule = {"return_scale": 1.0, "risk_anneal_fraction": 0.0}  # averse from the first update
     rival = train(short(tmp_path, "c51-cvar", risk="cvar:0.1", **schedule))
@@ -368,6 +373,7 @@ def test_c51_cvar_is_the_core_learner_with_two_flags(tmp_path):
     assert_equal(weights(rival), weights(core))
 
 
+@pytest.mark.slow
 def test_shaped_rewards_at_no_price_are_mappo(tmp_path):
     assert_equal(
         weights(train(short(tmp_path, "reward-shaped", own={"cost_weight": 0.0}))),
@@ -375,6 +381,7 @@ def test_shaped_rewards_at_no_price_are_mappo(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_shaped_rewards_teach_but_are_not_reported(tmp_path):
     shaped = train(short(tmp_path, "reward-shaped", own={"cost_weight": 1000.0}))
     plain = train(short(tmp_path, "mappo", "mappo"))
@@ -386,6 +393,7 @@ def test_shaped_rewards_teach_but_are_not_reported(tmp_path):
     assert rival.critic.norm.restore(torch.zeros(1)) < 0  # every step costs 2 and brings at most 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", SCALAR)
 def test_resumed_rival_ends_bitwise_equal_to_the_unbroken_one(tmp_path, algo):
     unbroken = train(short(tmp_path, algo, "whole"))
@@ -396,6 +404,7 @@ def test_resumed_rival_ends_bitwise_equal_to_the_unbroken_one(tmp_path, algo):
     assert curve(unbroken) == curve(resumed)
 
 
+@pytest.mark.slow
 def test_neutral_rqe_mappo_and_mappo_learn_the_same():
     """Their policies, and the mean return that their critics predict of them."""
     core, obs = gambler("rqe-mappo", "m2", tau=math.inf)
@@ -407,6 +416,7 @@ def test_neutral_rqe_mappo_and_mappo_learn_the_same():
     assert torch.isclose(known, torch.ones(1), atol=0.2)
 
 
+@pytest.mark.slow
 def test_every_rival_runs_where_agents_leave(tmp_path):
     for algo in RIVALS:
         config = toy_config(algo, leave_probability=0.4, shared_actor=False, out=str(tmp_path / algo))

@@ -84,6 +84,7 @@ def test_reward_bounds_are_measured_with_a_margin_or_given():
     assert make(ByNameConfig("gymnasium:CartPole-v1"), 1).reward_bounds == (0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_a_gymnasium_environment_trains_and_a_policy_loads(tmp_path, capsys):
     config = default_config("gymnasium:CartPole-v1")
     small = {"total_timesteps": 3000, "eval_episodes": 0, "num_steps": 64, "out": str(tmp_path / "run")}

@@ -58,6 +58,7 @@ class Killed(Exception):
     """In the middle of a run."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", ["NUMBERS", "bandit"])
 def test_a_resumed_run_ends_with_the_weights_of_one_that_was_never_killed(env, tmp_path):
     config = small_config(env, "mappo", total_timesteps=500, save_interval=3, num_envs=4, num_steps=5, eps=0.02)
@@ -169,6 +170,7 @@ def test_the_best_action_of_a_bandit_is_learned(squash, algo, tmp_path):
     assert evaluate(policy, 640, 0).records["return"].mean() > -0.2
 
 
+@pytest.mark.slow
 def test_the_entropy_bonus_holds_the_std_where_the_reward_balances_it(tmp_path):
     """Of reward `-(a - b)^2` and eps times the entropy a Gaussian's best variance is eps / 2."""
     config = small_config(

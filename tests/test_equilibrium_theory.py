@@ -56,6 +56,7 @@ def test_the_uncovered_pair_can_have_three_equilibria_where_the_condition_holds(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", [BARRIER, ENTROPY])
 def test_no_regret_play_finds_the_equilibrium_of_a_covered_game(pair):
     fit = HUMAN_GAMES["sc5"].fits[pair]

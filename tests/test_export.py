@@ -208,6 +208,7 @@ def driven_by_the_environment(policy: Policy, settings, seed: int) -> tuple[dict
         env.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_agents", "n_background", "seeds"), [(5, 0, (0, 1, 2)), (4, 2, (1, 2, 4))])
 def test_example_drives_and_observes_as_the_environment_does(n_agents, n_background, seeds, tmp_path, monkeypatch):
     """The same junction, departures and SUMO seed, no noise: two simulations, the same observations to the end.

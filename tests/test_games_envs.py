@@ -530,6 +530,7 @@ def test_short_runs(tmp_path, env, scenario):
     assert actions.shape == seen.active.shape and copies.action_space.contains(actions.max())
 
 
+@pytest.mark.slow
 def test_a_table_learns_the_right_choice(tmp_path):
     """Half of the threshold of `m2` and twice that: safe, then risky."""
     config = default_config("gamble", "m2").replace(total_timesteps=30_000, eval_episodes=0, learning_rate=1e-2)

@@ -234,6 +234,7 @@ def test_the_three_lines_of_the_readme_load_two_runs_and_interpolate(runs):
     assert known["policy"].alpha == 0.5
 
 
+@pytest.mark.slow
 def test_eval_mixes(runs, tmp_path, capsys):
     out = tmp_path / "mix"
     args = ["--mix", str(runs / "safe"), str(runs / "neutral"), "--alpha", "0,0.5,1", "--kind", "all", "--jobs", "1"]

@@ -147,6 +147,7 @@ def test_scenarios_merge_and_mixed_run():
         assert took_part.all() == (name == "merge")  # in `mixed`, humans take slots
 
 
+@pytest.mark.slow
 def test_backends_give_the_same_trajectories():
     found = {}
     for backend in ("libsumo", "traci"):

@@ -83,6 +83,7 @@ def test_neutral_risk_of_exact_rqe_was_an_infinite_tau():
     assert from_json(json.dumps(settings | {"risk": "neutral"})).algorithm.tau == math.inf
 
 
+@pytest.mark.slow
 def test_policy_is_evaluated(name, run, capsys):
     cli.evaluate([str(run), "--episodes", "1" if name == "signals" else "4"])
     assert "mean return" in capsys.readouterr().out

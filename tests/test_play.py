@@ -262,6 +262,7 @@ def test_other_sites_and_rebound_names_are_refused(live):
     assert asking.getresponse().status == 403
 
 
+@pytest.mark.slow
 def test_a_killed_and_a_stopped_simulation_are_replaced(carts):
     with served(*carts, limit_s=2.0) as (session, address), Tab(address) as tab:
         for failure in (signal.SIGKILL, signal.SIGSTOP):
@@ -383,6 +384,7 @@ def test_an_environment_without_a_scene_is_refused(carts, monkeypatch):
         Session((Policy.load(carts[0]),), lambda kind, content: None)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_everything_without_a_traceback(carts):
     command = [sys.executable, "-m", "rqe_mappo.live.cli", *map(str, carts), "--port", "0", "--host", "0.0.0.0"]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

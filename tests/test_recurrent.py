@@ -303,6 +303,7 @@ class Killed(Exception):
     """In the middle of a run."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one actor", "critic with memory", "continuous, normalised, an actor each"])
 def test_a_resumed_run_ends_with_the_weights_of_one_that_was_never_killed(kind, tmp_path):
     env, algo, settings = KINDS[kind]

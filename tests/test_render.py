@@ -48,6 +48,7 @@ def test_a_frame_shows_vehicles_where_sumo_has_them():
     env.close()
 
 
+@pytest.mark.slow
 def test_a_crash_is_marked_and_forgotten_with_the_episode():
     env = BatchedIntersection(SCENARIOS["easy"], 1)
     camera = Camera(env)
@@ -97,6 +98,7 @@ def test_pettingzoo_render_gives_an_array():
         parallel_env(render_mode="human")
 
 
+@pytest.mark.slow
 def test_rqe_eval_films_a_trained_policy_without_a_display(run, tmp_path, capsys):
     film = tmp_path / "out.gif"
     cli.evaluate([str(run), "--episodes", "8", "--render", str(film), "--render-episodes", "1", "--laws"])
@@ -108,6 +110,7 @@ def test_rqe_eval_films_a_trained_policy_without_a_display(run, tmp_path, capsys
     assert [path.name for path in tmp_path.iterdir()] == ["out.gif"]
 
 
+@pytest.mark.slow
 def test_rqe_eval_films_a_scripted_policy_as_mp4(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
     film = tmp_path / "out.mp4"
@@ -140,6 +143,7 @@ def test_bad_input_is_answered_in_one_line(args, message, capsys, tmp_path, monk
     assert message in error and "\n" not in error
 
 
+@pytest.mark.slow
 def test_a_scripted_policy_can_take_a_trained_ones_place(run, capsys):
     cli.evaluate([str(run), "--driver", "caution:1", "--episodes", "8"])
     assert "mean return" in capsys.readouterr().out

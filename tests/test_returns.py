@@ -137,6 +137,7 @@ def test_discounted_lambda_targets_of_a_batch_equal_the_loop():
                 assert_close(batch[t, e, a], q @ coarsen, atol=1e-13, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gamma", "largest"), [(0.9, 0.55), (0.97, 0.75), (0.99, 1.1)])
 def test_projection_adds_little_spread_to_what_is_certain(gamma, largest):
     """A loop of 64 states without chance: the critic's fixed point would be a Dirac in each. Its std is in atoms; it

@@ -24,6 +24,7 @@ def chosen(scenario, family, factor, advantage, lam, actor):
     return found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scenario", "family", "factor", "advantage", "lam", "actor"),
     [
@@ -56,12 +57,14 @@ def test_value_is_predicted_to_be_wrong_where_the_influence_is_right():
 STATIC = [case for case in gambles.cases(("m3", "m3b", "m4")) if (case.lam, case.actor) == (0.95, "table")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", STATIC, ids=lambda case: f"{case.scenario}-{case.advantage}-{case.risk[0]}")
 def test_static_and_per_state_risk_differ_where_predicted(case):
     row = gambles.learn(case)
     assert row["as foretold"] and row["decided"], row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "game",
     [
@@ -79,6 +82,7 @@ def test_exact_mode_trains_to_the_equilibrium(game):
     assert row["difference"] < 0.02, row
 
 
+@pytest.mark.slow
 def test_stag_is_hunted_only_above_its_threshold():
     """Trained from P(stag) = 0.95: at tau = 10 there is an equilibrium at .973, at tau = 3 only hare."""
     for tau, low, high in ((10.0, 0.95, 0.99), (3.0, 0.0, 0.02)):

@@ -51,6 +51,7 @@ def test_cartpole_v1_has_gymnasiums_spaces():
     assert ours.action_space == theirs.action_space
 
 
+@pytest.mark.slow
 def test_cartpole_v1_gives_gymnasiums_trajectories():
     ours = gymnasium.make("rqe/RiskyCartPole-v0", scenario="cartpole-v1")
     theirs = gymnasium.make("CartPole-v1")
@@ -241,6 +242,7 @@ def test_survival_pays_one_on_every_step():
         np.testing.assert_array_equal(step.episodes["return"], step.episodes["length"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [replace(GUSTY, horizon=40), replace(SCENARIOS["cartpole-v1"], horizon=40)])
 def test_steps_keep_the_contract(config):
     env, e = BatchedRiskyCartPole(config, 32), 32

@@ -54,6 +54,7 @@ def test_a_new_episode_forgets():
     assert np.isnan(met.pet_s(np.array([0]))[0, 0])
 
 
+@pytest.mark.slow
 def test_on_sumo_crashes_come_with_speeds_and_close_calls():
     pytest.importorskip("libsumo")
     from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, scripted

@@ -399,6 +399,7 @@ def test_environments_without_counts_have_all_actions():
     assert action_counts(History(toy, 0.9, shown=True)) == (2, 1, 2)
 
 
+@pytest.mark.slow
 def test_lights_train_in_a_process_each_and_are_evaluated_with_their_tails(tmp_path):
     config = default_config("sumo-signals", "cologne").replace(
         env_config=COLOGNE, tau=0.5, total_timesteps=360, warmup_fraction=0.0, num_steps=20, eval_episodes=0,
@@ -414,6 +415,7 @@ def test_lights_train_in_a_process_each_and_are_evaluated_with_their_tails(tmp_p
     assert rows["unfinished trips"].estimate.value > 0 and "collisions" in rows
 
 
+@pytest.mark.slow
 def test_every_copy_has_a_process_of_its_own():
     config = default_config("sumo-signals", "uncertain").replace(num_seconds=100)
     env = vector.make(config, 2)

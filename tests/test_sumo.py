@@ -89,6 +89,7 @@ def test_same_seed_and_copies_same_trajectory(opened, copies):
     assert np.array_equal(first, trajectory(env, seed=11))
 
 
+@pytest.mark.slow
 def test_same_trajectory_in_another_process(opened):
     context = mp.get_context("spawn")
     queue = context.Queue()
@@ -104,6 +105,7 @@ def shares(env: BatchedIntersection, driver, each: int) -> tuple[float, float, i
     return records["collision"].mean(), records["collision"].any(1).mean(), len(records["return"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("driver", "agents", "episodes"),
     [(scripted.always_go, 0.405, 0.75), (scripted.caution(0.0), 0.175, 0.417), (scripted.caution(1.0), 0.002, 0.007)],
@@ -259,6 +261,7 @@ def test_simulations_in_worker_processes_act_as_one_environment():
     assert not env.workers
 
 
+@pytest.mark.slow
 def test_short_training_is_finite_and_beats_random(tmp_path):
     config = default_config("sumo").replace(
         tau=0.3, total_timesteps=60_000, num_envs=32, num_steps=32, eval_episodes=0, out=str(tmp_path / "run")

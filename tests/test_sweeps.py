@@ -207,6 +207,7 @@ def until(condition, what: str, seconds: float = 90.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the child processes in /proc")
 def test_killed_and_interrupted_runs_are_resumed_and_finished_ones_left_alone(tmp_path, monkeypatch):
     args = ["tau", "--env", "cartpole", "--taus", "1", "--seeds", "2", "--episodes", "4", "--jobs", "1"]
@@ -513,6 +514,7 @@ def test_metrics_are_those_that_evaluations_write(swept):
 # Plots and page
 
 
+@pytest.mark.slow
 def test_plots_come_from_the_tables_alone(swept, tmp_path, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(swept[0], folder, ignore=shutil.ignore_patterns("runs", "logs", "manifest.json"))

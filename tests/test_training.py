@@ -65,6 +65,7 @@ def collected(config, steps=1):
     return run, chunk, episodes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agents", [1, 2, 5])
 @pytest.mark.parametrize("shared", [True, False])
 def test_any_number_of_agents_learns_to_earn(tmp_path, agents, shared):
@@ -166,6 +167,7 @@ def test_unit_of_tau_is_measured_once_and_then_frozen(tmp_path):
     assert 1 / schedule.measures(0.35)[0].tau == pytest.approx(0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_run_ends_bitwise_equal_to_the_unbroken_one(tmp_path, workers):
     whole = default_config("cartpole").replace(
@@ -217,6 +219,7 @@ def test_second_interrupt_acts_at_once():
         os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.slow
 def test_run_killed_at_random_moments_always_goes_on(tmp_path):
     run = tmp_path / "run"
     flags = [

@@ -233,6 +233,7 @@ env.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_workers_load_no_pytorch_and_do_not_run_the_main_program_again(tmp_path):
     script = tmp_path / "program.py"
@@ -270,6 +271,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="stopped orphans are ended by Linux alone")
 def test_owner_may_be_suspended_with_its_workers_and_leaves_none_when_killed():
     root = Path(__file__).resolve().parent.parent
@@ -367,6 +369,7 @@ def kill_at(monkeypatch, *steps: int) -> None:
     monkeypatch.setattr(WorkerEnvs, "step", step)
 
 
+@pytest.mark.slow
 def test_run_counts_restarts_and_saves_what_it_learned_when_it_must_end(tmp_path, monkeypatch, capsys):
     config = default_config("toy").replace(num_workers=2, save_interval=1000, out=str(tmp_path / "run"))
     with pytest.MonkeyPatch.context() as patch, pytest.raises(WorkerDied, match="worker 1 failed 3 times in a row"):
