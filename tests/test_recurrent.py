@@ -8,7 +8,7 @@ import torch
 
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.ppo import Batch
-from rqe_mappo.config import ConfigError
+from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data import vector
 from rqe_mappo.deploy.interpolation import interpolate
 from rqe_mappo.deploy.policy import Policy
@@ -35,7 +35,7 @@ KINDS = {
 def started(kind: str, folder: Path = Path("unused"), **changes) -> Run:
     """A recurrent run whose environment was reset."""
     env, algo, settings = KINDS[kind]
-    config = small_config(env, algo, recurrent=True, **settings | changes)
+    config = small_config(env, algo, **{"recurrent": True} | settings | changes)
     env = vector.make(config, config.num_envs)
     run = Run.build(config, folder, env)
     run.collector.start(env.reset(config.seed))
@@ -325,9 +325,11 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_never_killed(kind, 
 
 
 @pytest.mark.parametrize("kind", ["probability", "episode", "logit"])
-def test_policies_of_a_mixture_remember_what_they_would_alone(kind):
-    first, second = (policy_of(started("one actor", seed=seed)) for seed in (1, 2))
-    alone = [policy_of(started("one actor", seed=seed)) for seed in (1, 2)]
+@pytest.mark.parametrize("both", [True, False])
+def test_policies_of_a_mixture_remember_what_they_would_alone(kind, both):
+    (first, second), alone = (
+        [policy_of(started("one actor", seed=seed, recurrent=both or seed == 1)) for seed in (1, 2)] for _ in range(2)
+    )
     mixture = interpolate(first, second, 0.3, kind)
     rng, agents = np.random.default_rng(0), np.broadcast_to(np.arange(3), (4, 3))
     for step in range(12):
@@ -337,7 +339,8 @@ def test_policies_of_a_mixture_remember_what_they_would_alone(kind):
             policy.begin(begins, of=4)
             policy.act(obs, agents, step % 3 == 2, active=active)
         for mixed, own in zip(mixture.policies, alone, strict=True):
-            torch.testing.assert_close(mixed.memory.actor, own.memory.actor)
+            if own.actor.memory_size:
+                torch.testing.assert_close(mixed.memory.actor, own.memory.actor)
 
 
 @pytest.mark.parametrize("kind", ["probability", "episode", "logit"])
@@ -381,3 +384,17 @@ def test_units_begin_with_memories_of_many_lengths():
     cell = actor.nets[0].cell
     kept = cell.bias_ih.chunk(3)[1].sigmoid()  # of the memory, a step, where weights say nothing
     assert (1 / (1 - kept)).min() < 2.1 and (1 / (1 - kept)).max() > 60
+
+
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_a_cue_is_remembered_until_it_is_asked_for(recurrent, tmp_path):
+    """Five steps later nothing that is seen depends on it: actors without memory earn 0.5, whatever they do."""
+    env, size = "benchmarks.memory_and_control:recall_soon", {"num_envs": 32, "num_steps": 24, "gru_size": 16}
+    config = default_config(env, algo="mappo").replace(
+        recurrent=recurrent, **size, actor_hidden=(16,), critic_hidden=(16,), gamma=0.95, learning_rate=3e-3,
+        critic_learning_rate=3e-3, num_minibatches=2, total_timesteps=20_000, eval_episodes=0, save_interval=1000,
+        seed=1, out=str(tmp_path / "run"),
+    )  # fmt: skip
+    policy = Policy.load(train(config))
+    found = evaluate(policy, 640, 0).records["return"].mean()
+    assert found > 0.95 if recurrent else 0.4 < found < 0.6
