@@ -15,6 +15,7 @@ from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.evaluation.episodes import chooser
 from rqe_mappo.evaluation.evaluation import evaluate
 from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
+from rqe_mappo.nets.mlp import AgentNets
 from rqe_mappo.training.loop import train
 from rqe_mappo.training.run import Run
 from tests.small_tasks import small_config
@@ -80,6 +81,21 @@ def test_any_part_of_the_rows_has_the_probabilities_of_the_whole():
     chunk, _ = run.collector.collect()
     for parts in (2, 5, 100):
         torch.testing.assert_close(again(run, chunk, parts)[0], again(run, chunk)[0], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_unrolling_is_stepping_where_agents_rest_and_episodes_begin(count):
+    torch.manual_seed(0)
+    nets = AgentNets.build((4, 8, 2), count, torch.nn.Tanh, 1.0, memory_size=5)
+    inputs, memory, agent = torch.randn(9, 7, 4), torch.randn(7, 5), torch.arange(7) % 3
+    begins, active = torch.rand(9, 7) < 0.2, torch.rand(9, 7) < 0.6
+    outputs, memories = nets.unroll(inputs, agent, memory, begins, active)
+    for t in range(9):
+        memory = torch.where(begins[t, :, None], 0.0, memory)
+        output, after = nets.step(inputs[t], agent, memory)
+        memory = torch.where(active[t, :, None], after, memory)
+        torch.testing.assert_close(outputs[t], output)
+        torch.testing.assert_close(memories[t], memory)
 
 
 def test_minibatches_are_whole_sequences_each_in_one_of_them():
