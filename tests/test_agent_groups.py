@@ -221,3 +221,25 @@ def test_step_sizes_fall_over_the_time_in_which_actors_act():
     critic = [rate[1] / 2e-3 for rate in rates]
     assert critic == pytest.approx([1.0, 0.5, 0.05, 1.0, 0.5])
     assert [rate[0] / 1e-3 for rate in rates[:3]] == pytest.approx([1.0, 0.5, 0.05])
+
+
+@pytest.mark.parametrize(("measured_at", "words"), [(None, "stayed risk-neutral"), (0.8, "at 50%"), (0.2, "")])
+def test_a_schedule_that_comes_short_says_so(measured_at, words):
+    settings = default_config("cartpole").replace(risk_anneal_fraction=0.4).algorithm
+    schedule = settings.schedule(agent_groups(0.3, 0.01, 1))
+    assert "stayed risk-neutral" in schedule.shortfall
+    if measured_at is not None:
+        schedule.return_scale, schedule.started = 10.0, measured_at
+    assert words in schedule.shortfall and bool(words) == bool(schedule.shortfall)
+
+
+def test_one_row_of_a_rollout_leaves_the_actors_finite():
+    config = default_config("cartpole").replace(num_envs=2, num_steps=4)
+    env = vector.make(config, 2)
+    run = Run.build(config, Path("unused"), env)
+    run.collector.start(env.reset(0))
+    chunk, _ = run.collector.collect()
+    chunk.active[:] = False
+    chunk.active[1, 0, 0] = True
+    run.algorithm.learn(chunk, Progress(0, 100))
+    assert all(bool(weights.isfinite().all()) for weights in run.algorithm.actor.parameters())

@@ -298,3 +298,22 @@ def test_bad_flags_end_in_one_line(runs, capsys, args, message):
 
 def test_alphas_are_spelled_without_rounding():
     assert mixing.alphas("0:1:0.1") == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+
+
+@pytest.mark.parametrize("seed", [None, 0, 7])
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 0.9])
+def test_actions_come_as_often_as_the_mixture_says(pair, seed, alpha):
+    """Which policy acts must not tell how it acts: drawn by the same numbers, they do."""
+    mixture = interpolate(*pair, alpha)
+    if seed is not None:
+        mixture.seed(seed)
+    obs = np.full((20_000, mixture.spec.obs_dim), 0.3, np.float32)
+    drawn = np.bincount(mixture.act(obs), minlength=4) / len(obs)
+    assert drawn == pytest.approx(mixture.probabilities(obs[:1])[0], abs=0.015)
+
+
+@pytest.mark.parametrize("kind", ["probability", "episode", "logit"])
+def test_a_single_observation_gives_one_action(pair, kind):
+    mixture = interpolate(*pair, 0.5, kind)
+    mixture.begin()
+    assert isinstance(mixture.act(np.zeros(mixture.spec.obs_dim)), int)

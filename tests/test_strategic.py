@@ -73,3 +73,19 @@ def test_reverse_kl_adversary_by_hand():
     found = strategic.reverse_kl_adversary(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 0.5]), 1.0)
     c = math.sqrt(0.5)
     assert found.tolist() == pytest.approx([0.5 / c, 0.5 / (1 + c)], abs=1e-6)
+
+
+@pytest.mark.parametrize("tau", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize("least", [0.0, 1e-12, 1e-20])
+def test_reverse_kl_is_over_what_the_others_may_do(tau, least):
+    """What they never do counts for nothing, however bad; what they hardly do counts as it should."""
+    others = torch.tensor([least, 0.5 - least, 0.5], dtype=torch.float64)
+    payoff = torch.tensor([-100.0, 0.0, 1.0], dtype=torch.float64)
+    found = float(strategic.worst_case(payoff, others, tau, "reverse-kl"))
+    if least == 0:
+        assert found == pytest.approx(float(strategic.worst_case(payoff[1:], others[1:], tau, "reverse-kl")), abs=1e-9)
+    else:  # nearly all the adversary's weight at a cost of tau sum_o others_o log(others_o / p_o)
+        weights = strategic.reverse_kl_adversary(payoff, others, tau)
+        slack = tau * others / weights - payoff
+        assert float(weights.sum()) == pytest.approx(1, abs=1e-9)
+        assert slack.max() - slack.min() < 1e-6  # stationary: payoff - tau others / p is the same for all

@@ -158,11 +158,11 @@ def test_unit_of_tau_is_measured_once_and_then_frozen(tmp_path):
         [{"return": values, "length": np.ones(200, int)}] for values in (np.full(200, 7.0), np.tile([1.0, 3.0], 100))
     )
     schedule.observe(first, 0.01)
-    assert schedule.return_scale is None and schedule.unmeasured
+    assert schedule.return_scale is None and schedule.shortfall
     schedule.observe(second, 0.1)
     assert schedule.return_scale == pytest.approx(1.0)
     schedule.observe(first, 0.5)
-    assert schedule.return_scale == pytest.approx(1.0) and not schedule.unmeasured
+    assert schedule.return_scale == pytest.approx(1.0) and not schedule.shortfall
     assert schedule.measures(1.0)[0].tau == pytest.approx(2.0)
     assert 1 / schedule.measures(0.35)[0].tau == pytest.approx(0.25)
 

@@ -53,7 +53,7 @@ class ActorCriticConfig(AlgorithmConfig):
     critic_hidden: tuple[int, ...] = (128, 64)
     """Hidden layers of the critic (ReLU)."""
     critic_first: float = 0.0
-    """Share of the run, at its start, in which only the critic learns."""
+    """Share of the run (before --settle), at its start, in which only the critic learns."""
     settle: float = 0.0
     """Share of all steps, at their end, for the critic alone to learn the final policy's returns."""
 

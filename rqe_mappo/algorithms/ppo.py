@@ -156,6 +156,8 @@ class PolicyUpdate:
         Running scales: a rollout's own std is ten times larger with a rare crash in it than without, so that dividing
         by it would teach little from the crash and much from every rollout that lacks one.
         """
+        if len(batch.rows) < 2:  # one row has no std
+            return [1.0] * len(self.members)
         if len(self.members) == 1:
             scale = self.variance[0].add(batch.advantage.std().item() ** 2) ** 0.5
             batch.advantage = policy_gradient.normalise(batch.advantage, scale)

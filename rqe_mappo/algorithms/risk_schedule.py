@@ -20,11 +20,11 @@ class RiskConfig(AlgorithmConfig):
     tau: PerAgent = 1.0
     """Risk tolerance in units of the return's std: inf neutral, 0.3 strongly averse; 0.3,1,inf for each of three."""
     warmup_fraction: float = 0.05
-    """Share of the run that is risk-neutral and measures the return's std, the unit of tau."""
+    """Share of the run (before --settle) that is risk-neutral and measures the return's std, the unit of tau."""
     risk_anneal_fraction: float = 0.3
-    """Share of the run over which 1/tau then grows from 0."""
+    """Share of the run (before --settle) over which 1/tau then grows from 0."""
     return_scale: float | None = None
-    """Unit of tau; measured in the warm-up unless given here."""
+    """Unit of tau; given here it is not measured, and 1/tau grows from the first step on."""
 
     def check_risk(self) -> None:
         """Raise ConfigError for shares and units that cannot be."""
@@ -58,9 +58,17 @@ class RiskSchedule:
         return all(full.name == "neutral" or getattr(full, "tau", 0.0) == math.inf for full in self.full)
 
     @property
-    def unmeasured(self) -> bool:
-        """Whether agents are to become averse, and the unit of tau is not known."""
-        return self.return_scale is None and not self.neutral
+    def shortfall(self) -> str:
+        """What a user must know at the end of a run that did not become as averse as it should; empty if it did."""
+        reached, fix = self.strength(1.0), "train longer, or give --return-scale"
+        if self.neutral or reached > 0.99:
+            return ""
+        if reached == 0:
+            return f"too few episodes ended to measure the unit of --tau, so this run stayed risk-neutral: {fix}"
+        return (
+            f"the unit of --tau was measured so late that this run ended at {reached:.0%} of the aversion asked for: "
+            f"{fix}, or a smaller --risk-anneal-fraction"
+        )
 
     def observe(self, records: Sequence[dict[str, np.ndarray]], share: float) -> None:
         """Take in episodes that ended when `share` of the learning was over; freeze the unit after the warm-up."""
@@ -82,9 +90,15 @@ class RiskSchedule:
         """The measures, one a group, that act when `share` of the learning is over, in units of reward."""
         if self.return_scale is None or self.started is None:
             return [Neutral() for _ in self.full]
-        span = self.config.risk_anneal_fraction
-        fraction = min(1.0, (share - self.started) / span) if span > 0 else 1.0
+        fraction = self.strength(share)
         return [full.scaled(self.return_scale).annealed(fraction) for full in self.full]
+
+    def strength(self, share: float) -> float:
+        """How much of the aversion that was asked for acts when `share` of the learning is over."""
+        if self.started is None:
+            return 0.0
+        span = self.config.risk_anneal_fraction
+        return min(1.0, (share - self.started) / span) if span > 0 else 1.0
 
     def scalars(self, measures: Sequence[RiskMeasure], groups: Sequence[int], eps: Sequence[float]) -> dict[str, float]:
         """What the schedule is doing, for the log; of several groups the most averse.

@@ -70,7 +70,7 @@ class Mixture(ActingPolicy):
         self.agents, self.spec, self.device = policies[0].agents, policies[0].spec, policies[0].device
         if kind == "logit" and self.spec.actions.kind == "box":
             raise ValueError("kind 'logit' needs actions with logits, and these are continuous: use probability")
-        self._choices = torch.Generator().manual_seed(0)
+        self._choices = torch.Generator().manual_seed(_another(0))
         self._episode_draws: Float[Tensor, " copies"] | None = None
         self.weights = weights
 
@@ -109,7 +109,7 @@ class Mixture(ActingPolicy):
     def seed(self, seed: int) -> None:
         """Seed the draws of actions and of which policy acts, which do not disturb each other."""
         super().seed(seed)
-        self._choices.manual_seed(seed)
+        self._choices.manual_seed(_another(seed))
 
     def begin(self, copies: Sequence[int] | np.ndarray | None = None, of: int = 1) -> None:
         """Draw anew which policy drives, where episodes begin: in the `copies` of an environment of `of` copies, or in
@@ -159,7 +159,7 @@ class Mixture(ActingPolicy):
             mine = chosen == index
             if policy._remembers or mine.any():
                 theirs = policy.step(obs, agent, uniform, avail, active).action
-                each = mine.reshape(*mine.shape, *(1 for _ in theirs.shape[mine.ndim :]))
+                each = mine.reshape(mine.shape + (1,) * (theirs.ndim - mine.ndim))
                 found.append(torch.where(each, theirs, found[-1]) if found else theirs)
         return found[-1]
 
@@ -261,6 +261,11 @@ class Mixture(ActingPolicy):
             raise ValueError(
                 f"alpha is the weight of the first of two policies, here are {len(self.policies)}: set weights"
             )
+
+
+def _another(seed: int) -> int:
+    """A seed of numbers that have nothing to do with those of `seed`: which policy acts must not tell how it acts."""
+    return int(np.random.SeedSequence((abs(seed), int(seed < 0), 1)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _pair(alpha: Any) -> np.ndarray:

@@ -57,13 +57,18 @@ def worst_case(
 
 @torch.no_grad()
 def reverse_kl_adversary(payoff: Payoffs, others: Payoffs, tau: float) -> Payoffs:
-    """The minimiser `p_o = tau others_o / (payoff_o - min payoff + c)`, c > 0 such that it sums to 1, by bisection."""
-    gap = payoff - payoff.amin(-1, keepdim=True)
+    """The minimiser `p_o = tau others_o / (payoff_o - min payoff + c)`, c > 0 such that it sums to 1, by bisection.
+
+    Over what the others may do: where they never go the adversary does not either, whatever the payoff there.
+    """
+    possible = others > 0
+    gap = payoff - payoff.masked_fill(~possible, torch.inf).amin(-1, keepdim=True)
+    gap = gap.masked_fill(~possible, torch.inf)
     # at c = tau the sum is at most 1; at c = tau * others of a lowest payoff at least
     high = torch.full_like(gap[..., :1], tau)
     low = tau * torch.where(gap == 0, others, 0.0).amax(-1, keepdim=True)
     for _ in range(BISECTIONS):
-        middle = (low + high) / 2
+        middle = low.sqrt() * high.sqrt()  # c may be as small as the least probability
         too_much = (tau * others / (gap + middle)).sum(-1, keepdim=True) > 1
         low, high = torch.where(too_much, middle, low), torch.where(too_much, high, middle)
     found = tau * others / (gap + high)

@@ -152,7 +152,6 @@ def loop(
     if run.step > run.saved:  # asked to stop after the last update had been looked at
         run.save()
     finished = content or run.step >= config.total_timesteps
-    if finished and algorithm.risk is not None and algorithm.risk.unmeasured:
-        log.say("warning: too few episodes ended to measure the unit of --tau, so this run stayed risk-neutral: "
-                "train longer, or give --return-scale")  # fmt: skip
+    if finished and algorithm.risk is not None and algorithm.risk.shortfall:
+        log.say(f"warning: {algorithm.risk.shortfall}")
     return finished

@@ -44,6 +44,8 @@ class Expectile(OneNumber):
         """
         probs = log_probs.exp()
         mean = categorical.mean(atoms, probs)
+        if probs.shape[-1] == 1 or atoms.shape[-1] == 1:
+            return mean
         below, above = tails(probs)
         deficit, excess = tails(probs * (atoms - mean[..., None]))
         weighted = self.level * excess + (1 - self.level) * deficit
