@@ -23,7 +23,7 @@ from rqe_mappo.config import ConfigError, PerAgent, TrainConfig, spelled
 
 @dataclass(frozen=True, kw_only=True)
 class C51CvarConfig(RqeMappoConfig):
-    """Those of RQE-MAPPO that it heeds."""
+    """C51-CVaR's settings."""
 
     defaults: ClassVar[dict[str, Any]] = {"advantage": "value"}
 

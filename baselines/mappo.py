@@ -52,6 +52,7 @@ class Mappo:
 
     Config = MappoConfig
     risk = None
+    explore = 0.0
 
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
         self.run, self.config, self.generator = run, run.algorithm, generator

@@ -79,6 +79,7 @@ class MeanVarianceMappo:
     """MAPPO with a second head of the critic and an averse advantage."""
 
     Config = MeanVarianceConfig
+    explore = 0.0
 
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
         self.run, self.config, self.generator = run, run.algorithm, generator

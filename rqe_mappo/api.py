@@ -11,6 +11,7 @@ from rqe_mappo import config as configs
 from rqe_mappo import registry
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.deploy.interpolation import Mixture
+from rqe_mappo.deploy.loading import load_run
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.by_name import ByNameConfig, batched_from
 from rqe_mappo.envs.contract import BatchedEnv
@@ -66,17 +67,24 @@ def train(
 
 
 def evaluate(
-    policy: Policy | Mixture | str | Path, episodes: int = 1000, seed: int = 12345, deterministic: bool = False
+    policy: Policy | Mixture | str | Path,
+    episodes: int = 1000,
+    seed: int = 12345,
+    deterministic: bool = False,
+    trust: bool = False,
 ) -> Evaluation:
     """Run a policy in its environment: returns, tails and incidents with intervals, and how well its critic predicts.
 
     policy: a policy, a mixture of some, or a run folder.
     episodes: a fixed number for each copy of the environment.
     deterministic: take the most probable action; with eps > 0 the trained policy is the one that draws.
+    trust: the run folder is your own: import the environment or algorithm of a module that its settings name.
 
     >>> print(evaluate("runs/safe", episodes=200))
     """
-    loaded = Policy.load(policy) if isinstance(policy, str | Path) else policy
+    if trust and isinstance(policy, str | Path):
+        configs.trust(Path(policy))
+    loaded = load_run(policy) if isinstance(policy, str | Path) else policy
     return evaluate_policy(loaded, episodes, seed, deterministic)
 
 

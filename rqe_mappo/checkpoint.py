@@ -4,6 +4,7 @@
 and `latest`, replaced last, names the newest complete pair. A kill at any moment leaves the previous pair valid.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable
@@ -88,6 +89,14 @@ def load_policy_file(path: str | Path) -> dict[str, Any]:
     """Contents of a policy file, given itself or its run folder (then the newest), on the CPU."""
     path = Path(path)
     return _load(newest(path)[0] if path.is_dir() else path, POLICY_FORMAT)
+
+
+def algorithm_of(path: str | Path) -> str:
+    """The algorithm of a policy file or run folder, by the name in its settings; empty where there is none."""
+    try:
+        return str(json.loads(load_policy_file(path)["config"])["algo"])
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def load_training_file(path: Path) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class EvalConfig:
     """How many episodes --render and --gui show."""
     laws: bool = False
     """With --render: draw what the critic expects of each agent's return beside the scene."""
+    trust: bool = False
+    """The run is your own: import the environment or algorithm of a module that its settings name."""
     gui: bool = False
     """Show some episodes in sumo-gui instead of measuring; needs a screen."""
 
@@ -71,6 +73,8 @@ class EvalConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1 (got {getattr(self, name)})")
         for name in self.risk:
             parse_risk(name, tau=1.0)
+        if self.laws and self.render is None:
+            raise ConfigError("--laws draws beside the film: give --render out.gif too")
 
 
 def evaluate(args: Sequence[str] | None = None) -> None:
@@ -90,7 +94,7 @@ def evaluate(args: Sequence[str] | None = None) -> None:
 def report(asked: EvalConfig) -> None:
     """Print what was measured; of a policy also write eval.json and calibration.png beside its checkpoints."""
     from rqe_mappo.data import vector
-    from rqe_mappo.deploy.policy import Policy
+    from rqe_mappo.deploy.loading import load_run
     from rqe_mappo.evaluation import film
     from rqe_mappo.evaluation import report as reports
     from rqe_mappo.evaluation.episodes import chooser, drive, run_episodes, scripted
@@ -101,7 +105,9 @@ def report(asked: EvalConfig) -> None:
     if asked.render is not None:
         film.check(asked.render)
     path = Path(asked.run)
-    policy = None if asked.driver and not path.exists() else Policy.load(path, asked.device)
+    if asked.trust:
+        configs.trust(path)
+    policy = None if asked.driver and not path.exists() else load_run(path, asked.device)
     if policy is None:
         config = configs.default_config(*asked.run.split("/", 1))
     else:

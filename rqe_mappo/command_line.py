@@ -73,6 +73,7 @@ def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:
     for name in ("env", "scenario", "algo"):
         first.add_argument(f"--{name}")
     first.add_argument("--resume", type=Path)
+    first.add_argument("--trust", action="store_true")
     try:
         chosen, rest = first.parse_known_args(_spelled_out(args))
     except argparse.ArgumentError as error:
@@ -83,6 +84,9 @@ def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:
     settings = chosen.resume / "config.json"
     if not settings.is_file():
         raise ConfigError(f"--resume {chosen.resume} is no run folder: it holds no config.json")
+    registry.vouch(*filter(None, (chosen.env, chosen.algo)))
+    if chosen.trust:
+        configs.trust(chosen.resume)
     default = configs.from_json(settings.read_text())
     for name in ("env", "scenario", "algo"):
         if getattr(chosen, name) not in (None, getattr(default, name)):

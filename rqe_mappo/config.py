@@ -5,12 +5,13 @@ import json
 import math
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from tyro.conf import OmitArgPrefixes, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from rqe_mappo import registry, upgrade
+from rqe_mappo import checkpoint, registry, upgrade
 from rqe_mappo.envs.contract import BatchedEnv
 
 EnvConfig = TypeVar("EnvConfig")
@@ -110,8 +111,10 @@ class AlgorithmConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Generic[AlgoConfig, EnvConfig]):
-    """Train agents. Flags of the algorithm and of the environment come last; their defaults are those of the recipe
-    for the chosen `--env`, `--scenario` and `--algo`.
+    """Train agents, or go on with a run: rqe-train --resume FOLDER.
+
+    Flags of the algorithm and of the environment come last; defaults are those of the recipe for the chosen `--env`,
+    `--scenario` and `--algo`.
     """
 
     env: str = "sumo"
@@ -217,6 +220,12 @@ def _names(settings: Any) -> set[str]:
 
 def default_config(env: str, scenario: str = "default", algo: str = "rqe-mappo") -> TrainConfig:
     """The recipe of an environment: its settings, and the run's and the algorithm's defaults for it."""
+    config = _recipe(env, scenario, algo)
+    registry.vouch(env, algo)
+    return config
+
+
+def _recipe(env: str, scenario: str, algo: str) -> TrainConfig:
     entry = registry.environment(env)
     scenarios = registry.scenarios(env)
     if scenario not in scenarios:
@@ -254,10 +263,15 @@ def to_json(config: TrainConfig) -> str:
 
 
 def from_json(text: str) -> TrainConfig:
-    """The settings that `to_json` wrote; unknown names raise `ConfigError`, names that are newer have their default."""
+    """The settings that `to_json` wrote; unknown names raise `ConfigError`, names that are newer have their default.
+
+    ValueError where they name code of a module that the user has not named himself (`trust`).
+    """
     try:
         fields = upgrade.settings(json.loads(text))
-        default = default_config(fields["env"], fields["scenario"], fields["algo"])
+        for flag in ("env", "algo"):
+            registry.check_named_by_file(flag, fields[flag])
+        default = _recipe(fields["env"], fields["scenario"], fields["algo"])
         fields["env_config"] = _filled(default.env_config, fields["env_config"])
         fields["algorithm"] = _filled(default.algorithm, fields["algorithm"])
         return _filled(default, fields)
@@ -265,6 +279,23 @@ def from_json(text: str) -> TrainConfig:
         raise ConfigError(
             f"config.json does not hold the settings of a run ({type(error).__name__}: {error})"
         ) from None
+
+
+def flat_json(text: str) -> dict[str, Any]:
+    """All settings that `to_json` wrote by their own names, as plain values; nothing that they name is imported."""
+    fields = upgrade.settings(json.loads(text))
+    known = fields | fields["algorithm"] | fields["env_config"]
+    for name in PER_AGENT:
+        if name in known:
+            value = known[name]
+            known[name] = spelled(tuple(map(float, value)) if isinstance(value, list) else float(value))
+    return {name: value for name, value in known.items() if name not in ("algorithm", "env_config")}
+
+
+def trust(path: Path) -> None:
+    """Take the environment and the algorithm of a run folder or policy file as the user's own."""
+    settings = json.loads(checkpoint.load_policy_file(path)["config"])
+    registry.vouch(settings["env"], settings["algo"])
 
 
 def _filled(default: Any, values: dict[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """Names on the command line and what they stand for, imported only when asked for."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -118,9 +119,10 @@ def algorithm(name: str) -> "AlgorithmClass":
     if ":" not in name:
         return load(_entry(ALGORITHMS, "algo", name))
     found = load_own("algo", name)
-    if not (isinstance(getattr(found, "Config", None), type) and callable(getattr(found, "learn", None))):
+    settings = getattr(found, "Config", None)
+    if not (hasattr(settings, "check_environment") and hasattr(found, "learn")):  # which an AlgorithmConfig has
         raise ValueError(
-            f"--algo {name} is no algorithm: it needs a class Config and a method learn (docs/adding-an-algorithm.md)"
+            f"--algo {name} is no algorithm: it needs a method learn, and a Config that is an AlgorithmConfig"
         )
     return found
 
@@ -140,10 +142,29 @@ def load(part: Part) -> Any:
     return getattr(import_module(module), name)
 
 
+VOUCHED: set[str] = set()
+"""Names of modules' objects that the user gave in this process, on the command line or in Python."""
+SAFE = re.compile(r"[^:]*|gymnasium:[^:]+|pettingzoo:(pettingzoo|mpe2)\.[^:]+")
+"""Names that may come from a file: they lead to no module but these."""
+
+
+def vouch(*names: str) -> None:
+    """Take names as the user's own, so that a run's settings may hold them too."""
+    VOUCHED.update(names)
+
+
+def check_named_by_file(flag: str, name: str) -> None:
+    """ValueError for a name in a run's settings that would import what somebody else chose."""
+    if not SAFE.fullmatch(name) and name not in VOUCHED:
+        raise ValueError(
+            f"the run's settings name --{flag} {name}, code that would be imported and called: "
+            "add --trust if the run is your own"
+        )
+
+
 def load_own(flag: str, name: str) -> Any:
     """The object that a user calls MODULE:NAME, from the working folder or from what is installed.
 
-    A module of Python itself is refused: run folders of strangers name such objects too, and what they name is called.
     ValueError, in one line, where it cannot be had.
     """
     module, _, attribute = name.partition(":")

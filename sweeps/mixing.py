@@ -20,7 +20,7 @@ from tqdm import tqdm
 from rqe_mappo import config as configs
 from rqe_mappo.config import ConfigError
 from rqe_mappo.deploy.interpolation import Kind, interpolate
-from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.deploy.loading import load_run
 from rqe_mappo.evaluation import report
 from rqe_mappo.evaluation.episodes import chooser, drive
 from rqe_mappo.sweeps import front_plots, style, tables
@@ -50,6 +50,8 @@ class MixConfig:
     """Folder of the results; mixtures that it holds already are not measured again."""
     jobs: int = os.cpu_count() or 1
     """Mixtures at a time, one core each."""
+    trust: bool = False
+    """The runs are your own: import the environment or algorithm of a module that their settings name."""
 
     def __post_init__(self):
         for name in ("episodes", "jobs"):
@@ -101,6 +103,7 @@ class MixtureRun:
     alpha: float
     episodes: int
     seed: int
+    trust: bool = False
 
     def columns(self) -> dict[str, Any]:
         """The columns that name the row."""
@@ -114,7 +117,10 @@ class MixtureRun:
 
     def measure(self) -> dict[str, Any]:
         """Run the episodes; gives the row of results.csv."""
-        safe, neutral = Policy.load(self.safe), Policy.load(self.neutral)
+        if self.trust:  # in a process of its own
+            configs.trust(self.safe)
+            configs.trust(self.neutral)
+        safe, neutral = load_run(self.safe), load_run(self.neutral)
         mixture = interpolate(safe, neutral, self.alpha, self.kind)
         mixture.seed(self.seed)
         records = drive(configs.from_json(safe.config_json), chooser(mixture), self.episodes, self.seed)
@@ -128,6 +134,10 @@ def mix(config: MixConfig) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     path = config.out / "results.csv"
     done = {_name(row): row for row in tables.read(path) if row.get("kind")}
+    pairs = {str(run.pair): (str(run.safe), str(run.neutral)) for run in runs}
+    for row in done.values():
+        if pairs.get(row["seed"], (row["safe"], row["neutral"])) != (row["safe"], row["neutral"]):
+            raise ConfigError(f"--out {config.out} holds mixtures of {row['safe']}, {row['neutral']}: choose another")
     missing = [run for run in runs if _name(run.columns()) not in done]
     beside = [] if config.front is None else tables.read(config.front / "results.csv")
     with ProcessPoolExecutor(config.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
@@ -149,7 +159,10 @@ def mix(config: MixConfig) -> None:
 def plan(config: MixConfig) -> list[MixtureRun]:
     """The mixtures to measure, alphas innermost; ConfigError where two policies do not fit together."""
     for safe, neutral in config.mix:
-        one, other = Policy.load(safe), Policy.load(neutral)
+        if config.trust:
+            configs.trust(safe)
+            configs.trust(neutral)
+        one, other = load_run(safe), load_run(neutral)
         interpolate(one, other)
         mine, theirs = (configs.from_json(policy.config_json) for policy in (one, other))
         if mine.env_config != theirs.env_config:
@@ -158,7 +171,7 @@ def plan(config: MixConfig) -> list[MixtureRun]:
                 "measured in one of them: give two runs of the same setting"
             )
     return [
-        MixtureRun(index, safe, neutral, kind, alpha, config.episodes, config.seed)
+        MixtureRun(index, safe, neutral, kind, alpha, config.episodes, config.seed, config.trust)
         for index, (safe, neutral) in enumerate(config.mix, 1)
         for kind in kinds(config.kind)
         for alpha in alphas(config.alpha)

@@ -188,6 +188,7 @@ def returns(rows: Rows) -> Figure:
         x, below = _tail(found)
         right.step(x, below, where="post", color=colour, ls=look[label].line, lw=1.6)
         spots = np.unique(np.searchsorted(below, np.geomspace(2 * below[0], 0.7, 5)))
+        spots = spots[spots < len(x)]  # none where all returns are the same
         right.plot(x[spots], below[spots], ls="", marker=marker, ms=5.5, color=colour)
         right.plot([], [], color=colour, ls=look[label].line, marker=marker, ms=5.5, label=pretty(label))
     left.set_yticks(range(len(runs)), [pretty(label) for label in list(runs)[::-1]])

@@ -22,7 +22,6 @@ import numpy as np
 
 from rqe_mappo import config as configs
 from rqe_mappo.checkpoint import write_atomically
-from rqe_mappo.config import PER_AGENT, spelled
 from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
 from rqe_mappo.statistics import Estimate, Samples, compare, iqm, seed_interval, stratified
 from rqe_mappo.sweeps import fronts
@@ -100,13 +99,11 @@ def _head(entry: Entry) -> Row:
 
 def _result(known: Manifest, entry: Entry) -> Row:
     folder = known.run_folder(entry.name)
-    config = configs.from_json((folder / "config.json").read_text())
+    settings = configs.flat_json((folder / "config.json").read_text())
     found = json.loads((folder / "eval.json").read_text())
     row = _head(entry)
-    settings = config.flat()
     for name in SETTINGS:
-        value = settings.get(name, "")
-        row[name] = spelled(value) if name in PER_AGENT and value != "" else value
+        row[name] = settings.get(name, "")
     row |= {name: value for name, value in entry.flags.items() if name not in SETTINGS}
     row |= {"timesteps": found["timesteps"], "train_seconds": train_seconds(folder), "episodes": found["episodes"]}
     row |= cells(found["metrics"])

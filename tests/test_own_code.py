@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import rqe_mappo
-from rqe_mappo import cli, registry
-from rqe_mappo.config import ConfigError
+from rqe_mappo import cli, nets, registry
+from rqe_mappo.checkpoint import CheckpointError
+from rqe_mappo.config import ConfigError, from_json, to_json
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "adding-an-algorithm.md"
 ENVIRONMENT = '''
@@ -53,7 +54,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "ALGORITHMS", dict(registry.ALGORITHMS))
     monkeypatch.setattr(registry, "ENVIRONMENTS", dict(registry.ENVIRONMENTS))
     yield tmp_path
-    for name in ("my_reinforce", "my_guess"):
+    for name in ("my_reinforce", "my_guess", "my_network", "my_nan"):
         sys.modules.pop(name, None)
 
 
@@ -102,7 +103,10 @@ def test_help_shows_its_own_flags_and_no_others(folder, capsys):
         (["--algo", "nowhere:Thing"], "run from the folder that holds nowhere"),
         (["--algo", "os:path"], "belongs to Python itself"),
         (["--env", "os:abort"], "belongs to Python itself"),
-        (["--algo", "my_guess:Guess"], "is no algorithm: it needs a class Config and a method learn"),
+        (
+            ["--algo", "my_guess:Guess"],
+            "is no algorithm: it needs a method learn, and a Config",
+        ),
         (["--env", "my_reinforce:Reinforce"], "--env my_reinforce:Reinforce cannot be opened"),
     ],
 )
@@ -122,3 +126,110 @@ def test_names_with_a_colon_are_left_to_modules():
 def test_a_setting_that_nobody_has_is_named():
     with pytest.raises(ConfigError, match="--cleverness is no setting of --algo mappo with --env sumo"):
         rqe_mappo.default_config("sumo", algo="mappo", cleverness=1)
+
+
+def test_a_runs_settings_import_nothing_that_the_user_did_not_name(folder, capsys, monkeypatch):
+    """A stranger's run names what it likes: nothing of it is imported, unless the run is vouched for."""
+    cli.train([*ASKED.split(), "--total-timesteps", "256", "--eval-episodes", "0", "--out", "run"])
+    monkeypatch.setattr(registry, "VOUCHED", set())  # as in another process
+    for name in ("my_reinforce", "my_guess"):
+        sys.modules.pop(name, None)
+    refused = (
+        lambda: cli.evaluate(["run", "--episodes", "2"]),
+        lambda: cli.train(["--resume", "run", "--total-timesteps", "512"]),
+    )
+    for command in refused:
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            command()
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "add --trust if the run is your own" in said
+        assert not {"my_reinforce", "my_guess"} & set(sys.modules)
+    cli.evaluate(["run", "--episodes", "2", "--trust"])
+    assert "mean return" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["gymnasium:os:Foo-v0", "pettingzoo:antigravity", "numpy:show_config", "os:abort"])
+def test_names_in_files_that_lead_to_code_are_refused(name):
+    text = to_json(rqe_mappo.default_config("cartpole")).replace('"env": "cartpole"', f'"env": "{name}"')
+    with pytest.raises(ValueError, match="--trust"):
+        from_json(text)
+
+
+def test_names_of_registered_environments_may_come_from_files():
+    config = rqe_mappo.default_config("gymnasium:CartPole-v1")
+    assert from_json(to_json(config)) == config
+    assert from_json(to_json(rqe_mappo.default_config("pettingzoo:mpe2.simple_spread_v3"))).env.startswith(
+        "pettingzoo:"
+    )
+
+
+NETWORK = """
+import torch
+from dataclasses import dataclass
+from rqe_mappo import nets
+from my_reinforce import Reinforce, ReinforceConfig
+
+
+class Wider(nets.PolicyActor):
+    kind = "wider actor"
+
+
+nets.register(Wider.kind, Wider, nets.ActorSpec)
+
+
+class Own(Reinforce):
+    def __init__(self, run, env, generator):
+        super().__init__(run, env, generator)
+        self.actor = self.modules["actor"] = Wider(self.actor.spec)
+        self.adam = torch.optim.Adam(self.actor.parameters())
+"""
+
+
+def test_a_network_of_the_users_own_loads_where_its_module_is_named(folder, monkeypatch):
+    (folder / "my_network.py").write_text(NETWORK)
+    flags = ["--env", "cartpole", "--total-timesteps", "8192", "--eval-episodes", "2", "--out", "own"]
+    cli.train(["--algo", "my_network:Own", *flags])
+    assert type(rqe_mappo.Policy.load("own").actor).__name__ == "Wider"
+    monkeypatch.setattr(nets, "NETWORKS", {k: v for k, v in nets.NETWORKS.items() if k != "wider actor"})
+    with pytest.raises(CheckpointError, match="import the module that registers it first"):
+        rqe_mappo.Policy.load("own")
+
+
+@pytest.mark.parametrize("odd", [None, "high", [1.0, 2.0]])
+def test_a_scalar_that_is_no_number_is_named(folder, odd):
+    sys.path.insert(0, str(folder))
+    reinforce = importlib.import_module("my_reinforce").Reinforce
+
+    class Odd(reinforce):
+        def learn(self, chunk, progress):
+            return {"my/scalar": odd}
+
+    rqe_mappo.register_algorithm("odd", Odd)
+    with pytest.raises(ValueError, match="learn gave my/scalar"):
+        rqe_mappo.train(rqe_mappo.default_config("cartpole", algo="odd"), total_timesteps=100, out="odd", quiet=True)
+
+
+def test_an_actor_that_could_not_be_loaded_again_is_refused_before_it_trains(folder):
+    sys.path.insert(0, str(folder))
+    reinforce = importlib.import_module("my_reinforce").Reinforce
+
+    class Nameless(reinforce):
+        def __init__(self, run, env, generator):
+            super().__init__(run, env, generator)
+            self.modules = {"policy": self.actor}
+
+    rqe_mappo.register_algorithm("nameless", Nameless)
+    with pytest.raises(ConfigError, match="must be in `modules` as 'actor'"):
+        rqe_mappo.train(rqe_mappo.default_config("cartpole", algo="nameless"), out="nameless", quiet=True)
+
+
+def test_a_reward_that_is_no_number_ends_the_run_with_what_was_learned(folder):
+    counted = "type(self).count = getattr(self, 'count', 0) + 1\n        "
+    code = ENVIRONMENT.replace("reward = float(", counted + "reward = float('nan') if self.count > 400 else float(")
+    (folder / "my_nan.py").write_text(code)
+    small = {"num_envs": 1, "num_steps": 64, "reward_low": 0.0, "reward_high": 1.0}
+    with pytest.raises(RuntimeError, match="the reward nan"):
+        rqe_mappo.train("my_nan:Guess", **small, out="nan", quiet=True)
+    policy = rqe_mappo.Policy.load("nan")
+    assert policy.timesteps > 0 and all(bool(w.isfinite().all()) for w in policy.actor.parameters())

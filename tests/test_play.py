@@ -471,7 +471,7 @@ def test_the_page_in_a_browser(vehicles, tmp_path):
             slide = "const s = document.getElementById('alpha'); s.value = 0.9; s.dispatchEvent(new Event('input'))"
             browser.run(page, f"{{ {slide} }}")
             browser.wait(second, "document.getElementById('alpha-value').textContent === 'α = 0.90'")
-            assert session.alpha == session.decider.alpha == 0.9
+            assert session.alpha == session.actor.alpha == 0.9
             browser.run(second, "document.getElementById('pause').click()")
             browser.wait(page, "document.getElementById('pause').textContent === 'Play'")
             assert session.paused

@@ -37,7 +37,7 @@ class ActorCriticConfig(AlgorithmConfig):
     learning_rate: float = 1e-3
     """Adam step size of the actors."""
     critic_learning_rate: float = 2e-3
-    """Adam step size of the critic; too small a value left SUMO drivers stuck at 'always go'."""
+    """Adam step size of the critic."""
     anneal_lr: bool = True
     """Lower both step sizes linearly to 5 % over the run."""
     update_epochs: int = 4

@@ -40,12 +40,14 @@ class Algorithm(Protocol):
         describes carry a `spec` (`rqe_mappo.nets`).
     returns: which of them predicts returns; None: there is nothing to calibrate, and no value to show.
     risk: the risk measures in force; None: the algorithm is risk-neutral.
+    explore: how often actors act at random in the next trajectory, for those that do not draw from a policy; else 0.
     """
 
     actor: Actor
     modules: dict[str, nn.Module]
     returns: ReturnModel | None
     risk: "RiskSchedule | None"
+    explore: float
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         """Improve on what was collected; gives scalars to log, by the names of docs/run-folder.md."""

@@ -44,7 +44,7 @@ class ExactRqeConfig(ActorCriticConfig, RiskConfig):
     rqe_penalty: Literal["kl", "reverse-kl"] = "kl"
     """The adversary's cost of departing from the others' policies; kl is entropic risk."""
     risk_clip: float = 3.0
-    """Largest exponent of the entropic influence, continued linearly beyond."""
+    """Largest exponent of the entropic value, continued linearly beyond."""
     n_atoms: int = 201
     """Largest number of atoms of the return distribution; the support itself is chosen by the program."""
 
@@ -92,6 +92,7 @@ class ExactRqe:
     """Actors that follow the gradient of the risk-adjusted game."""
 
     Config = ExactRqeConfig
+    explore = 0.0
     returns = None  # its critic knows risk-adjusted values of joint actions, not the returns of the policy
 
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
@@ -132,6 +133,8 @@ class ExactRqe:
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         """Improve critic and actors on `chunk`; see `rqe_mappo.algorithms.contract.Algorithm`."""
+        if chunk.avail is not None:
+            raise ConfigError("--algo exact-rqe lists all joint actions, and here some are masked: use rqe-mappo")
         config, now = self.config, moment(self.config, progress)
         self.actor_optimiser.learning_rate, self.critic_optimiser.learning_rate = step_sizes(config, now)
         measures = self.risk.measures(now.share)

@@ -32,13 +32,13 @@ class PPOConfig(ActorCriticConfig):
     clip_coef: float = 0.2
     """PPO's clip range."""
     norm_adv: bool = True
-    """Divide advantages by their running std; the eps that then acts is logged as policy/effective_eps."""
+    """Divide advantages by their std; the eps that then acts is logged as policy/effective_eps."""
     average: float = 0.0
     """Share of the actors' learning, at its end, whose mean weights become the final policy; needs --settle."""
     recurrent: bool = False
     """Actors with memory, a GRU behind the hidden layers; critics too, where they see observations."""
     gru_size: int = 64
-    """Units of the GRU."""
+    """Units of the GRU, with --recurrent."""
     normalise_obs: bool = False
     """Normalise what actors and critics see by running statistics, which are saved with the policy."""
     squash: Squash = "tanh"

@@ -12,6 +12,8 @@ from torch import Tensor
 from rqe_mappo.config import AlgorithmConfig, PerAgent, require, require_range
 from rqe_mappo.functional.risk import Neutral, RiskMeasure
 
+NO_VARIANCE = 1e-12  # relative to the squared mean; double precision tells no smaller variance from none
+
 
 @dataclass(frozen=True, kw_only=True)
 class RiskConfig(AlgorithmConfig):
@@ -82,8 +84,10 @@ class RiskSchedule:
         self.total += float(returns.sum())
         self.squares += float((returns**2).sum())
         if share >= self.config.warmup_fraction and self.count >= self.FEWEST_RETURNS:
-            variance = self.squares / self.count - (self.total / self.count) ** 2
-            self.return_scale = math.sqrt(variance) if variance > 0 else 1.0
+            mean = self.total / self.count
+            variance = self.squares / self.count - mean**2
+            varies = variance > NO_VARIANCE * mean**2  # else it is what rounding left
+            self.return_scale = math.sqrt(variance) if varies else 1.0
             self.started = share
 
     def measures(self, share: float) -> list[RiskMeasure]:

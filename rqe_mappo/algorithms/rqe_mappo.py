@@ -104,6 +104,7 @@ class RqeMappo:
     """RQE-MAPPO at work."""
 
     Config = RqeMappoConfig
+    explore = 0.0
 
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
         self.run, self.config, self.generator = run, run.algorithm, generator

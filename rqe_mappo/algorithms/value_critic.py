@@ -30,7 +30,7 @@ class ValueCriticConfig(PPOConfig):
     active_masks: bool = True
     """Learn only where agents act; else the rows of those that left count too, as a state worth 0."""
     adv_memory: float = 0.0
-    """Memory of the std that divides advantages, per rollout; 0: each rollout's own. rqe-mappo has 0.97."""
+    """Memory of the std that divides advantages, per rollout; 0: each rollout's own. rqe-mappo uses 0.97."""
 
     def check(self, run: TrainConfig) -> None:
         super().check(run)

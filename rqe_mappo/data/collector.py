@@ -61,8 +61,11 @@ class Collector:
             self.memory.copy_(state["memory"])
 
     @torch.no_grad()
-    def collect(self) -> tuple[Trajectory, list[dict[str, np.ndarray]]]:
-        """A trajectory, which lasts until the next is collected, and the records of the episodes that ended in it."""
+    def collect(self, explore: float = 0.0) -> tuple[Trajectory, list[dict[str, np.ndarray]]]:
+        """A trajectory, which lasts until the next is collected, and the records of the episodes that ended in it.
+
+        explore: how often to act at random, for actors that do not draw their actions from a policy.
+        """
         env, kept = self.env, self.kept
         kept["lost"].zero_()
         memory = self.memory.clone()
@@ -75,7 +78,8 @@ class Collector:
             kept["begins"][t] = torch.from_numpy(self.begins)
             if isinstance(env, History):
                 pasts.append((env.past, env.discount, env.start))
-            step = env.step(self._act(t, uniform[t]))
+            step = env.step(self._act(t, uniform[t], explore))
+            self._check(step)
             for name in ("reward", "cost", "terminated", "truncated"):
                 kept[name][t] = torch.from_numpy(getattr(step, name))
             played = slice(None) if step.sim_crashed is None else self._take_back(t, step, step.sim_crashed)
@@ -90,6 +94,13 @@ class Collector:
         self._look(self.num_steps)
         return self._trajectory(memory, finals, pasts), episodes
 
+    def _check(self, step: Step) -> None:
+        """RuntimeError for a reward that is no number: whoever learned from it would be lost."""
+        if not np.isfinite(step.reward).all():
+            copy, agent = (int(place[0]) for place in np.nonzero(~np.isfinite(step.reward)))
+            name = self.env.possible_agents[agent]
+            raise RuntimeError(f"the environment gave {name} in copy {copy} the reward {step.reward[copy, agent]}")
+
     def _look(self, t: int) -> None:
         """Keep what is seen before decision t."""
         self.obs[t].copy_(torch.from_numpy(self.observed.obs))
@@ -100,7 +111,7 @@ class Collector:
                 self.avail = torch.empty(self.num_steps + 1, *avail.shape, dtype=torch.bool, device=self.device)
             self.avail[t].copy_(torch.from_numpy(avail))
 
-    def _act(self, t: int, uniform: Tensor) -> np.ndarray:
+    def _act(self, t: int, uniform: Tensor, explore: float) -> np.ndarray:
         """The actions of all agents at decision t, drawn by `uniform`."""
         recurrent = self.actor.memory_size > 0
         if recurrent and self.begins.any():
@@ -108,7 +119,7 @@ class Collector:
             drawn = torch.rand(len(copies), generator=self.generator).to(self.device)
             self.memory = self.actor.begin(self.memory, copies, self.state[t].to(self.device), drawn)
         avail = None if self.avail is None else self.avail[t]
-        acted = self.actor.act(self.obs[t], self.agent, self.memory, uniform=uniform, avail=avail)
+        acted = self.actor.act(self.obs[t], self.agent, self.memory, uniform=uniform, avail=avail, explore=explore)
         if recurrent:  # who does not act forgets nothing and learns nothing
             active = self.kept["active"][t].to(self.device)
             self.memory = torch.where(active[..., None], acted.memory, self.memory)

@@ -31,6 +31,8 @@ from torch import Tensor
 
 from rqe_mappo.checkpoint import write_atomically
 from rqe_mappo.command_line import main, parse
+from rqe_mappo.config import trust
+from rqe_mappo.deploy.loading import load_run
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.functional.policy_gradient import NO_ACTION
 from rqe_mappo.nets import PolicyActor
@@ -58,6 +60,8 @@ class ExportConfig:
     """Random inputs on which the file is compared with PyTorch."""
     seed: int = 0
     """Seed of these inputs."""
+    trust: bool = False
+    """The run is your own: import the algorithm of a module that its settings name."""
 
     def __post_init__(self):
         if self.inputs < 1:
@@ -73,7 +77,9 @@ def command(args: Sequence[str] | None = None) -> None:
 
     def run(args: list[str]) -> None:
         asked = parse(ExportConfig, "rqe-export", args)
-        print(export(Policy.load(asked.run), asked.file, asked.inputs, asked.seed))
+        if asked.trust:
+            trust(Path(asked.run))
+        print(export(load_run(asked.run), asked.file, asked.inputs, asked.seed))
 
     main(run, "rqe-export", args)
 

@@ -101,8 +101,8 @@ def model_card(known: dict[str, Any], measured: dict[str, Any] | None = None) ->
         "trained for": f"{known['timesteps']} decisions of single agents, seed {config['seed']}",
         "agents": ", ".join(known["agents"]),
         "observation, actions": f"{actor['obs_dim']} features, {_listed(actor['actions']['sizes'])} actions",
-        "actor": "one for all agents" if actor["shared"] else "one for each agent",
-        "its hidden layers": _listed(actor["hidden"]) or "none",
+        "actor": "one for all agents" if actor.get("shared", True) else "one for each agent",
+        "its hidden layers": _listed(actor.get("hidden", ())) or "none",
         "written by": known["package"],
     }  # fmt: skip
     lines = [

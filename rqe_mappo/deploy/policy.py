@@ -1,5 +1,6 @@
 """A trained policy for those who deploy it: load, act, look at the predicted return distribution."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from rqe_mappo import nets
 from rqe_mappo.checkpoint import CheckpointError, load_policy_file
 from rqe_mappo.functional.risk import Neutral, RiskMeasure, parse_risk
-from rqe_mappo.nets import ActorSpec, DistributionCritic, ValueCritic
+from rqe_mappo.nets import ActorSpec, ValueCritic
 from rqe_mappo.nets.contract import Acted, Actor, ReturnDistribution, ReturnModel
 from rqe_mappo.nets.distributions import Categorical
 
@@ -83,6 +84,14 @@ class ActingPolicy:
     def _act_by_name(self, obs: dict[str, Any], deterministic: bool, avail: dict[str, Any] | None) -> dict[str, Any]:
         if not obs:
             return {}
+        for name, values in obs.items():
+            if name not in self.agents:
+                raise ValueError(f"there is no agent {name}: these are {', '.join(self.agents)}")
+            if np.shape(values) != (self.spec.obs_dim,):
+                raise ValueError(
+                    f"the observation of {name} must have {self.spec.obs_dim} features (got shape {np.shape(values)}); "
+                    "where agents see unequally much, the shorter ones were padded with zeros in training"
+                )
         index = np.array([self.agents.index(name) for name in obs])
         everyone = np.arange(len(self.agents))
         if self._remembers:  # its memory has a row for each agent, here or not
@@ -134,6 +143,9 @@ class ActingPolicy:
         return None if avail is None else torch.as_tensor(np.asarray(avail, dtype=bool), device=self.device)
 
     def _agents(self, agent: Any, rows: Tensor) -> Tensor:
+        named = np.asarray(agent)
+        if named.size and not (named.min() >= 0 and named.max() < len(self.agents)):
+            raise ValueError(f"agents are numbered 0 to {len(self.agents) - 1} (got {named.min()} to {named.max()})")
         return torch.as_tensor(np.array(agent), device=self.device).expand(rows.shape[:-1])
 
 
@@ -158,6 +170,7 @@ class Policy(ActingPolicy):
         self.networks: dict[str, dict[str, Any]] = content["networks"]
         self.modules: dict[str, nn.Module] = {}
         for name, description in self.networks.items():
+            _check_size(description, content["modules"][name], len(self.agents))
             module = nets.build(description)
             module.load_state_dict(content["modules"][name])
             self.modules[name] = module.to(self.device).eval()
@@ -199,6 +212,8 @@ class Policy(ActingPolicy):
     def _from(cls, content: dict[str, Any], path: str | Path, device: str) -> "Policy":
         try:
             return cls(content, device)
+        except nets.UnknownNetwork as error:
+            raise CheckpointError(f"{path}: {error}") from None
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).split("\n")[0]
             raise CheckpointError(
@@ -364,7 +379,7 @@ class Policy(ActingPolicy):
     @property
     def predicts_distribution(self) -> bool:
         """Whether `distribution` has an answer: the critic knows the policy's returns, and more than their mean."""
-        return isinstance(self.returns, DistributionCritic)
+        return self.returns is not None and self.returns.predicts == "distribution"
 
     def view_of(self, obs: Any, state: Any) -> Any:
         """Which of the two the critic sees."""
@@ -378,3 +393,14 @@ class Policy(ActingPolicy):
     def _views(self, view: Any, agent: Any) -> tuple[Tensor, Tensor]:
         rows = self._rows(view, self._known_returns().view_dim, self._known_returns().view)
         return rows, self._agents(agent, rows)
+
+
+def _check_size(description: dict[str, Any], weights: dict[str, Tensor], agents: int) -> None:
+    """ValueError for a description that does not fit its weights by far: nothing is built to find that out."""
+    if description.get("n_agents", agents) != agents:
+        raise ValueError(f"a network is described for {description['n_agents']} agents, and there are {agents}")
+    held = sum(weight.numel() for weight in weights.values())
+    inputs = description.get("obs_dim", description.get("view_dim", 0))
+    widths = [int(width) for width in (inputs, *description.get("hidden", ()), description.get("memory", 0))]
+    if any(one * other > held for one, other in itertools.pairwise(widths)):
+        raise ValueError(f"a network is described that has more than its {held} weights")

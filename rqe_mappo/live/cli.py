@@ -5,12 +5,13 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from rqe_mappo.command_line import main, parse
-from rqe_mappo.config import ConfigError
+from rqe_mappo.config import ConfigError, trust
 from rqe_mappo.deploy.interpolation import Kind
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class PlayConfig:
     """Seed of the first episodes and of the policies' draws."""
     open: bool = False
     """Open the page in a browser."""
+    trust: bool = False
+    """The runs are your own: import the environment or algorithm of a module that their settings name."""
 
     def __post_init__(self):
         if not 0 <= self.port <= 65535:
@@ -72,10 +75,13 @@ def serve(config: PlayConfig) -> None:
         raise ImportError(f"{error.name} is not installed: pip install 'rqe-mappo[play]'") from None
     import torch
 
-    from rqe_mappo.deploy.policy import Policy
+    from rqe_mappo.deploy.loading import load_run
 
     torch.set_num_threads(1)  # networks are small, and other programs may need the cores
-    policies = tuple(Policy.load(path) for path in (config.safe, config.neutral) if path)
+    if config.trust:
+        for path in filter(None, (config.safe, config.neutral)):
+            trust(Path(path))
+    policies = tuple(load_run(path) for path in (config.safe, config.neutral) if path)
     hub = Hub()
     alpha = 0.5 if config.alpha is None else config.alpha
     session = Session(policies, hub.publish, alpha, config.kind or "probability", config.seed)

@@ -41,6 +41,10 @@ NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
 """Networks that a policy file may hold, by their `kind`: the class, and the dataclass from which it is built."""
 
 
+class UnknownNetwork(ValueError):
+    """A network of a kind that nobody has registered."""
+
+
 def register(kind: str, network: type[nn.Module], spec: type) -> None:
     """Make policy files that hold a `network` of that `kind` loadable: it is built as `network(spec(...))`."""
     NETWORKS[kind] = network, spec
@@ -55,12 +59,12 @@ def describe(network: nn.Module) -> dict[str, Any] | None:
 def build(description: dict[str, Any]) -> nn.Module:
     """The network that `describe` described, with weights of its own.
 
-    ValueError for a kind that is not known; a network of a user's own is known once its module was imported.
+    UnknownNetwork for a kind that is not known; a network of a user's own is known once its module was imported.
     """
     settings = dict(description)
     kind = settings.pop("kind")
     if kind not in NETWORKS:
-        raise ValueError(f"no network of kind {kind!r} is known: import the module that registers it")
+        raise UnknownNetwork(f"no network of kind {kind!r} is known: import the module that registers it first")
     network, spec = NETWORKS[kind]
     return network(_filled(spec, settings))
 

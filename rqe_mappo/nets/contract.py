@@ -1,7 +1,7 @@
 """What networks are to the rest of the package: actors and return models."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -28,12 +28,18 @@ class Acted:
 class Actor(Protocol):
     """All that collector, evaluation, `Policy`, mixtures, export and live page know of who acts.
 
-    memory_size: H, 0 for a feed-forward actor.
+    memory_size: H, 0 for a feed-forward actor, of which `begin` is not called.
     draws: how many uniform numbers a row needs to draw its action.
+    spec: of what it sees and does, at least `obs_dim`, `n_agents` and `actions` (an `ActionSpec`).
+
+    An actor that policy files shall hold also has a `kind`, known by `rqe_mappo.nets.register`. One that has a policy
+    gives it as `forward(obs, agent, memory, avail)`, with the memory afterwards: then its probabilities can be shown,
+    and mixed as logits.
     """
 
     memory_size: int
     draws: int
+    spec: Any
 
     def begin(
         self,
@@ -101,10 +107,12 @@ class ReturnModel(Protocol):
 
     view: which of the two it sees.
     view_dim: how many features that has.
+    predicts: the distribution of the return, or its mean alone.
     """
 
     view: Literal["state", "obs"]
     view_dim: int
+    predicts: Literal["distribution", "mean"]
 
     def mean(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
         """The expected return."""

@@ -97,6 +97,7 @@ class DistributionCritic(_Critic):
     """
 
     kind = "distribution critic"
+    predicts: Literal["distribution", "mean"] = "distribution"
     atoms: Tensor
 
     def __init__(self, spec: DistributionCriticSpec, atoms: Float[Tensor, " atoms"] | None = None):
@@ -153,6 +154,7 @@ class ValueCritic(_Critic):
     """
 
     kind = "value critic"
+    predicts: Literal["distribution", "mean"] = "mean"
 
     def __init__(self, spec: ValueCriticSpec):
         super().__init__(spec, spec.values, 1.0)

@@ -115,7 +115,7 @@ def loop(
     while run.step < config.total_timesteps and not stop.asked and not content:
         progress = run.progress
         try:
-            chunk, ended = run.collector.collect()
+            chunk, ended = run.collector.collect(algorithm.explore)
         except RuntimeError:  # the environments cannot go on
             if run.step > run.saved:
                 run.save(environments=False)
@@ -123,15 +123,12 @@ def loop(
             raise
         if not chunk.active.any():
             continue  # all workers were lost at every step
-        scalars = algorithm.learn(chunk, progress)
+        scalars = _numbers(algorithm.learn(chunk, progress) or {}, config.algo)
         run.step += int(chunk.active.sum())
         run.updates += 1
         episodes += ended
         algorithm.on_episodes(ended, progress)
-        if on_update is not None:
-            content |= bool(on_update(run.step, scalars))
-        if on_episodes is not None and ended:
-            content |= bool(on_episodes(run.step, ended))
+        content = _content(run, scalars, ended, on_update, on_episodes)
 
         save = run.step >= config.total_timesteps or stop.asked or content or run.updates % config.save_interval == 0
         if save or run.updates % config.log_interval == 0:
@@ -155,3 +152,30 @@ def loop(
     if finished and algorithm.risk is not None and algorithm.risk.shortfall:
         log.say(f"warning: {algorithm.risk.shortfall}")
     return finished
+
+
+def _content(
+    run: Run,
+    scalars: Scalars,
+    ended: list[dict[str, np.ndarray]],
+    on_update: OnUpdate | None,
+    on_episodes: OnEpisodes | None,
+) -> bool:
+    """Whether a callback asks the run to stop; one that raises loses nothing that was learned."""
+    try:
+        stop = on_update is not None and bool(on_update(run.step, scalars))
+        return (on_episodes is not None and bool(ended) and bool(on_episodes(run.step, ended))) or stop
+    except BaseException:
+        run.save()
+        raise
+
+
+def _numbers(scalars: Scalars, algo: str) -> Scalars:
+    """Scalars as plain numbers; ValueError that names the one that is none."""
+    plain = {}
+    for name, value in scalars.items():
+        try:
+            plain[name] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"--algo {algo}: learn gave {name} = {value!r}, which is no number") from None
+    return plain

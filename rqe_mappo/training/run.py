@@ -43,6 +43,12 @@ class Run:
         torch.manual_seed(config.seed)
         generator = torch.Generator().manual_seed(config.seed)
         algorithm = registry.algorithm(config.algo)(config, env, generator)
+        actor = algorithm.modules.get("actor")
+        if actor is not algorithm.actor or nets.describe(actor) is None:
+            raise ConfigError(
+                f"--algo {config.algo} could not be loaded again: its actor must be in `modules` as 'actor', "
+                "with a `spec` and a `kind` that rqe_mappo.nets.register knows"
+            )
         collector = Collector(env, algorithm.actor, config.num_steps, device, generator)
         return cls(folder, config, env, algorithm, collector, generator)
 
