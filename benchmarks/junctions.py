@@ -1,8 +1,8 @@
 """Does training work on junctions nobody made for it? `python -m benchmarks.junctions` writes results/junctions.csv.
 
 Two junctions converted from OpenStreetMap, cut out of networks that come with SUMO's own wheel (its `tools/game`):
-200,000 decisions each with the settings of the recipe, then 400 episodes of the last checkpoint beside drivers that
-nobody trained. One seed: it shows that junctions load, train and are evaluated, not how good tau is on them.
+200,000 decisions each with the settings of the recipe, then 400 episodes of the last checkpoint beside scripted
+drivers. One seed: it shows that junctions load, train and are evaluated, not how good tau is on them.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""What drivers achieve that nobody trained: `python -m benchmarks.sumo_drivers` writes results/sumo_drivers.csv.
+"""What scripted drivers achieve: `python -m benchmarks.sumo_drivers` writes results/sumo_drivers.csv.
 
 1000 episodes for each driver and scenario, with 95 % bootstrap intervals over episodes; `--scenario` for one alone.
 """

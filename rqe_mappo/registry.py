@@ -165,7 +165,7 @@ def check_named_by_file(flag: str, name: str) -> None:
 def load_own(flag: str, name: str) -> Any:
     """The object that a user calls MODULE:NAME, from the working folder or from what is installed.
 
-    ValueError, in one line, where it cannot be had.
+    ValueError, in one line, where it cannot be loaded.
     """
     module, _, attribute = name.partition(":")
     if module.partition(".")[0] in sys.stdlib_module_names:

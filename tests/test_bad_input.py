@@ -1,4 +1,4 @@
-"""Whatever the user gets wrong ends in one line that names it and the mend, exit code 2, and nothing lost."""
+"""Whatever the user gets wrong ends in one line that names it and the fix, exit code 2, and nothing lost."""
 
 import os
 import pickle

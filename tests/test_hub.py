@@ -122,7 +122,7 @@ def test_download_takes_our_files_alone_and_refusals_are_one_line(tmp_path, monk
     assert Policy.from_pretrained("somebody/crossing", revision="v1").timesteps == policy.timesteps
     asked.assert_called_once_with(repo_id="somebody/crossing", revision="v1", allow_patterns=list(hub.FILES))
     asked.side_effect = OSError("404 Client Error.\nRepository Not Found")
-    with pytest.raises(CheckpointError, match=r"somebody/crossing could not be had .*: 404 Client Error\.$"):
+    with pytest.raises(CheckpointError, match=r"somebody/crossing could not be downloaded .*: 404 Client Error\.$"):
         Policy.from_pretrained("somebody/crossing")
 
 

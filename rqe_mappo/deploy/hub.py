@@ -184,7 +184,7 @@ def _downloaded(repo: str, revision: str | None) -> Path:
         return Path(hub.snapshot_download(repo_id=repo, revision=revision, allow_patterns=list(FILES)))
     except OSError as error:  # whatever the Hub or the network refuses
         reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"{repo} could not be had from the Hugging Face Hub: {reason}") from None
+        raise CheckpointError(f"{repo} could not be downloaded from the Hugging Face Hub: {reason}") from None
 
 
 def _check_repository(repo: str) -> None:
