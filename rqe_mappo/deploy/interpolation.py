@@ -9,8 +9,9 @@ What a mixture of policies means is not one thing. `kind` says which, for weight
   CVaR no more than linear and often far less, for the worst episodes of the faster policy remain, only rarer.
 * `logit`: actions are drawn in proportion to `prod_i pi_i^{w_i}`, the geometric mixture; of choices only.
 
-The first two draw which policy acts, and so work for any actions; policies with memory all see everything, and remember
-what they would have remembered alone.
+With `deterministic` the most probable action of the mixture is taken, of several choices at once the most probable of
+each. The first two kinds draw which policy acts, and so work for any actions; policies with memory all see everything,
+and remember what they would have remembered alone.
 """
 
 import json
