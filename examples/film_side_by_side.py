@@ -1,6 +1,8 @@
-"""Film two trained policies in the same traffic, side by side:
+"""Film two trained policies in the same traffic, side by side. The film of the README:
 
-python examples/film_side_by_side.py runs/safe runs/neutral beside.gif --seed 7 --episodes 2
+rqe-train --env sumo --tau 0.3 --seed 1 --out runs/safe
+rqe-train --env sumo --tau inf --seed 1 --out runs/neutral
+python examples/film_side_by_side.py runs/safe runs/neutral docs/images/safe_beside_neutral.gif --seed 6
 """
 
 import argparse
