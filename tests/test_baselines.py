@@ -294,6 +294,7 @@ def test_mean_variance_gradient_sees_what_is_drawn_later(lam):
     assert probability_of_gambling("mean-variance", "m2", lam, tau=18.0) > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scenario", "lam", "gambles_"), [("m1", 0.95, True), ("m2", 0.95, True), ("m2", 0.0, False)])
 def test_mean_variance_surrogate_is_blind_where_predicted(scenario, lam, gambles_):
     """As GAE on any risk-adjusted value (docs/risk.md): the gamble is the worse choice at tau = 4.5 throughout."""
@@ -424,6 +425,7 @@ def test_every_rival_runs_where_agents_leave(tmp_path):
             assert torch.isfinite(value).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algo", "width"), [("mappo", 3), ("ippo", 2), ("mean-variance", 3)])
 def test_policy_of_a_scalar_critic(tmp_path, capsys, monkeypatch, algo, width):
     run = train(toy_config(algo, out=str(tmp_path / "run")))

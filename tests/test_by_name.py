@@ -113,6 +113,7 @@ def test_a_pettingzoo_environment_trains(tmp_path):
     assert shares[:, 0, 1].mean() > 0.6 and shares[:, 1, 2].mean() > 0.5  # and both learned to earn
 
 
+@pytest.mark.slow
 def test_simple_spread_trains_is_evaluated_and_goes_on(tmp_path, capsys):
     folder = tmp_path / "run"
     small = ["--num-envs", "2", "--num-steps", "50", "--eval-episodes", "4"]

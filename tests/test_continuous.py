@@ -156,6 +156,7 @@ def test_settings_that_continuous_actions_do_not_have_are_refused(tmp_path):
             train(small_config("bandit", "mappo", out=str(tmp_path / "run"), **changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("squash", "algo"), [("tanh", "mappo"), ("clip", "rqe-mappo")])
 def test_the_best_action_of_a_bandit_is_learned(squash, algo, tmp_path):
     """Best are 0.5 and 1.5, by context; at first actions lie all over [-1, 3] and cost about 2."""

@@ -34,6 +34,7 @@ def first_actions(equilibrium) -> np.ndarray:
 # --- tabulated equilibria ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "pair"), FITTED)
 def test_human_games_have_the_tabulated_equilibrium_alone(name, pair):
     fit = HUMAN_GAMES[name].fits[pair]
@@ -122,6 +123,7 @@ def test_aggregate_utility_is_at_least_the_action_dependent_one(penalty):
             assert np.all(RiskGame.of(payoffs, tau, 1.0).means(pi) >= aggregate - 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 3])
 def test_random_games_are_solved(n):
     rng = np.random.default_rng(n)

@@ -60,6 +60,7 @@ def saved(policy: Policy, folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 @pytest.mark.parametrize("kind", list(ACTORS))
 def test_file_agrees_with_pytorch_on_ten_thousand_inputs(kind, suffix):

@@ -55,6 +55,7 @@ def invented(kind: str, memory: int = 0, normalise: bool = False, hidden: tuple[
     })  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 @pytest.mark.parametrize("memory", [0, 6])
 @pytest.mark.parametrize("kind", list(ACTORS))

@@ -92,6 +92,7 @@ SETTINGS = [pytest.param(0.95, False, id="at_once")] + [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lam", "late"), SETTINGS)
 @pytest.mark.parametrize(
     ("measure", "best"),
@@ -110,6 +111,7 @@ def test_influence_learns_the_better_choice(measure, best, lam, late):
     assert chosen("influence", measure, lam, late) == best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lam", "late"), SETTINGS)
 @pytest.mark.parametrize(("tau", "best"), [(3, SURE), (20, GAMBLE)])
 def test_nested_learns_the_better_choice(tau, best, lam, late):
@@ -133,11 +135,13 @@ def test_value_sees_what_is_drawn_many_steps_later(tau, enough):
         assert (lead < 0) == (idle >= enough)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [Entropic(1), Entropic(3), Entropic(20), CVaR(3 / 7), MeanVariance(4.5)], ids=str)
 def test_value_is_risk_neutral_about_what_is_drawn_at_once(measure):
     assert chosen("value", measure, lam=0.95, late=False) == GAMBLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tau", "lam", "predicted"),
     [

@@ -512,6 +512,7 @@ def test_registry_knows_all_and_says_so():
         registry.environment("chess")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "scenario"),
     [("gamble", "m3b"), ("gamble", "m4"), ("gamble", "m5"), ("matrix", "sc1"), ("cliff", "authors")],

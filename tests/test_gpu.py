@@ -137,6 +137,7 @@ def weights(run: Run) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", [PRETEND, CUDA])
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in cases()])
 def test_first_update_is_that_of_the_cpu_and_seldom_waits(case, device):
@@ -203,6 +204,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     return folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", [PRETEND, CUDA])
 @pytest.mark.parametrize("name", ["safe", "recurrent"])
 def test_a_policy_acts_and_predicts_on_a_card_as_on_the_cpu(name, device, runs):

@@ -39,6 +39,7 @@ def star(folder: Path, arms: int, kind: str = "priority", lanes: int = 1, length
     return net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arms", [3, 4, 5])
 def test_junctions_of_three_to_five_arms_from_plain_xml(tmp_path, arms):
     config = replace(DEFAULT, net=str(star(tmp_path, arms)), junction="J")

@@ -106,6 +106,7 @@ def test_policy_survives_a_pretrained_folder(name, tmp_path):
     assert (again.risk, again.timesteps, again.agents) == (policy.risk, policy.timesteps, policy.agents)
 
 
+@pytest.mark.slow
 def test_run_goes_on_where_it_was(name, run, monkeypatch):
     """The scalars of the updates that follow, in SUMO those of the new episodes that a resumed run begins."""
     rows = []

@@ -61,6 +61,7 @@ def folder(tmp_path, monkeypatch):
 ASKED = "--algo my_reinforce:Reinforce --env my_guess:Guess --num-envs 8 --num-steps 32 --eval-episodes 16"
 
 
+@pytest.mark.slow
 def test_the_algorithm_of_the_page_learns_in_an_environment_of_the_users_own(folder):
     cli.train([*ASKED.split(), "--total-timesteps", "15000", "--learning-rate", "0.02", "--out", "run"])
     policy = rqe_mappo.Policy.load("run")

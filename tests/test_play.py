@@ -306,6 +306,7 @@ def test_tau_of_a_single_policy_moves_the_mark_and_not_the_driving(carts):
         assert "alpha needs two policies" in tab.next("refused")["reason"]
 
 
+@pytest.mark.slow
 def test_vehicles_move_at_their_reported_speed(vehicles):
     with served(*vehicles, kind="episode") as (_, address), Tab(address) as tab:
         hello = tab.next("hello")

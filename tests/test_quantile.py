@@ -312,6 +312,7 @@ def population_minimiser(level, kappa):
     return scipy.optimize.brentq(slope, -20, 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [8, 32])
 @pytest.mark.parametrize("kappa", [0.0, 1.0])
 @pytest.mark.parametrize("start", ["flat", "spread"])

@@ -58,6 +58,7 @@ def again(run: Run, chunk, parts: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     return now[batch.rows], before[batch.rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_learning_begins_with_the_probabilities_of_acting(kind):
     """In chunks of five steps of episodes of up to twelve: episodes begin within chunks, and go on after them."""

@@ -285,6 +285,7 @@ def run(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_lights_leave_traci_to_others():
     opened = "from rqe_mappo.envs.sumo_signals import *; BatchedSignals(SignalsConfig(), 1).close()"
     asked = "import os, traci; print(traci.isLibsumo(), 'LIBSUMO_AS_TRACI' in os.environ)"

@@ -103,6 +103,7 @@ def test_interval_of_a_mean_is_that_of_the_normal_distribution():
     assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.1 * half)
 
 
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say():
     rng = np.random.default_rng(0)
     found = [interval(np.mean, rng.normal(size=40), seed=i, resamples=500) for i in range(400)]
@@ -283,6 +284,7 @@ def test_travel_time_where_nobody_arrives_is_unknown():
     assert "nan" in report.table(found)
 
 
+@pytest.mark.slow
 def test_table_is_aligned_and_cautions_where_the_tail_is_thin():
     few, many = (report.rows({key: np.repeat(value, n, axis=0) for key, value in RECORDS.items()}) for n in (49, 50))
     lines = report.table(few).splitlines()
@@ -304,6 +306,7 @@ def test_report_of_no_episodes_is_refused():
         report.rows({key: value[:0] for key, value in RECORDS.items()})
 
 
+@pytest.mark.slow
 def test_rows_by_group_count_each_group_alone_and_who_crosses_later():
     records = {
         "copy": np.array([0, 1]),
@@ -323,6 +326,7 @@ def test_rows_by_group_count_each_group_alone_and_who_crosses_later():
     assert not any(level in ("agent", "team", "episode") for _, level in found)
 
 
+@pytest.mark.slow
 def test_rows_report_further_risk_measures():
     returns = np.arange(100.0)[:, None]
     records = {"copy": np.zeros(100), "return": returns, "length": np.ones((100, 1))}

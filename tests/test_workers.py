@@ -77,6 +77,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_failed_worker_is_replaced_and_its_episodes_are_cut_off(workers, fault):
     cause, words = FAULTS[fault]
@@ -172,6 +173,7 @@ SPACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SPACES)
 def test_workers_show_what_their_environments_do_whatever_the_actions(kind):
     space, masks = SPACES[kind]
