@@ -1,6 +1,6 @@
 """Every test runs with the shapes in the signatures of `functional` checked, on one thread, and can be interrupted.
 
-Tests marked `slow` (those that take over two seconds, all their cases together) run with `--slow`, or when they are named.
+Tests marked `slow` (over two seconds, all cases of a test together) run with `--slow`, or when they are named.
 """
 
 import signal
