@@ -125,6 +125,10 @@ class Optimiser:
     def learning_rate(self, value: float) -> None:
         self.adam.param_groups[0]["lr"] = value
 
+    def forget(self) -> None:
+        """Drop what was remembered of gradients, after the network was changed by other means."""
+        self.adam.state.clear()
+
     def descend(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`."""
         self.adam.zero_grad()

@@ -1,6 +1,10 @@
 """Averages over a run: of numbers, of weights, of what is logged."""
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -15,6 +19,48 @@ class RunningMean:
         self.total = self.memory * self.total + (1 - self.memory) * value
         self.weight = self.memory * self.weight + (1 - self.memory)
         return self.total / self.weight
+
+
+@dataclass
+class Moments:
+    """Count, mean and sum of squared distances from the mean, merged without cancelling digits.
+
+    Source: Chan, Golub and LeVeque, 'Algorithms for Computing the Sample Variance' (1983).
+    """
+
+    count: float = 0.0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of_each(cls, values: Sequence[Float[Tensor, " R"]], counts: Bool[Tensor, " R"]) -> list["Moments"]:
+        """Of those rows of each of `values` that count, brought from the device at once."""
+        number = counts.sum().double()
+        parts = []
+        for rows in values:
+            mean = (rows.double() * counts).sum() / number.clamp(min=1)
+            parts.append(torch.stack((number, mean, ((rows - mean) ** 2 * counts).sum())))
+        return [cls(*part) for part in torch.stack(parts).tolist()]
+
+    def add(self, other: "Moments", memory: float = 1.0) -> None:
+        """Take `other` in; what was there before counts `memory` times."""
+        self.count *= memory
+        self.squares *= memory
+        count = self.count + other.count
+        if count == 0:
+            return
+        difference = other.mean - self.mean
+        self.squares += other.squares + difference**2 * self.count * other.count / count
+        self.mean += difference * other.count / count
+        self.count = count
+
+    @property
+    def std(self) -> float:
+        """The standard deviation, over `count`; 0 of nothing."""
+        return (self.squares / self.count) ** 0.5 if self.count else 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        return asdict(self)
 
 
 class MeanWeights:

@@ -120,7 +120,6 @@ def _carried_targets(
     """
     one = torch.ones_like(reward[0])
     trace = lam * (~ended).to(reward.dtype)
-    nothing_left = categorical.dirac(atoms, torch.zeros_like(reward[0]))
     carried, offset = next_probs[-1], torch.zeros_like(reward[0])
     targets = []
     for t in reversed(range(reward.shape[0])):
@@ -128,12 +127,15 @@ def _carried_targets(
         mixture = categorical.project(atoms, next_probs[t], -offset, one)
         if targets:
             mixture = torch.lerp(mixture, carried, trace[t][..., None])
-        mixture = torch.where(terminated[t][..., None], nothing_left, mixture)
         moved = offset + reward[t]
-        targets.append(categorical.project(atoms, mixture, moved, one))
-        whole = (moved / spacing).floor()
-        offset = moved - whole * spacing
-        carried = categorical.project(atoms, mixture, whole * spacing, one)
+        whole = (moved / spacing).floor() * spacing
+        # after an end the return is the reward alone, which the offset puts onto an atom
+        place = ((reward[t] - atoms[0]) / spacing).floor() * spacing + atoms[0]
+        ends = terminated[t][..., None]
+        target, shifted = (categorical.project(atoms, mixture, by, one) for by in (moved, whole))
+        targets.append(torch.where(ends, categorical.dirac(atoms, reward[t]), target))
+        carried = torch.where(ends, categorical.dirac(atoms, place), shifted)
+        offset = torch.where(terminated[t], reward[t] - place, moved - whole)
     return torch.stack(targets[::-1])
 
 

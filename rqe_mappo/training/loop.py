@@ -127,7 +127,6 @@ def loop(
         run.step += int(chunk.active.sum())
         run.updates += 1
         episodes += ended
-        algorithm.on_episodes(ended, progress)
         content = _content(run, scalars, ended, on_update, on_episodes)
 
         save = run.step >= config.total_timesteps or stop.asked or content or run.updates % config.save_interval == 0
@@ -149,8 +148,8 @@ def loop(
     if run.step > run.saved:  # asked to stop after the last update had been looked at
         run.save()
     finished = content or run.step >= config.total_timesteps
-    if finished and algorithm.risk is not None and algorithm.risk.shortfall:
-        log.say(f"warning: {algorithm.risk.shortfall}")
+    for warning in algorithm.warnings() if finished else ():
+        log.say(f"warning: {warning}")
     return finished
 
 
