@@ -1,7 +1,7 @@
 """Where the atoms of a return distribution lie: what an environment promises, then what is seen of its returns."""
 
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -139,7 +139,7 @@ class FollowingSupport:
         """exact: every return lies on an atom; see `on_grid`."""
         self.critic, self.fixed, self.exact = critic, fixed, exact
         self.started = self.fitted = False
-        self.std_in_atoms = math.inf
+        self.widest = 0.0  # std that the targets of a trajectory had
         self.cut_off = [False, False]  # whether the last targets passed the support, at either end
 
     def follow(self, chunk: Trajectory, predicted: Predicted, gamma: float) -> bool:
@@ -185,16 +185,25 @@ class FollowingSupport:
     def note(self, edge_mass_low: float, edge_mass_high: float, std_in_atoms: float) -> None:
         """Take note of the targets: their mean mass on either edge, and how many atoms the std of all of them spans."""
         self.cut_off = [edge_mass_low > CUT_OFF, edge_mass_high > CUT_OFF]
-        self.std_in_atoms = std_in_atoms
+        self.widest = max(self.widest, std_in_atoms * self.spacing)
+
+    @property
+    def spacing(self) -> float:
+        """Between two atoms."""
+        return float(self.critic.atoms[1] - self.critic.atoms[0])
 
     @property
     def warning(self) -> str:
-        """What a user must know of atoms too far apart; empty if they are not."""
-        if self.exact or self.std_in_atoms >= FEW_ATOMS:
+        """What a user must know of atoms too far apart; empty if they are not.
+
+        What counts is the widest spread that returns have had: an averse policy may have chosen what varies little.
+        """
+        atoms = self.widest / self.spacing
+        if self.exact or atoms >= FEW_ATOMS:
             return ""
         return (
-            f"the std of the returns spans {self.std_in_atoms:.2g} atoms only, so that smaller risks are hardly told "
-            "apart: raise --n-atoms, or give narrower --return-low and --return-high"
+            f"the std of the returns spanned {atoms:.2g} atoms at most, so that smaller risks are hardly told apart: "
+            "raise --n-atoms, or give narrower --return-low and --return-high"
         )
 
     @torch.enable_grad()
@@ -217,9 +226,9 @@ class FollowingSupport:
             loss.backward()
             adam.step()
 
-    def state_dict(self) -> dict[str, bool | list[bool]]:
-        return {"started": self.started, "fitted": self.fitted, "cut_off": list(self.cut_off)}
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("started", "fitted", "cut_off", "widest")}
 
-    def load_state_dict(self, state: dict[str, bool | list[bool]]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
