@@ -14,7 +14,7 @@ pytest.importorskip("libsumo")
 
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, scripted
 from rqe_mappo.envs.sumo_intersection.dynamics import junction_of
-from rqe_mappo.envs.sumo_intersection.geometry import read, seen_from
+from rqe_mappo.envs.sumo_intersection.geometry import crossing_of, read, seen_from
 from rqe_mappo.envs.sumo_intersection.junction import EXIT_M, copies_of, cut, read_town, unfit
 from rqe_mappo.envs.sumo_intersection.network import keep, netconvert, sumo_home
 from rqe_mappo.envs.sumo_intersection.overlaps import BODY, LENGTH_M, WIDTH_M, corners, overlap
@@ -312,13 +312,22 @@ def test_what_the_copy_cannot_carry_is_refused_by_name(tmp_path, old, new, messa
 
 
 def test_a_junction_where_nothing_can_collide_is_refused(tmp_path):
-    """Two roads, but their movements never come close; it is not suggested in place of another either."""
+    """Two roads whose movements only pass each other; it is not suggested in place of another either."""
     net = star(tmp_path, 2, length_m=100.0)
     config = replace(DEFAULT, net=str(net), junction="J")
     with pytest.raises(ValueError, match=r"--junction J cannot be used: .*so nothing can collide there"):
         junction_of(config)
     with pytest.raises(ValueError, match="use another network"):
         junction_of(replace(config, junction="nowhere"))
+
+
+def test_opposite_directions_of_a_bend_are_no_conflict():
+    """At a junction of a public network whose two movements come within 2.2 m, and are no foes by SUMO's matrix."""
+    net = sumo_home() / "tools" / "game" / "DRT" / "osm.net.xml"
+    town = read_town(net)
+    node = town.getNode("1685653005")
+    assert crossing_of(town, node).conflicts.any()
+    assert "nothing can collide" in unfit(town, node)
 
 
 @pytest.mark.slow

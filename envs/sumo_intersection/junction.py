@@ -107,8 +107,10 @@ def _reasons(town: Any, node: Any) -> Iterator[str]:
                 yield f"both directions share the road {edge.getID()} (bidi)"
             if edge.getFromNode() == edge.getToNode():
                 yield f"the road {edge.getID()} leads from the junction back to it"
-    if not crossing_of(town, node).conflicts.any():
-        yield "no two of its movements come close to each other, so nothing can collide there"
+    crossing = crossing_of(town, node)
+    foes = crossing.foes | (node.getType() == "unregulated")  # of which there is no matrix
+    if not (crossing.conflicts & foes).any():
+        yield "no two of its movements cross or merge, so nothing can collide there"
 
 
 def _suggestions(town: Any) -> str:
