@@ -13,8 +13,8 @@ from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_intersection import network
-from rqe_mappo.envs.sumo_intersection.dynamics import roads_of
-from rqe_mappo.envs.sumo_intersection.roads import plain_xml
+from rqe_mappo.envs.sumo_intersection.dynamics import junction_of
+from rqe_mappo.envs.sumo_intersection.junction import copies_of
 from rqe_mappo.envs.sumo_intersection.simulation import Simulation, SimulationCrashed
 from rqe_mappo.training.loop import train
 
@@ -109,12 +109,17 @@ def test_missing_sumo(capsys, monkeypatch, tmp_path):
 
 
 def test_damaged_network(capsys, monkeypatch, tmp_path):
+    """A built-in junction, or the copies of one that are trained on."""
     pytest.importorskip("libsumo")
     monkeypatch.setenv("RQE_MAPPO_CACHE", str(tmp_path))
-    net = network.build(plain_xml(roads_of(default_config("sumo").env_config), 1), "junction_1")
-    net.write_text(net.read_text()[:2000])
-    said = complaint(capsys, cli.train, "--env", "sumo", "--out", str(tmp_path / "run"))
-    assert str(net) in said and "delete it" in said
+    config = default_config("sumo")
+    junction = junction_of(config.env_config)
+    copies = network.keep(copies_of(junction, config.num_envs), f"junction_{config.num_envs}")
+    (built,) = copies.parent.glob("built_*")
+    for net in (copies, built):
+        net.write_text(net.read_text()[:2000])
+        said = complaint(capsys, cli.train, "--env", "sumo", "--out", str(tmp_path / "run"))
+        assert str(net) in said and "delete it" in said
 
 
 def test_cache_that_cannot_be_written(capsys, monkeypatch, tmp_path):

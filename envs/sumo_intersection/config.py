@@ -31,7 +31,7 @@ class IntersectionConfig:
     step_s: float = 0.1
     """Simulation step; above 0.2 SUMO misses collisions."""
     max_speed_mps: float = 11.0
-    """Speed limit of every vehicle."""
+    """Highest speed of every vehicle; the speed limits of a network hold too."""
     human_share: float = 0.0
     """Chance, drawn for each agent and episode, that its vehicle is driven by SUMO as a background vehicle is."""
     p_aggressive: float = 0.3
