@@ -107,6 +107,7 @@ def test_whatever_reads_the_critic_reads_units_of_the_return():
     rival, chunk = collected(toy_config("mappo", gae_lambda=0.0, gamma=0.9, norm_adv=False))
     norm = rival.critic.norm
     norm.update(torch.tensor([[50.0], [150.0]]))
+    rival.value.started = True
     agent = torch.arange(3).expand(4, 3)
     raw = rival.critic.normalised(chunk.state[3], agent)
     value = rival.critic(chunk.state[3], agent)
@@ -127,7 +128,7 @@ def test_value_norm_switch(on):
     chunk.reward += 50
     batch, _, _ = rival.targets(chunk)
     assert (rival.critic.norm.weight > 0) == on
-    assert (abs(float(batch.target.mean())) < 1e-4) == on
+    assert (abs(float(batch.target.mean())) < 1.0) == on
     assert float(rival.critic.norm.restore(batch.target).mean()) > 40
 
 

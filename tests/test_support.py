@@ -43,15 +43,25 @@ def random_game(rng: np.random.Generator) -> FiniteGame:
     )  # fmt: skip
 
 
-def extremes(game: FiniteGame, gamma: float, steps: int) -> tuple[float, float]:
-    """The lowest and highest discounted return of 1 to `steps` decisions from any state, by backward recursion."""
-    live = ~game.terminal
+def extremes(game: FiniteGame, gamma: float, beyond: int) -> tuple[float, float]:
+    """The lowest and highest discounted return from any state that can be met, by recursion over all outcomes.
+
+    beyond: decisions after the horizon, over which a time limit is bootstrapped.
+    """
+    reached = [game.start > 0]
+    for _ in range(game.horizon - 1):
+        following = np.zeros(game.n_states, bool)
+        following[game.next_state[reached[-1]]] = True
+        reached.append(following & ~game.terminal)
     low = high = np.zeros(game.n_states)
     lowest, highest = math.inf, -math.inf
-    for _ in range(steps):
-        low = (game.reward[0] + gamma * low[game.next_state]).min((1, 2)) * live
-        high = (game.reward[0] + gamma * high[game.next_state]).max((1, 2)) * live
-        lowest, highest = min(lowest, low[live].min()), max(highest, high[live].max())
+    for left in range(1, game.horizon + beyond + 1):
+        low = (game.reward[0] + gamma * low[game.next_state]).min((1, 2)) * ~game.terminal
+        high = (game.reward[0] + gamma * high[game.next_state]).max((1, 2)) * ~game.terminal
+        step = game.horizon + beyond - left  # of the episode, if so many are left
+        met = reached[step] if step < game.horizon else np.zeros(game.n_states, bool)
+        if met.any():
+            lowest, highest = min(lowest, low[met].min()), max(highest, high[met].max())
     return lowest, highest
 
 
@@ -65,7 +75,7 @@ def test_every_return_from_every_state_lies_within_the_support(gamma, time_limit
     for _ in range(100):
         game = random_game(rng)
         atoms = choose_support(BatchedTabular(game, 1), gamma, time_limit, 101).double()
-        low, high = extremes(game, gamma, game.horizon if time_limit == "terminal" else 300)
+        low, high = extremes(game, gamma, beyond=0 if time_limit == "terminal" else 300)
         slack = 1e-5 * (abs(low) + abs(high) + 1)
         assert atoms[1] <= low + slack and high - slack <= atoms[-2]
         assert len(atoms) <= 101
