@@ -318,7 +318,7 @@ def test_agents_that_left_have_no_masks():
 @pytest.mark.parametrize(
     ("space", "masks", "message"),
     [
-        (MultiDiscrete([2, 2]), [[1, 1, 1, 1]] * 4, "an action_mask needs Discrete actions"),
+        (MultiDiscrete([2, 2]), [[1, 1, 1, 1]] * 4, "the action_mask of a needs Discrete actions"),
         (Discrete(2), [[1, 1], [0, 0], [1, 1], [1, 1]], "the action_mask of a allows nothing: allow an action"),
     ],
 )
