@@ -5,12 +5,15 @@ a policy takes what the environment gives and gives what it takes, without Gymna
 """
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+SHORT = reprlib.Repr()
+SHORT.maxlevel = 2  # whatever a file of a stranger holds
 MASK = "action_mask"  # PettingZoo's name for the actions that are available, in an info or an observation
 
 
@@ -201,7 +204,9 @@ def _alike(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 def short(value: Any) -> str:
     """A value in an error: its kind, and no more of it than fits a line."""
     if isinstance(value, dict):
-        return f"a dict of {', '.join(map(str, value)) or 'nothing'}"[:80]
-    if isinstance(value, np.ndarray) and value.size > 8:
-        return f"an array of shape {value.shape}"
-    return " ".join(f"{type(value).__name__} {value!r}"[:80].split())
+        text = f"a dict of {', '.join(map(str, value)) or 'nothing'}"
+    elif isinstance(value, np.ndarray) and value.size > 8:
+        text = f"an array of shape {value.shape}"
+    else:
+        text = f"{type(value).__name__} {SHORT.repr(value)}"
+    return " ".join(text[:80].split())

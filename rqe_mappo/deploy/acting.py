@@ -9,7 +9,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rqe_mappo.nets import ActorSpec
-from rqe_mappo.spaces import MASK, AgentSpaces, Numbers, Observation, mask_in, own_first, short, to_float32, to_mask
+from rqe_mappo.spaces import (
+    MASK,
+    AgentSpaces,
+    Numbers,
+    Observation,
+    Parts,
+    mask_in,
+    own_first,
+    short,
+    to_float32,
+    to_mask,
+)
 
 
 class ActingPolicy:
@@ -139,11 +150,14 @@ class ActingPolicy:
         """The agent whose single observation `obs` is; None where it is a dict of agents, or rows."""
         if self.spaces is None or np.ndim(agent) > 0 or (agent is None and len(self.agents) > 1):
             return None
+        index = self._index(0 if agent is None else agent)
+        own = self.spaces[index].observation
         if isinstance(obs, dict):
-            of_agents = agent is None and any(name in self.agents for name in obs)
+            has_keys = isinstance(own, Parts) and own.keys is not None
+            of_agents = agent is None and (not has_keys or any(name in self.agents for name in obs))
         else:
-            of_agents = self._are_rows(obs, self.spaces[self._index(agent or 0)].observation)
-        return None if of_agents else self.agents[self._index(agent or 0)]
+            of_agents = self._are_rows(obs, own)
+        return None if of_agents else self.agents[index]
 
     def _are_rows(self, obs: Any, own: Observation) -> bool:
         """Whether these are flat rows rather than one observation of the kind `own`."""
@@ -240,9 +254,8 @@ class ActingPolicy:
     def _checked_numbers(self, agents: np.ndarray) -> np.ndarray:
         last = len(self.agents) - 1
         if agents.size and not (agents.dtype.kind in "iu" and agents.min() >= 0 and agents.max() <= last):
-            raise ValueError(
-                f"agents are numbered 0 to {last}, or named {', '.join(self.agents)} (got {short(agents)})"
-            )
+            known = f"agents are numbered 0 to {last}, or named {', '.join(self.agents)}"
+            raise ValueError(f"{known} (got {str(agents.tolist())[:60]})")
         return agents
 
     def _agents(self, agent: Any, rows: Tensor) -> Tensor:
