@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from tests.parallel_toy import Echo
+from tests.parallel_toy import Countdown, Echo
 
 FEW = Box(0, 9, (2,))
 MASKED = Dict({"observation": Box(0, 9, (2, 2)), "action_mask": Box(0, 1, (2,), np.int8)})
@@ -35,4 +35,17 @@ masked = partial(
     {"b": [[0, 1], [1, 0], [1, 1], [1, 1]]},
 )
 
-KINDS = ("unequal", "image", "one_hot", "several", "bits", "nested", "masked")
+goal = partial(Echo, {"a": Discrete(2)}, {"a": Dict({"achieved": Box(0, 1, (2,)), "desired": Box(0, 1, (2,))})})
+
+KINDS = ("unequal", "image", "one_hot", "several", "bits", "nested", "masked", "goal")
+
+
+class Fading(Countdown):
+    """Gives no rewards any more after 400 steps, of all copies together."""
+
+    steps = 0
+
+    def step(self, actions):
+        seen, rewards, *rest = super().step(actions)
+        Fading.steps += 1
+        return seen, dict.fromkeys(rewards) if Fading.steps > 400 else rewards, *rest

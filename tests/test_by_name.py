@@ -513,6 +513,17 @@ def test_what_cannot_be_learned_from_is_refused_by_name(given, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
+def test_a_run_that_the_environment_stops_keeps_what_it_learned(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.train(["--env", "tests.odd_envs:Fading", "--num-envs", "2", "--num-steps", "8", "--save-interval", "1000",
+                   "--total-timesteps", "5000", "--eval-episodes", "0", "--out", str(tmp_path / "a run")])  # fmt: skip
+    said, error = capsys.readouterr()
+    assert stop.value.code == 2 and "the reward of quick must be a number (got NoneType None)" in error
+    assert f"rqe-train --resume '{tmp_path / 'a run'}'" in said
+    assert Policy.load(tmp_path / "a run").timesteps > 100
+
+
 @pytest.mark.parametrize("value", [np.float64(2), np.array([2.0]), np.array(2), True + 1, np.int8(2)])
 def test_rewards_may_be_any_number(value):
     env = odd((REWARDS, lambda part, env: part.update(slow=value)))

@@ -12,6 +12,10 @@ from rqe_mappo.envs.contract import Array
 from rqe_mappo.spaces import MASK, AgentSpaces, mask_in, short, to_float32
 
 
+class Unusable(ValueError, RuntimeError):
+    """What an environment gives cannot be learned from: a bad setting, or the end of a run, which is saved then."""
+
+
 class Facts:
     """What is known of the agents of an environment `name`, and what was said of it, each once.
 
@@ -29,9 +33,9 @@ class Facts:
             self._said.add(text)
             print(f"--env {self.name}: {text}", file=sys.stderr, flush=True)
 
-    def error(self, text: str) -> ValueError:
+    def error(self, text: str) -> Unusable:
         """What to raise."""
-        return ValueError(f"--env {self.name}: {text}")
+        return Unusable(f"--env {self.name}: {text}")
 
 
 @dataclass
@@ -59,7 +63,7 @@ class Earned:
 
 
 class Copy:
-    """One environment. Whatever it gives that cannot be learned from is a ValueError of one line that names the agent.
+    """One environment. Whatever it gives that cannot be learned from is `Unusable`, one line that names the agent.
 
     An agent that an environment leaves out of `rewards` earned nothing. One that it leaves out of `terminations` and
     `truncations` while it removes it from `agents` has terminated: PettingZoo asks for an entry in every dict, so this

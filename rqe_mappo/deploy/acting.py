@@ -153,8 +153,8 @@ class ActingPolicy:
         index = self._index(0 if agent is None else agent)
         own = self.spaces[index].observation
         if isinstance(obs, dict):
-            has_keys = isinstance(own, Parts) and own.keys is not None
-            of_agents = agent is None and (not has_keys or any(name in self.agents for name in obs))
+            keys = set((own.keys if isinstance(own, Parts) else None) or ())
+            of_agents = agent is None and (any(name in self.agents for name in obs) or not keys & set(obs))
         else:
             of_agents = self._are_rows(obs, own)
         return None if of_agents else self.agents[index]

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -129,7 +130,8 @@ def new_folder(config: TrainConfig) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(config.out) if config.out else Path("runs") / f"{config.run_name}__{stamp}"
     if (folder / "config.json").exists():
-        raise ConfigError(f"--out {folder} already holds a run: go on with --resume {folder}, or choose another folder")
+        again = f"--resume {shlex.quote(str(folder))}"
+        raise ConfigError(f"--out {folder} already holds a run: go on with {again}, or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write_atomically(folder / "config.json", configs.to_json(config).encode())
