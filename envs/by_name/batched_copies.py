@@ -98,7 +98,8 @@ class BatchedCopies:
                     self.facts.say(f"{key} is a part of what agents see: name it {MASK} if it says what they can do")
         if not self.copies[0].reset(trial.SEED).masks:
             return None
-        return np.ones((*self.active.shape, int(self.action_space.n)), bool)  # masks of other actions are refused
+        most = max(spaces.action.count for spaces in self.agent_spaces)
+        return np.ones((*self.active.shape, most), bool)  # masks of other actions than Discrete ones were refused
 
     def _check_repeats(self) -> None:
         """Say so where the same seed does not give the same episode."""
