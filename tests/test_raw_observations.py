@@ -117,6 +117,15 @@ def test_mixtures_take_the_same(odd):
     assert all(np.array_equal(found[name], known[name]) for name in seen)
 
 
+def test_policies_of_other_spaces_are_not_mixed(odd):
+    kind, policy, _ = odd
+    content = copy.deepcopy(policy.content)
+    for one in content["spaces"]:
+        one["observation"] = {"shape": [policy.spec.obs_dim, 1, 1, 1, 1]}
+    with pytest.raises(ValueError, match="observe or act in other spaces"):
+        interpolation.interpolate(policy, Policy(content))
+
+
 def test_a_file_and_json_hold_the_spaces(odd):
     _, policy, _ = odd
     content = policy.content

@@ -295,3 +295,7 @@ def _check_alike(one: Policy, other: Policy) -> None:
     for what, (first, second) in pairs.items():
         if first != second:
             raise ValueError(f"policies cannot be mixed, their {what} differ: {first} and {second}")
+    if None not in (one.spaces, other.spaces) and one.spaces != other.spaces:
+        raise ValueError(
+            "policies cannot be mixed, their agents observe or act in other spaces: train them in the same"
+        )
