@@ -118,7 +118,7 @@ def test_mixtures_take_the_same(odd):
 
 
 def test_policies_of_other_spaces_are_not_mixed(odd):
-    kind, policy, _ = odd
+    _, policy, _ = odd
     content = copy.deepcopy(policy.content)
     for one in content["spaces"]:
         one["observation"] = {"shape": [policy.spec.obs_dim, 1, 1, 1, 1]}
