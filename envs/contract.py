@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
+from rqe_mappo.spaces import AgentSpaces
+
 Array = np.ndarray
 ActionSpace = Discrete | MultiDiscrete | Box
 
@@ -150,6 +152,11 @@ def action_counts(env: BatchedEnv) -> tuple[int, ...] | None:
     """How many actions each agent has, or None where all have as many as `env.action_space`."""
     counts = getattr(env.action_space, "counts", None)
     return counts if counts is not None and min(counts) < max(counts) else None
+
+
+def agent_spaces(env: BatchedEnv) -> tuple[AgentSpaces, ...] | None:
+    """What each agent observes and does by itself, where `env` flattens and pads that for networks; else None."""
+    return getattr(env, "agent_spaces", None)
 
 
 def action_dtype(space: ActionSpace) -> type[np.float32] | type[np.int64]:

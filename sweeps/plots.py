@@ -1,6 +1,7 @@
 """The plots of a sweep, from its CSV files alone."""
 
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -36,7 +37,8 @@ def draw(folder: Path) -> list[Path]:
     """Draw all that the tables in `folder` allow; ConfigError where there are none."""
     results = read(folder / "results.csv")
     if not results:
-        raise ConfigError(f"{folder} holds no results.csv with finished runs: run rqe-sweep, or rqe-report {folder}")
+        again = f"rqe-report {shlex.quote(str(folder))}"
+        raise ConfigError(f"{folder} holds no results.csv with finished runs: run rqe-sweep, or {again}")
     volumes = read(folder / "fronts.csv")
     figures = {front_name(pair): reward_against_risk(results, volumes, pair) for pair in pairs_of(results)}
     figures["bars"] = bars(results)

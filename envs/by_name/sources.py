@@ -10,8 +10,10 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 from pettingzoo import AECEnv, ParallelEnv
 
+from rqe_mappo.envs.by_name import trial
 from rqe_mappo.envs.by_name.batched_copies import BatchedCopies
 from rqe_mappo.envs.by_name.config import ByNameConfig
+from rqe_mappo.envs.by_name.global_generators import GlobalGenerators
 from rqe_mappo.envs.by_name.one_agent import OneAgent
 from rqe_mappo.envs.contract import BatchedEnv
 
@@ -43,7 +45,8 @@ def batched_from(factory: Factory, num_envs: int, config: ByNameConfig | None = 
                 f"it has no {', '.join(missing)}"
             )
         return env
-    envs = [_parallel(_called(factory, config.name), config.name) for _ in range(num_envs)]
+    with GlobalGenerators(trial.SEED):  # so that what their makers draw is the same in every process
+        envs = [_parallel(_called(factory, config.name), config.name) for _ in range(num_envs)]
     if len({id(env.env if isinstance(env, OneAgent) else env) for env in envs}) < num_envs:
         raise ValueError(f"--env {config.name} gives the same environment twice: make a new one in each call")
     return BatchedCopies(envs, config)

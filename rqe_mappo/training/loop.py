@@ -1,5 +1,6 @@
 """The training loop, readable top to bottom."""
 
+import shlex
 import signal
 import threading
 import time
@@ -30,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
     """The run was asked to stop (Ctrl-C or SIGTERM); it has saved its state in `folder`."""
 
     def __init__(self, folder: Path):
-        super().__init__(f"interrupted; go on with: rqe-train --resume {folder}")
+        super().__init__(f"interrupted; go on with: rqe-train --resume {shlex.quote(str(folder))}")
 
 
 class StopRequest:
@@ -119,7 +120,8 @@ def loop(
         except RuntimeError:  # the environments cannot go on
             if run.step > run.saved:
                 run.save(environments=False)
-            log.say(f"the run cannot go on; what was learned is saved: rqe-train --resume {run.folder}")
+            again = f"rqe-train --resume {shlex.quote(str(run.folder))}"
+            log.say(f"the run cannot go on; what was learned is saved: {again}")
             raise
         if not chunk.active.any():
             continue  # all workers were lost at every step

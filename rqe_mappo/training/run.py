@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -10,13 +11,13 @@ from typing import Any
 
 import torch
 
-from rqe_mappo import checkpoint, nets, registry
+from rqe_mappo import checkpoint, described_spaces, nets, registry
 from rqe_mappo import config as configs
 from rqe_mappo.algorithms.contract import Algorithm, Progress
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import vector
 from rqe_mappo.data.collector import Collector
-from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.envs.contract import BatchedEnv, agent_spaces
 
 RESUME_SEED_STRIDE = 1009  # environments that cannot go on exactly start their next episodes from a fresh seed
 
@@ -71,6 +72,7 @@ class Run:
             "returns": returns[0] if returns and returns[0] in described else None,
             "risk": None if risk is None else {**risk.description, "return_scale": risk.return_scale},
             "modules": {name: module.state_dict() for name, module in algorithm.modules.items()},
+            **described_spaces.described(agent_spaces(self.env)),
         }
 
     def save(self, environments: bool = True) -> None:
@@ -128,7 +130,8 @@ def new_folder(config: TrainConfig) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(config.out) if config.out else Path("runs") / f"{config.run_name}__{stamp}"
     if (folder / "config.json").exists():
-        raise ConfigError(f"--out {folder} already holds a run: go on with --resume {folder}, or choose another folder")
+        again = f"--resume {shlex.quote(str(folder))}"
+        raise ConfigError(f"--out {folder} already holds a run: go on with {again}, or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write_atomically(folder / "config.json", configs.to_json(config).encode())
