@@ -1,11 +1,9 @@
 """The record of a sweep in its folder: manifest.json."""
 
-import fcntl
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO
 
 from rqe_mappo.checkpoint import write_atomically
 from rqe_mappo.config import ConfigError
@@ -86,18 +84,3 @@ def load(folder: Path) -> Manifest:
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}): delete it and run again") from None
     return Manifest(folder, **head, jobs=jobs)
-
-
-def lock(folder: Path) -> IO[str]:
-    """Hold `folder` for one sweep at a time, until the returned file is closed or the process ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "w")  # noqa: SIM115 (it stays open)
-    except OSError as error:
-        raise ConfigError(f"--out {folder} cannot be written ({error.strerror}): choose another") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ConfigError(f"another rqe-sweep is at work in {folder}: wait for it, or choose another --out") from None
-    return file

@@ -19,6 +19,7 @@ from rqe_mappo.sweeps.backends import Local, Ray, Slurm
 from rqe_mappo.sweeps.job import Job, Outcome, begin_attempt, end_attempt, finished, run, steps_done, train_seconds
 from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, METRICS
 from rqe_mappo.sweeps.sweep import Progress, make_plan
+from rqe_mappo.training.lock import hold
 from tests.test_bad_input import complaint
 
 TINY = ["--num-envs", "4", "--num-steps", "16", "--n-atoms", "11", "--total-timesteps", "256"]
@@ -147,7 +148,7 @@ def test_folders_that_cannot_be(capsys, tmp_path, swept):
     assert "no manifest.json" in complaint(capsys, cli.report, str(swept[0] / "runs"))
     assert "no results.csv" in complaint(capsys, cli.plot, str(tmp_path))
     assert "is not a folder" in complaint(capsys, cli.plot, str(tmp_path / "nothing"))
-    with manifest.lock(tmp_path):
+    with hold(tmp_path, "another rqe-sweep"):
         assert "another rqe-sweep" in complaint(capsys, cli.sweep, *tau, "--out", str(tmp_path))
     again = ["grid", "--grid", "device=cpu", "--seeds", "1", "--out", str(swept[0])]
     assert "holds a sweep of --env cartpole" in complaint(
