@@ -93,6 +93,4 @@ def load(folder: Path) -> Manifest:
     if content["format"] != FORMAT:
         raise ConfigError(f"{path} is of another version ({content['format']}): delete it and run again")
     jobs = {entry.name: entry for entry in content["jobs"]}
-    return Manifest(
-        folder, content["env"], content["reference"], content["commands"], content["versions"], jobs
-    )
+    return Manifest(folder, content["env"], content["reference"], content["commands"], content["versions"], jobs)

@@ -1,4 +1,4 @@
-"""What a sweep reads back: tables, evaluations and their episodes. Damage ends in one line with the file and the fix."""
+"""What a sweep reads back: tables, evaluations and their episodes. Damage ends in one line with file and fix."""
 
 import csv
 import gzip

@@ -110,10 +110,7 @@ def cells(metrics: Sequence[dict[str, Any]]) -> Row:
 
 def headline(folder: Path) -> str:
     """The main numbers of a run in a few words."""
-    found = {
-        f"{row['metric']} ({row['level']})": row["value"]
-        for row in evaluation(folder)["metrics"]
-    }
+    found = {f"{row['metric']} ({row['level']})": row["value"] for row in evaluation(folder)["metrics"]}
     shown = [(metric, found.get(metric.column)) for metric in HEADLINES]
     return "  ".join(f"{metric.name.removesuffix(' of return')} {v:.4g}" for metric, v in shown if v is not None)
 

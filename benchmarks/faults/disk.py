@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults import Figure, forked, kills
-from rqe_mappo import checkpoint, cli
+from rqe_mappo import cli
 
 NEW_USER, NEW_MOUNTS, REMOUNT, PRIVATE = 0x10000000, 0x00020000, 0x20, 0x44000
 ROOM = 64 * 2**20  # bytes that the disk has in the end
@@ -78,7 +78,7 @@ def _trial(
     ended = forked.run(first, LIMIT_S / 3)
     parts = sum(1 for path in folder.parent.rglob("*") if path.name.endswith(".part"))
     saved = (folder / "latest").is_file() and bool((folder / "latest").read_text())
-    loads = not saved or _loads(folder)
+    loads = kills.loads(folder)
     make_room()
     again = ["--resume", str(folder)] if (folder / "config.json").is_file() else [*kind.flags, "--out", str(folder)]
     resumed = forked.run(lambda: cli.train(again), LIMIT_S / 3)
@@ -95,15 +95,6 @@ def _trial(
         "ended": resumed.code == 0,
         "unequal": kind.exact and resumed.code == 0 and not kills.same_end(reference, folder),
     }
-
-
-def _loads(folder: Path) -> bool:
-    try:
-        checkpoint.load_policy_file(folder)
-        checkpoint.load_training_file(checkpoint.newest(folder)[1])
-    except checkpoint.CheckpointError:
-        return False
-    return True
 
 
 def _mounted(place: Path, size: int) -> None:

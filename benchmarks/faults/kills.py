@@ -88,7 +88,7 @@ def _until_the_end(
             seen["writing"] += any(folder.rglob("*.part"))
             now = _step(folder)
             seen["lost"] += now < saved
-            seen["broken"] += not _loads(folder)
+            seen["broken"] += not loads(folder)
             saved = now
         elif ended.code:
             print(f"{kind.name}: {ended.last_words}", flush=True)
@@ -118,7 +118,8 @@ def _step(folder: Path) -> int:
         return -1
 
 
-def _loads(folder: Path) -> bool:
+def loads(folder: Path) -> bool:
+    """Whether both files of a run's newest checkpoint can be read, if there is one."""
     if not (folder / "latest").is_file():
         return True
     try:
@@ -155,4 +156,6 @@ def _bits(value: Any) -> Any:
 def _log(folder: Path) -> list[dict[str, str]]:
     """What was learned at each step; charts of episodes show the last that were seen, which is not saved."""
     with open(folder / "metrics.csv", newline="") as file:
-        return [{name: text for name, text in row.items() if not name.startswith("charts/")} for row in csv.DictReader(file)]
+        return [
+            {name: text for name, text in row.items() if not name.startswith("charts/")} for row in csv.DictReader(file)
+        ]

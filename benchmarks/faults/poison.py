@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.faults import Figure, forked
-from rqe_mappo import checkpoint, cli
+from rqe_mappo import cli
 
 ENV = "pettingzoo:benchmarks.faults.poisoned"
 FLAGS = (

@@ -1,5 +1,6 @@
-"""A small PettingZoo environment that gives what is not finite at a chosen step: `--env pettingzoo:benchmarks.faults.poisoned`.
+"""A small PettingZoo environment that gives what is not finite at a chosen step.
 
+`--env pettingzoo:benchmarks.faults.poisoned`;
 POISON in the environment of the process says what, and when: `observation nan 100`.
 """
 
