@@ -1,7 +1,6 @@
-"""All parts, one after another, or those that are named; writes benchmarks/results/faults.csv."""
+"""All parts, one after another, or those that are named; their rows of benchmarks/results/faults.csv are written anew."""
 
 import argparse
-import csv
 import random
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.faults import Figure, commands, disk, forked, kills, poison, readers, workers
+from rqe_mappo.sweeps import tables
 
 RESULT = Path(__file__).parents[1] / "results" / "faults.csv"
 Part = Callable[[int, random.Random, Path], list[Figure]]
@@ -32,8 +32,8 @@ PARTS: dict[str, tuple[Part, int, int]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few of each, within five minutes; writes no file")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts; writes no file")
-    parser.add_argument("--count", type=int, help="so many of each instead")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts")
+    parser.add_argument("--count", type=int, help="so many of each instead; writes no file")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     forked.preload()
@@ -51,7 +51,7 @@ def main() -> int:
                 f"{'' if figure.right else 'WRONG  '}{figure.part}: {figure.name} {figure.value} {wanted}", flush=True
             )
         found += figures
-    if not args.quick and args.count is None and args.only == list(PARTS):
+    if not args.quick and args.count is None:
         write(found)
     wrong = [figure for figure in found if not figure.right]
     print(f"{len(found)} figures, {len(wrong)} of them wrong")
@@ -59,10 +59,15 @@ def main() -> int:
 
 
 def write(found: list[Figure]) -> None:
+    """Write figures to the table, in the place of those of the same parts."""
     RESULT.parent.mkdir(exist_ok=True)
-    rows = [(f.part, f.name, f.value, "" if f.wanted is None else f.wanted) for f in found]
-    with open(RESULT, "w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("part", "figure", "value", "has to be"), *rows])
+    parts = {figure.part for figure in found}
+    others = [row for row in tables.read(RESULT) if row["part"] not in parts]
+    rows = [
+        {"part": f.part, "figure": f.name, "value": f.value, "has to be": "" if f.wanted is None else f.wanted}
+        for f in found
+    ]
+    tables.write(RESULT, [*others, *rows])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import resource
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.faults import Figure, forked, readers
 from rqe_mappo import cli
@@ -24,8 +25,8 @@ VALUES = (
     "", "0", "1", "2", "-1", "0.5", "8.5", "1e6", "1e12", "1e400", "nan", "inf", "-inf", "9" * 400, "abc", "None", "[]",
     "{}", "a,b", ",", "0.3,1", "0.3,1,inf", "cpu", "cuda:9", "influence", "nested", "--", "-h", "\ud800", "\x01",
     "../..", "/", "/dev/null", "/proc/self/mem", "os:system", "pettingzoo:os", "gymnasium:Nope-v0", "cartpole",
-    "matrix", "gamble", "True", "cvar:0.1", "entropic", "caution:2", "lqr:nan", "0:1:0.1", "0:1:0", "\u202e", "\U0001f600",
-    "$x$",
+    "matrix", "gamble", "True", "cvar:0.1", "entropic", "caution:2", "lqr:nan", "0:1:0.1", "0:1:0", "\u202e",
+    "\U0001f600", "$x$",
 )  # fmt: skip
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "rqe-train": cli.train,
@@ -37,6 +38,13 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "rqe-solve": solve.main,
     "rqe-play": live.play,
 }
+ASKED = {
+    "rqe-eval": cli.EvalConfig,
+    "rqe-export": export.ExportConfig,
+    "rqe-solve": solve.SolveConfig,
+    "rqe-play": live.PlayConfig,
+}
+SWEEPS = ["seeds", "first-seed", "taus", "tau", "eps", "algo", "grid", "episodes", "jobs", "slurm", "out"]
 
 
 def run(count: int, rng: random.Random, folder: Path) -> list[Figure]:
@@ -105,24 +113,26 @@ def line(rng: random.Random, kept: Path, out: Path) -> tuple[str, list[str]]:
     for _ in range(rng.choice((1, 1, 2, 3))):
         at = rng.randrange(len(args) + 1)
         kind = rng.random()
-        if kind < 0.15 and args:
+        if kind < 0.05 and args:
             del args[min(at, len(args) - 1)]
-        elif kind < 0.35 and args:
+        elif kind < 0.25 and args:
             args[min(at, len(args) - 1)] = rng.choice(VALUES)
-        elif kind < 0.45:
+        elif kind < 0.3:
             args.insert(at, rng.choice(VALUES))
         else:
-            args += [rng.choice(_flags(env)), *rng.choices(VALUES, k=rng.choice((0, 1, 1, 1, 1, 2)))]
+            args += [rng.choice(_flags(name, env)), *rng.choices(VALUES, k=rng.choice((0, *[1] * 8, 2)))]
     return name, [arg.replace("\x00", "") for arg in args]
 
 
-def _flags(env: str) -> list[str]:
-    """The flags of a training, and some of other commands."""
+def _flags(name: str, env: str) -> list[str]:
+    """The flags of a command, and some that it does not have."""
     config = default_config(env)
-    names = [field.name for part in (config, config.algorithm, config.env_config) for field in dataclasses.fields(part)]
-    others = ["resume", "driver", "render", "deterministic", "risk", "seeds", "taus", "grid", "mix", "alpha", "kind",
-              "jobs", "episodes", "form", "penalty", "port", "trust", "version", "help", "no-such-flag"]  # fmt: skip
-    return [f"--{name.replace('_', '-')}" for name in names + others]
+    parts: list[Any] = [config, config.algorithm, config.env_config]
+    if name in ASKED:
+        parts = [ASKED[name]]
+    names = [field.name for part in parts for field in dataclasses.fields(part)]
+    others = SWEEPS if name == "rqe-sweep" else ["help", "version", "no-such-flag", "seed"]
+    return [f"--{name.replace('_', '-')}" for name in (*names, *others)]
 
 
 def _content(folder: Path) -> dict[str, bytes]:
