@@ -1,4 +1,4 @@
-"""All parts, one after another, or those that are named; their rows of benchmarks/results/faults.csv are written anew."""
+"""All parts, one after another, or those that are named; writes their rows of benchmarks/results/faults.csv."""
 
 import argparse
 import random

@@ -95,7 +95,7 @@ def readers(folder: Path) -> list[Reader]:
             (raw, raw, damage.archive),
         ),
         Reader("config.json", run / "config.json", lambda path: repr(command_line.train_config(["--resume", str(run)])),
-               (raw, text, tree, tree)),
+               (raw, text, tree, tree), named="--trust"),
         Reader("latest", run / "latest", lambda path: repr(cli.configs.checkpoint.newest(run)), (raw, text)),
         Reader("metrics.csv", run / "metrics.csv", logged, (raw, text)),
         Reader("eval.json", run / "eval.json", lambda path: tables.headline(run), (raw, text, tree, tree)),
