@@ -1,6 +1,6 @@
 """Memory over ten million decisions: `python -m benchmarks.soak` (CartPole, then SUMO; half an hour).
 
-Each run is a process of its own, whose memory (what it alone uses, and its part of what it shares) is read every two
+Each run is a process of its own, whose memory (all but what it maps of files, such as libraries) is read every two
 seconds beside the last step in its metrics.csv. The slope is the least-squares one over all but the first tenth, while
 buffers and caches fill. Writes benchmarks/results/soak.csv: a row a sample; exits with 1 if a slope is too steep.
 """
@@ -32,7 +32,7 @@ def memory_mb(pid: int) -> float | None:
     """The memory of a process; None where it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+        return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
     except (OSError, StopIteration):
         return None
 

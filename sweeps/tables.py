@@ -12,7 +12,7 @@ import csv
 import gzip
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def _result(known: Manifest, entry: Entry) -> Row:
     return row | {f"critic {name}": critic[name] for name in ("ks", "value_gap_in_std") if name in critic}
 
 
-def cells(metrics: Sequence[dict[str, Any]]) -> Row:
+def cells(metrics: Sequence[Mapping[str, Any]]) -> Row:
     """The metrics of an evaluation, as eval.json lists them, each with its interval over episodes."""
     row = {}
     for metric in metrics:

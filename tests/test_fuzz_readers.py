@@ -5,6 +5,7 @@ import random
 import pytest
 
 from benchmarks.faults import readers
+from rqe_mappo.config import ConfigError
 
 FILES = 40
 NAMES = (
@@ -32,3 +33,15 @@ def test_damaged_files_end_in_one_line_and_execute_nothing(known, name, tmp_path
     seen, faults = readers.attack(known[name], FILES, random.Random(name), tmp_path / "executed")
     assert not faults
     assert seen["refused"] > 0
+
+
+def test_a_page_of_a_manifest_runs_no_script(known, tmp_path):
+    """What stands unescaped on the page of a sweep is checked when it is read."""
+    reader = known["manifest.json"]
+    good = reader.file.read_text()
+    for name, text in (("state", '"<script>"'), ("name", '"../elsewhere"'), ("reference", "{}")):
+        at = good.index(f'"{name}": ') + len(name) + 4
+        reader.file.write_text(good[:at] + text + good[good.index("\n", at) - 1 :])
+        with pytest.raises(ConfigError, match=r"manifest\.json is damaged"):
+            reader.read(reader.file)
+    reader.file.write_text(good)

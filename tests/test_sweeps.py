@@ -107,6 +107,7 @@ def test_grid_is_a_product_and_semicolons_part_values_with_commas():
     [
         (["tau", "--taus", "0.3,abc"], ["--tau", "abc"]),
         (["tau", "--taus", "0.3,-1"], ["--tau", "must be > 0"]),
+        (["tau", "--taus", ""], ["--taus names no value", "0.3,1,inf"]),
         (["tau", "--tau", "0.3"], ["--tau is what this sweep varies", "--taus"]),
         (["tau", "--seed", "3"], ["--seed", "--seeds"]),
         (["tau", "--seeds", "0"], ["--seeds must be at least 1"]),

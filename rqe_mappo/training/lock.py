@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +31,7 @@ FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
-def hold(folder: Path, what: str, flag: str = "--out") -> Iterator[None]:
+def hold(folder: Path, what: str, flag: str = "--out") -> Generator[None]:
     """Hold `folder`, which is made if there is none, against other processes and threads until the block ends.
 
     what: the command that holds it, for the message to others.
