@@ -31,21 +31,46 @@ CHANGEABLE_ON_RESUME = {
 def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | None) -> None:
     """Run `command`; what the user can fix ends in one line and exit code 2, an interrupt in 130."""
     try:
-        command(list(sys.argv[1:] if args is None else args))
+        try:
+            command(list(sys.argv[1:] if args is None else args))
+        finally:
+            _flush()  # at the end of the process an error could no longer be told
     except KeyboardInterrupt as stop:
         if str(stop):
             print(stop, file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(141)
+    except MemoryError as error:
+        fail(prog, f"not enough memory ({error}): ask for less, such as a smaller --num-envs or --num-steps")
     except (ValueError, ImportError, OSError, RuntimeError) as error:
         fail(prog, str(error))
 
 
+def _flush() -> None:
+    """Write what was printed; OSError that says so where that is impossible."""
+    try:
+        print(end="", flush=True)  # there may be no standard output
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(f"standard output cannot be written ({error.strerror})") from None
+
+
+def _drop_output() -> None:
+    """Write standard output to nowhere, so that Python does not stumble over it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def fail(prog: str, message: str) -> NoReturn:
     """One line on standard error, exit code 2."""
-    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
+    line = f"{prog}: {' '.join(message.split())}"
+    print(line.encode(errors="backslashreplace").decode(), file=sys.stderr)  # a lone surrogate has no encoding
+    try:
+        _flush()
+    except OSError:  # which is what the line was about
+        _drop_output()
     sys.exit(2)
 
 

@@ -215,12 +215,13 @@ def _runs(rows: Rows) -> list[np.ndarray]:
     """The returns `[F, A]` of each run, nan where an agent took no part."""
     found: dict[str, list[tuple[int, int, float]]] = {}
     for row in rows:
-        found.setdefault(row["run"], []).append((int(row["episode"]), int(row["agent"]), float(row["return"])))
+        found.setdefault(row["run"], []).append((int(row["episode"]), int(row["agent"]), number(row, "return")))
     runs = []
     for cells in found.values():
         episode, agent, value = (np.array(column) for column in zip(*cells, strict=True))
-        run = np.full((episode.max() + 1, agent.max() + 1), np.nan)
-        run[episode, agent] = value
+        at = [np.unique(index, return_inverse=True)[1] for index in (episode, agent)]
+        run = np.full([index.max() + 1 for index in at], np.nan)
+        run[*at] = value
         runs.append(run[~np.isnan(run).all(1)])
     return runs
 

@@ -25,6 +25,7 @@ from rqe_mappo.sweeps import grid, manifest
 from rqe_mappo.sweeps.backends import Backend, Local, Ray, Slurm
 from rqe_mappo.sweeps.job import Job, Outcome, finished, steps_done
 from rqe_mappo.sweeps.manifest import Manifest
+from rqe_mappo.training.lock import hold
 from rqe_mappo.training.run import versions
 
 EPISODES = 1000  # the worst 5 % are then fifty
@@ -262,7 +263,7 @@ def sweep(args: Sequence[str]) -> int:
     if options.dry_run:
         dry_run(plan)
         return 0
-    with manifest.lock(plan.folder):
+    with hold(plan.folder, "another rqe-sweep"):
         path = plan.folder / "manifest.json"
         known = manifest.load(plan.folder) if path.is_file() else Manifest(plan.folder, plan.env, plan.reference)
         if known.env != plan.env:

@@ -232,6 +232,15 @@ def test_damaged_training_state(capsys, tmp_path, run, kind):
     assert not (tmp_path / "boom").exists()
 
 
+def test_more_than_the_memory_holds_is_told_in_one_line(capsys, monkeypatch):
+    def build(config, resume):
+        raise MemoryError("Unable to allocate 29.1 TiB")
+
+    monkeypatch.setattr("rqe_mappo.training.loop.train", build)
+    said = complaint(capsys, cli.train, "--env", "cartpole")
+    assert "not enough memory" in said and "--num-envs" in said
+
+
 def test_eval_of_nothing(capsys, tmp_path):
     assert "does not exist" in complaint(capsys, cli.evaluate, str(tmp_path / "nothing"))
     assert "--episodes" in complaint(capsys, cli.evaluate, str(tmp_path), "--episodes", "0")

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from rqe_mappo.checkpoint import write_atomically
+from rqe_mappo.config import ConfigError
 from rqe_mappo.statistics import cvar
 
 INCIDENTS = {"collision": "collisions", "fell": "falls", "timed_out": "time-outs"}
@@ -54,11 +55,14 @@ class RunLog:
         """Drop rows later than the checkpoint that the run goes on from; gives the columns there are."""
         if not self.path.is_file():
             return []
-        with open(self.path, newline="") as file:
-            rows = list(csv.reader(file))
-        if not rows:
-            return []
-        kept = [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= start]
+        try:
+            with open(self.path, newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))
+            if not rows:
+                return []
+            kept = [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= start]
+        except (ValueError, csv.Error) as error:
+            raise ConfigError(f"{self.path} is damaged ({error}): move it away, and the run begins a new one") from None
         text = io.StringIO()
         csv.writer(text).writerows([rows[0], *kept])
         write_atomically(self.path, text.getvalue().encode())

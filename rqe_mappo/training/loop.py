@@ -1,5 +1,6 @@
 """The training loop, readable top to bottom."""
 
+import contextlib
 import shlex
 import signal
 import threading
@@ -14,8 +15,9 @@ import torch
 from rqe_mappo import checkpoint
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import vector
+from rqe_mappo.training.lock import hold
 from rqe_mappo.training.logs import RunLog, summarise
-from rqe_mappo.training.run import Run, new_folder, pick_device
+from rqe_mappo.training.run import Run, folder_of, new_folder, pick_device
 
 EDGE_MASS_WARNING = 0.01
 CRITIC_KNOWS = 0.05  # share of a run after which a critic's distribution is more than the bell that it starts as
@@ -75,11 +77,16 @@ def train(
     if resume is not None:
         checkpoint.newest(resume)
     env = vector.make(config, config.num_envs, config.num_workers)
+    held = contextlib.ExitStack()
+    held.callback(env.close)
     try:
         config.algorithm.check_environment(env)
         if config.time_limit == "terminal" and not env.time_in_observation:
             raise ConfigError("--time-limit terminal needs an environment that shows the time left: use bootstrap")
-        folder = resume or new_folder(config)
+        folder = resume or folder_of(config)
+        held.enter_context(hold(folder, "rqe-train", "--out" if resume is None else "--resume"))
+        if resume is None:
+            new_folder(config, folder)
         run = Run.build(config, folder, env)
         if resume is None:
             run.collector.start(env.reset(config.seed))
@@ -98,7 +105,7 @@ def train(
         finally:
             log.close()
     finally:
-        env.close()
+        held.close()
     if not finished:
         raise Interrupted(folder)
     return folder

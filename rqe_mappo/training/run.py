@@ -125,10 +125,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def new_folder(config: TrainConfig) -> Path:
-    """An empty folder for a run; ConfigError where it cannot be written or already holds a run."""
+def folder_of(config: TrainConfig) -> Path:
+    """Where a new run goes: `--out`, or a name of its settings and the time."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(config.out) if config.out else Path("runs") / f"{config.run_name}__{stamp}"
+    return Path(config.out) if config.out else Path("runs") / f"{config.run_name}__{stamp}"
+
+
+def new_folder(config: TrainConfig, folder: Path) -> None:
+    """Begin a run in an empty `folder`; ConfigError where it cannot be written or already holds a run."""
     if (folder / "config.json").exists():
         again = f"--resume {shlex.quote(str(folder))}"
         raise ConfigError(f"--out {folder} already holds a run: go on with {again}, or choose another folder")
@@ -138,7 +142,6 @@ def new_folder(config: TrainConfig) -> Path:
         checkpoint.write_atomically(folder / "versions.json", json.dumps(versions(), indent=2).encode())
     except OSError as error:
         raise ConfigError(f"--out {folder} cannot be written ({error.strerror}): choose another folder") from None
-    return folder
 
 
 def versions() -> dict[str, str]:
