@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from tyro.conf import arg
 
 from rqe_mappo.algorithms.actor_critic import Optimiser, moment, passes, step_sizes
-from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, SoFar, influence_by_age
+from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, OneStep, SoFar, influence_by_age
 from rqe_mappo.algorithms.averages import fetched
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.groups import AgentGroups, agent_groups
+from rqe_mappo.algorithms.nested import Known, NestedValue
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, PPOConfig, advantage_scalars
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
 from rqe_mappo.algorithms.support import choose_support
@@ -74,7 +75,7 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
             if measure.evaluation_only:
                 raise ValueError(measure.evaluation_only)
             if self.advantage == "nested":
-                measure.utility(torch.zeros(1))
+                measure.identification(torch.zeros(1), torch.zeros(1, measure.elicited))
         except ValueError as error:
             raise ConfigError(str(error)) from None
         return measure
@@ -125,11 +126,19 @@ class RqeMappo:
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
         self.policy = PolicyUpdate(config, self.actor, self.groups, device, ADVANTAGE_MEMORY)
         self.critic_optimiser = Optimiser(self.critic, config.critic_learning_rate, 2 * config.max_grad_norm)
+        self.nested: NestedValue | None = None
+        self.known: Known | None = None  # of the trajectory that is being learned from
+        if config.advantage == "nested" and not self.risk.neutral:
+            elicited = max(measure.elicited for measure in self.risk.full)
+            self.nested = NestedValue(run, env, self.policy.group, elicited)
+            self.modules["premium"] = self.nested.premium
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         """Improve actors and critic on `chunk`; see `rqe_mappo.algorithms.contract.Algorithm`."""
         now = moment(self.config, progress)
         self.policy.optimiser.learning_rate, self.critic_optimiser.learning_rate = step_sizes(self.config, now)
+        if self.nested is not None:
+            self.nested.optimiser.learning_rate = .3 * self.critic_optimiser.learning_rate
         if now.phase == "settle":
             self.policy.rest()
         measures = self.risk.measures(now.share)
@@ -144,6 +153,8 @@ class RqeMappo:
         self.policy.observe(batch, now)
         if self.critic.normaliser is not None:
             self.critic.normaliser.update(flat(chunk.state)[batch.rows])
+            if self.nested is not None:
+                self.nested.premium.normaliser.update(flat(chunk.state)[batch.rows])
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
         eps = (self.policy.eps * scalars["advantage/scale"]).tolist()
         shown = self.risk.scalars(measures, self.groups.of, eps)
@@ -173,13 +184,32 @@ class RqeMappo:
             atoms, chunk.reward, next_probs, terminated, ended, self.run.gamma, self.config.gae_lambda, finer
         )
         inputs = AdvantageInputs(
-            atoms, chunk.reward, terminated, ended, log_probs[:-1], next_probs, target,
-            gamma=self.run.gamma, lam=self.config.gae_lambda, so_far=self._so_far(chunk),
+            atoms, chunk.reward, terminated, ended, log_probs[:-1], next_probs, target, gamma=self.run.gamma,
+            lam=self.config.gae_lambda, so_far=self._so_far(chunk),
+            one_step=self._one_step(chunk, log_probs[:-1], next_probs, measures),
         )  # fmt: skip
         batch = Batch.of(chunk, self._advantage(inputs, measures), target)
         scalars = advantage_scalars(batch.advantage)
         scalars |= self._describe(batch, log_probs[0], chunk.active[0], measures)
+        if inputs.one_step is not None:
+            first = inputs.one_step.values[0, ..., 0][chunk.active[0]].mean()
+            scalars |= {"risk/value": first, "risk/mean_minus_value": scalars["critic/mean"] - first}
         return batch, fetched(scalars) | self.policy.scale(batch)
+
+    def _one_step(
+        self,
+        chunk: Trajectory,
+        log_probs: Float[Tensor, "T E A N"],
+        next_probs: Float[Tensor, "T E A N"],
+        measures: list[RiskMeasure],
+    ) -> OneStep | None:
+        """The nested value, where it is learned; while the unit of tau is not known, there is no risk."""
+        unit, self.known = self.risk.return_scale, None
+        if self.nested is None or unit is None:
+            return None
+        mean, next_mean = (categorical.mean(self.critic.atoms, probs) for probs in (log_probs.exp(), next_probs))
+        self.known = self.nested.know(chunk, mean, next_mean, measures, unit)
+        return self.nested.one_step(chunk, self.known, unit)
 
     def _so_far(self, chunk: Trajectory) -> SoFar | None:
         """What the episodes have brought, with the critic's view of their start where the advantage asks for it."""
@@ -229,16 +259,22 @@ class RqeMappo:
         logits = self.critic(flat(batch.chunk.state)[batch.rows[rows]], batch.agent[rows])
         loss = categorical.cross_entropy(batch.target[rows], logits).mean()
         self.critic_optimiser.descend(loss)
-        return {"losses/critic_cross_entropy": loss.detach()}
+        shown = {"losses/critic_cross_entropy": loss.detach()}
+        if self.nested is not None and self.known is not None:
+            shown |= self.nested.step(batch, self.known, rows)
+        return shown
 
     def state_dict(self) -> dict[str, Any]:
         return {
             **self.policy.state_dict(),
             "critic_optimizer": self.critic_optimiser.adam.state_dict(),
             "risk": self.risk.state_dict(),
+            **({} if self.nested is None else {"nested": self.nested.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state)
         self.critic_optimiser.adam.load_state_dict(state["critic_optimizer"])
         self.risk.load_state_dict(state["risk"])
+        if self.nested is not None:
+            self.nested.load_state_dict(state["nested"])

@@ -45,6 +45,13 @@ class JointCriticSpec(DistributionCriticSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RiskPremiumSpec(CriticSpec):
+    """values: how many numbers are predicted, the premium first."""
+
+    values: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValueCriticSpec(CriticSpec):
     """values: how many numbers are predicted, the mean first."""
 
@@ -144,6 +151,19 @@ def _start_as_a_bell(nets: AgentNets, atoms: Float[Tensor, " atoms"]) -> None:
     with torch.no_grad():
         bias = [layer for layer in nets.modules() if isinstance(layer, nn.Linear)][-1].bias
         bias.copy_((-0.5 * (atoms / width) ** 2).repeat(len(bias) // len(atoms)))
+
+
+class RiskPremium(_Critic):
+    """What risk takes off the mean of the return, in units of its std, and what else a measure needs; 0 at first."""
+
+    kind = "risk premium"
+
+    def __init__(self, spec: RiskPremiumSpec):
+        super().__init__(spec, spec.values, 0.0)
+
+    def forward(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows values"]:
+        """The premiums."""
+        return self.outputs(view, agent)
 
 
 class ValueCritic(_Critic):
