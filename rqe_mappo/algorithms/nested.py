@@ -23,6 +23,8 @@ from rqe_mappo.functional.risk import RiskMeasure
 from rqe_mappo.functional.rows import rows_of_each
 from rqe_mappo.nets import RiskPremium, RiskPremiumSpec
 
+PACE = 0.3  # of the critic's step size: logits move by several units where a premium moves by one
+
 
 @dataclass(frozen=True)
 class Known:
@@ -57,22 +59,30 @@ class NestedValue:
             values=elicited,
         )
         self.premium = RiskPremium(spec).to(torch.device(run.device))
-        self.optimiser = Optimiser(self.premium, config.critic_learning_rate, 2 * config.max_grad_norm)
+        self.optimiser = Optimiser(self.premium, PACE * config.critic_learning_rate, 2 * config.max_grad_norm)
+
+    def set_pace(self, critic_learning_rate: float) -> None:
+        """Take up the step size of the critic's optimiser."""
+        self.optimiser.learning_rate = PACE * critic_learning_rate
 
     def know(
         self,
         chunk: Trajectory,
         mean: Float[Tensor, "T E A"],
         next_mean: Float[Tensor, "T E A"],
+        terminated: Bool[Tensor, "T E A"],
+        cut: tuple[Tensor, ...],
         measures: list[RiskMeasure],
         unit: float,
     ) -> Known:
-        """What is learned from a trajectory, given the critic's means and the measures in units of the return."""
-        terminated, truncated = chunk.ends(self.run.time_limit)
+        """What is learned from a trajectory, given the critic's means and the measures in units of the return.
+
+        cut: the places after which the return goes on from `final_state`.
+        """
         following = chunk.state[1:]
-        if len(chunk.final_state):
+        if len(cut[0]):
             following = following.clone()
-            following[truncated] = chunk.final_state
+            following[cut] = chunk.final_state
         return Known(
             measures=[measure.scaled(1 / unit) for measure in measures],
             mean=mean / unit,
@@ -111,6 +121,9 @@ class NestedValue:
         agent: Int[Tensor, " M"],
     ) -> Float[Tensor, "M K"]:
         """What each outcome says of the values, by the measure of its agent."""
+        if len(measures) == 1:
+            surplus = measures[0].identification(outcome, values)
+            return torch.nn.functional.pad(surplus, (0, values.shape[1] - surplus.shape[1]))
         surplus = torch.zeros_like(values)
         for measure, mine in zip(measures, rows_of_each(self.group[agent], len(measures)), strict=True):
             surplus[mine, : measure.elicited] = measure.identification(outcome[mine], values[mine])

@@ -138,7 +138,7 @@ class RqeMappo:
         now = moment(self.config, progress)
         self.policy.optimiser.learning_rate, self.critic_optimiser.learning_rate = step_sizes(self.config, now)
         if self.nested is not None:
-            self.nested.optimiser.learning_rate = .3 * self.critic_optimiser.learning_rate
+            self.nested.set_pace(self.critic_optimiser.learning_rate)
         if now.phase == "settle":
             self.policy.rest()
         measures = self.risk.measures(now.share)
@@ -186,14 +186,15 @@ class RqeMappo:
         inputs = AdvantageInputs(
             atoms, chunk.reward, terminated, ended, log_probs[:-1], next_probs, target, gamma=self.run.gamma,
             lam=self.config.gae_lambda, so_far=self._so_far(chunk),
-            one_step=self._one_step(chunk, log_probs[:-1], next_probs, measures),
+            one_step=self._one_step(chunk, log_probs[:-1], next_probs, terminated, cut, measures),
         )  # fmt: skip
         batch = Batch.of(chunk, self._advantage(inputs, measures), target)
         scalars = advantage_scalars(batch.advantage)
         scalars |= self._describe(batch, log_probs[0], chunk.active[0], measures)
         if inputs.one_step is not None:
-            first = inputs.one_step.values[0, ..., 0][chunk.active[0]].mean()
-            scalars |= {"risk/value": first, "risk/mean_minus_value": scalars["critic/mean"] - first}
+            acts = chunk.active[0]
+            value = (inputs.one_step.values[0, ..., 0] * acts).sum() / acts.sum()
+            scalars |= {"risk/value": value, "risk/mean_minus_value": scalars["critic/mean"] - value}
         return batch, fetched(scalars) | self.policy.scale(batch)
 
     def _one_step(
@@ -201,6 +202,8 @@ class RqeMappo:
         chunk: Trajectory,
         log_probs: Float[Tensor, "T E A N"],
         next_probs: Float[Tensor, "T E A N"],
+        terminated: Bool[Tensor, "T E A"],
+        cut: tuple[Tensor, ...],
         measures: list[RiskMeasure],
     ) -> OneStep | None:
         """The nested value, where it is learned; while the unit of tau is not known, there is no risk."""
@@ -208,7 +211,7 @@ class RqeMappo:
         if self.nested is None or unit is None:
             return None
         mean, next_mean = (categorical.mean(self.critic.atoms, probs) for probs in (log_probs.exp(), next_probs))
-        self.known = self.nested.know(chunk, mean, next_mean, measures, unit)
+        self.known = self.nested.know(chunk, mean, next_mean, terminated, cut, measures, unit)
         return self.nested.one_step(chunk, self.known, unit)
 
     def _so_far(self, chunk: Trajectory) -> SoFar | None:

@@ -51,7 +51,7 @@ class CVaR(OneNumber):
         return 2
 
     def identification(self, outcome: Rows, values: Elicited) -> Elicited:
-        """Of rho and nu: `nu - (nu - x)^+ / level - rho`, and `level - 1{x < nu}`, whose mean is zero at the quantile."""
+        """Of rho and nu: `nu - (nu - x)^+ / level - rho`, and `level - 1{x < nu}`, whose root is the quantile."""
         rho, nu = values.unbind(-1)
         if self.level == 1:  # nu is above every outcome
             return torch.stack((outcome - rho, torch.zeros_like(nu)), -1)
