@@ -151,10 +151,9 @@ class RqeMappo:
         )
         self.policy.average(now)
         self.policy.observe(batch, now)
-        if self.critic.normaliser is not None:
-            self.critic.normaliser.update(flat(chunk.state)[batch.rows])
-            if self.nested is not None:
-                self.nested.premium.normaliser.update(flat(chunk.state)[batch.rows])
+        for net in (self.critic, None if self.nested is None else self.nested.premium):
+            if net is not None and net.normaliser is not None:
+                net.normaliser.update(flat(chunk.state)[batch.rows])
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
         eps = (self.policy.eps * scalars["advantage/scale"]).tolist()
         shown = self.risk.scalars(measures, self.groups.of, eps)
