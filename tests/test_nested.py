@@ -96,9 +96,9 @@ def test_the_learned_value_is_the_exact_one(risk, tau, gamma, lam):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lam", LAMBDAS)
+@pytest.mark.parametrize("lam", [0.0, 0.95])
 @pytest.mark.parametrize("gamma", GAMMAS)
-@pytest.mark.parametrize(("risk", "tau"), MEASURES)
+@pytest.mark.parametrize(("risk", "tau"), MEASURES[1:])
 def test_training_ends_on_the_side_of_the_exact_nested_value(risk, tau, gamma, lam):
     """With a sure reward between the nested and the static value, where they differ; else on either side of both."""
     free = examples.two_coins()
@@ -145,6 +145,7 @@ def test_outcomes_reach_one_step_ahead_within_the_episode(toy_environment, time_
     found = algorithm.nested.one_step(chunk, algorithm.known, 2.0)
     following = value(chunk.state[1:], chunk.agent[1:])
     following[chunk.truncated] = value(chunk.final_state, chunk.truncated.nonzero()[:, 2])
+    following = following.clamp(critic.atoms[0], critic.atoms[-1])  # no value lies beyond all returns
     ended = chunk.terminated | chunk.truncated if time_limit == "terminal" else chunk.terminated
     assert chunk.truncated.any() and chunk.terminated.any()
     assert_close(found.outcome, chunk.reward + 0.9 * following * ~ended)
@@ -164,7 +165,8 @@ def test_premiums_learn_the_same_from_returns_far_from_zero_large_or_small(toy_e
         reward = factor * chunk.reward + shift * (1 - 0.9 * ~terminated)  # moves every return by the shift
         known = nested.know(
             replace(chunk, reward=reward), factor * mean + shift, factor * next_mean + shift,
-            terminated, (torch.zeros(0, dtype=torch.int64),), [measure], 2.0 * factor,
+            terminated, (torch.zeros(0, dtype=torch.int64),), factor * torch.tensor([-9.0, 9.0]) + shift,
+            [measure], 2.0 * factor,
         )  # fmt: skip
         batch, _ = algorithm.targets(chunk, [measure])
         for _ in range(20):

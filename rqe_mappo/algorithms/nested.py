@@ -34,6 +34,7 @@ class Known:
     mean, next_mean: of the return, by the critic, before and after each step.
     following: what the critic sees after each step, before any reset.
     discount: gamma, or 0 where the return ended.
+    bounds: of all returns, between which every value lies.
     """
 
     measures: list[RiskMeasure]
@@ -42,6 +43,17 @@ class Known:
     following: Float[Tensor, "T E A S"]
     reward: Float[Tensor, "T E A"]
     discount: Float[Tensor, "T E A"]
+    bounds: tuple[Tensor, Tensor]
+
+    def outcome(
+        self,
+        reward: Float[Tensor, "*rows"],
+        discount: Float[Tensor, "*rows"],
+        next_mean: Float[Tensor, "*rows"],
+        premium: Float[Tensor, "*rows values"],
+    ) -> Float[Tensor, "*rows"]:
+        """`r + gamma V(s')`. Bounded, since what V errs by counts as risk, of which more error would come."""
+        return reward + discount * (next_mean - premium[..., 0]).clamp(*self.bounds)
 
 
 class NestedValue:
@@ -72,12 +84,14 @@ class NestedValue:
         next_mean: Float[Tensor, "T E A"],
         terminated: Bool[Tensor, "T E A"],
         cut: tuple[Tensor, ...],
+        atoms: Float[Tensor, " N"],
         measures: list[RiskMeasure],
         unit: float,
     ) -> Known:
         """What is learned from a trajectory, given the critic's means and the measures in units of the return.
 
         cut: the places after which the return goes on from `final_state`.
+        atoms: the critic's, within which all returns lie.
         """
         following = chunk.state[1:]
         if len(cut[0]):
@@ -90,14 +104,15 @@ class NestedValue:
             following=following,
             reward=chunk.reward / unit,
             discount=self.run.gamma * ~terminated,
+            bounds=(atoms[0] / unit, atoms[-1] / unit),
         )
 
     def one_step(self, chunk: Trajectory, known: Known, unit: float) -> OneStep:
         """V along the trajectory, in units of the return."""
         agent = chunk.agent[:-1]
         values = known.mean[..., None] - self.premium(chunk.state[:-1], agent)
-        next_value = known.next_mean - self.premium(known.following, agent)[..., 0]
-        return OneStep(unit * values, unit * (known.reward + known.discount * next_value))
+        outcome = known.outcome(known.reward, known.discount, known.next_mean, self.premium(known.following, agent))
+        return OneStep(unit * values, unit * outcome)
 
     def step(self, batch: Batch, known: Known, rows: Int[Tensor, " M"]) -> dict[str, Tensor]:
         """Improve V on some rows: up where its identification is positive, down where it is negative."""
@@ -108,7 +123,7 @@ class NestedValue:
         )
         values = mean[:, None] - self.premium(flat(batch.chunk.state)[where], agent)
         with torch.no_grad():
-            outcome = reward + discount * (next_mean - self.premium(following, agent)[:, 0])
+            outcome = known.outcome(reward, discount, next_mean, self.premium(following, agent))
             surplus = self._identification(known.measures, outcome, values, agent)
         self.optimiser.descend(-(surplus * values).sum(-1).mean())
         return {"losses/nested_surplus": surplus[:, 0].mean()}

@@ -209,8 +209,9 @@ class RqeMappo:
         unit, self.known = self.risk.return_scale, None
         if self.nested is None or unit is None:
             return None
-        mean, next_mean = (categorical.mean(self.critic.atoms, probs) for probs in (log_probs.exp(), next_probs))
-        self.known = self.nested.know(chunk, mean, next_mean, terminated, cut, measures, unit)
+        atoms = self.critic.atoms
+        mean, next_mean = (categorical.mean(atoms, probs) for probs in (log_probs.exp(), next_probs))
+        self.known = self.nested.know(chunk, mean, next_mean, terminated, cut, atoms, measures, unit)
         return self.nested.one_step(chunk, self.known, unit)
 
     def _so_far(self, chunk: Trajectory) -> SoFar | None:
