@@ -71,7 +71,7 @@ def learned(game, risk, tau, gamma, lam, act=True, **settings):
     config = default_config("gamble").replace(
         risk=risk, tau=tau / UNIT, eps=0.0, advantage="nested", gamma=gamma, gae_lambda=lam, num_envs=COPIES,
         num_steps=game.horizon, total_timesteps=UPDATES * COPIES * game.horizon, num_minibatches=1, update_epochs=2,
-        return_scale=UNIT, learning_rate=0.05 if act else 1e-9, norm_adv=True, critic_first=0.25, critic_epochs=4,
+        return_scale=UNIT, learning_rate=0.05 if act else 1e-9, norm_adv=True, critic_first=0.5, critic_epochs=4,
         n_atoms=61, critic_learning_rate=0.03, risk_clip=20.0,
     ).replace(**settings)  # fmt: skip
     run = Run.build(config, Path(), env)

@@ -37,7 +37,9 @@ def _gamble(config: GambleConfig) -> dict[str, tuple[Outcomes, Outcomes]]:
     if config.kind == "late":
         # "before draw" is the last step but one, "2 before draw" the step before that
         names = [f"{n} before " if n > 1 else "before " for n in range(config.late_steps, 0, -1)]
-        states = {CHOICE: tuple([(1.0, 0.0, names[0] + end)] for end in ("sure", "draw"))}
+        states: dict[str, tuple[Outcomes, Outcomes]] = {
+            CHOICE: ([(1.0, 0.0, names[0] + "sure")], [(1.0, 0.0, names[0] + "draw")])
+        }
         for end, drawn in (("sure", safe), ("draw", risky)):
             nexts = [[(1.0, 0.0, name + end)] for name in names[1:]] + [drawn]
             states |= {name + end: (then, then) for name, then in zip(names, nexts, strict=True)}
