@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import math
+import shlex
 import struct
 import zipfile
 import zlib
@@ -95,7 +96,7 @@ def _known(kind: Any, found: Any) -> Any:
 
 def evaluation(folder: Path) -> Evaluation:
     """The evaluation of a run, from its eval.json."""
-    return read_json(Evaluation, folder / "eval.json", f"run rqe-eval {folder} again")
+    return read_json(Evaluation, folder / "eval.json", f"run rqe-eval {shlex.quote(str(folder))} again")
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -180,5 +181,5 @@ def episodes(path: Path) -> dict[str, np.ndarray]:
         MemoryError, OverflowError, zipfile.BadZipFile, zlib.error, struct.error,
     ) as error:  # each kind of damage has another  # fmt: skip
         cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"{path} is damaged ({cause}): run rqe-eval {path.parent} again") from None
+        raise ConfigError(f"{path} is damaged ({cause}): run rqe-eval {shlex.quote(str(path.parent))} again") from None
     return {name: array for name, array in arrays.items() if array.ndim == 2}

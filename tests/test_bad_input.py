@@ -50,7 +50,7 @@ def complaint(capsys, command, *args: str) -> str:
         (["--scenario", "moon"], ["--scenario moon", "default"]),
         (["--risk", "luck"], ["--risk luck", "entropic"]),
         (["--risk", "cvar:2"], ["--risk", "cvar"]),
-        (["--risk", "cvar:0.1", "--advantage", "nested"], ["--advantage", "nested"]),
+        (["--risk", "gini:0.5", "--advantage", "nested"], ["--advantage nested", "--risk gini:0.5", "cvar:LEVEL"]),
         (["--tau", "0.3,1"], ["--tau 0.3,1 names 2 agents", "one value for all"]),
         (["--tau", "0.3,-1"], ["--tau", "must be > 0", "-1"]),
         (["--tau", "0.3,abc"], ["--tau", "0.3,abc"]),

@@ -203,7 +203,7 @@ def predictions(critic: DistributionCritic, chunk: Trajectory):
         log_probs = critic(chunk.state, chunk.agent).log_softmax(-1)
         nothing = torch.zeros(chunk.reward.shape, dtype=torch.bool)
         here = critic.distribution(chunk.state[:-1], chunk.agent[:-1])
-    return here, Predicted(log_probs, log_probs[1:].exp(), nothing, nothing)
+    return here, Predicted(log_probs, log_probs[1:].exp(), nothing, nothing, ())
 
 
 def trajectory(state: torch.Tensor, **given: torch.Tensor) -> Trajectory:

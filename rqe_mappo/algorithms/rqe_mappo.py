@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from tyro.conf import arg
 
 from rqe_mappo.algorithms.actor_critic import Optimiser, moment, passes, step_sizes
-from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, SoFar, influence_by_age
+from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, OneStep, SoFar, influence_by_age
 from rqe_mappo.algorithms.averages import Moments, fetched
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.episode_returns import EpisodeReturns
 from rqe_mappo.algorithms.groups import AgentGroups, agent_groups
+from rqe_mappo.algorithms.nested import Known, NestedValue
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, PPOConfig, advantage_scalars
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
 from rqe_mappo.algorithms.support import FollowingSupport, Predicted, around, choose_support, on_grid
@@ -83,7 +84,7 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
             if measure.evaluation_only:
                 raise ValueError(measure.evaluation_only)
             if self.advantage == "nested":
-                measure.utility(torch.zeros(1))
+                measure.identification(torch.zeros(1), torch.zeros(1, measure.elicited))
         except ValueError as error:
             raise ConfigError(str(error)) from None
         return measure
@@ -143,11 +144,19 @@ class RqeMappo:
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
         self.policy = PolicyUpdate(config, self.actor, self.groups, device, ADVANTAGE_MEMORY)
         self.critic_optimiser = Optimiser(self.critic, config.critic_learning_rate, 2 * config.max_grad_norm)
+        self.nested: NestedValue | None = None
+        self.known: Known | None = None  # of the trajectory that is being learned from
+        if config.advantage == "nested" and not self.risk.neutral:
+            elicited = max(measure.elicited for measure in self.risk.full)
+            self.nested = NestedValue(run, env, self.policy.group, elicited)
+            self.modules["premium"] = self.nested.premium
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         """Improve actors and critic on `chunk`; see `rqe_mappo.algorithms.contract.Algorithm`."""
         now = moment(self.config, progress)
         self.policy.optimiser.learning_rate, self.critic_optimiser.learning_rate = step_sizes(self.config, now)
+        if self.nested is not None:
+            self.nested.set_pace(self.critic_optimiser.learning_rate)
         if now.phase == "settle":
             self.policy.rest()
         measures = self.risk.measures(now.share)
@@ -162,8 +171,9 @@ class RqeMappo:
         )
         self.policy.average(now)
         self.policy.observe(batch, now)
-        if self.critic.normaliser is not None:
-            self.critic.normaliser.update(flat(chunk.state)[batch.rows])
+        for net in (self.critic, None if self.nested is None else self.nested.premium):
+            if net is not None and net.normaliser is not None:
+                net.normaliser.update(flat(chunk.state)[batch.rows])
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
         eps = (self.policy.eps * scalars["advantage/scale"]).tolist()
         shown = self.risk.scalars(measures, self.groups.of, eps)
@@ -172,11 +182,7 @@ class RqeMappo:
 
     def _ended(self, chunk: Trajectory, predicted: Predicted) -> Moments:
         """The returns of the episodes that ended in a trajectory."""
-        value, next_value = (
-            categorical.mean(self.critic.atoms, probs)
-            for probs in (predicted.log_probs[:-1].exp(), predicted.next_probs)
-        )
-        return self.episodes.observe(chunk, value, next_value, predicted.terminated, predicted.ended)
+        return self.episodes.observe(chunk, *predicted.means(self.critic.atoms), predicted.terminated, predicted.ended)
 
     def warnings(self) -> list[str]:
         few = "" if self.risk.neutral else self.support.warning
@@ -200,10 +206,15 @@ class RqeMappo:
         inputs = AdvantageInputs(
             atoms, chunk.reward, terminated, ended, predicted.log_probs[:-1], next_probs, target,
             gamma=self.run.gamma, lam=self.config.gae_lambda, so_far=self._so_far(chunk),
+            one_step=self._one_step(chunk, predicted, measures),
         )  # fmt: skip
         batch = Batch.of(chunk, self._advantage(inputs, measures), target)
         scalars = advantage_scalars(batch.advantage)
         scalars |= self._describe(batch, predicted.log_probs[0], chunk.active[0], measures)
+        if inputs.one_step is not None:
+            acts = chunk.active[0]
+            value = (inputs.one_step.values[0, ..., 0] * acts).sum() / acts.sum()
+            scalars |= {"risk/value": value, "risk/mean_minus_value": scalars["critic/mean"] - value}
         return batch, fetched(scalars) | self.policy.scale(batch)
 
     @torch.no_grad()
@@ -223,7 +234,18 @@ class RqeMappo:
         if len(cut[0]):
             next_probs = next_probs.clone()
             next_probs[cut] = self.critic(chunk.final_state, cut[2]).softmax(-1)
-        return Predicted(log_probs, next_probs, terminated, terminated | truncated | chunk.lost)
+        return Predicted(log_probs, next_probs, terminated, terminated | truncated | chunk.lost, cut)
+
+    def _one_step(self, chunk: Trajectory, predicted: Predicted, measures: list[RiskMeasure]) -> OneStep | None:
+        """The nested value, where it is learned; while the unit of tau is not known, there is no risk."""
+        unit, self.known = self.risk.return_scale, None
+        if self.nested is None or unit is None:
+            return None
+        mean, next_mean = predicted.means(self.critic.atoms)
+        self.known = self.nested.know(
+            chunk, mean, next_mean, predicted.terminated, predicted.cut, self.critic.atoms, measures, unit
+        )
+        return self.nested.one_step(chunk, self.known, unit)
 
     def _so_far(self, chunk: Trajectory) -> SoFar | None:
         """What the episodes have brought, with the critic's view of their start where the advantage asks for it."""
@@ -275,7 +297,10 @@ class RqeMappo:
         logits = self.critic(flat(batch.chunk.state)[batch.rows[rows]], batch.agent[rows])
         loss = categorical.cross_entropy(batch.target[rows], logits).mean()
         self.critic_optimiser.descend(loss)
-        return {"losses/critic_cross_entropy": loss.detach()}
+        shown = {"losses/critic_cross_entropy": loss.detach()}
+        if self.nested is not None and self.known is not None:
+            shown |= self.nested.step(batch, self.known, rows)
+        return shown
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -284,6 +309,7 @@ class RqeMappo:
             "risk": self.risk.state_dict(),
             "support": self.support.state_dict(),
             "episodes": self.episodes.state_dict(),
+            **({} if self.nested is None else {"nested": self.nested.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -295,3 +321,5 @@ class RqeMappo:
             self.episodes.load_state_dict(state["episodes"])
         else:
             self.support.fixed = self.support.started = True
+        if self.nested is not None:
+            self.nested.load_state_dict(state["nested"])

@@ -77,12 +77,18 @@ class Predicted:
 
     log_probs: at each step, and in the last entry after all of them.
     next_probs: after each step, or at the final state.
+    cut: where that is, the places after which a return goes on from `final_state`.
     """
 
     log_probs: Float[Tensor, "T+1 E A N"]
     next_probs: Float[Tensor, "T E A N"]
     terminated: Bool[Tensor, "T E A"]
     ended: Bool[Tensor, "T E A"]
+    cut: tuple[Tensor, ...]
+
+    def means(self, atoms: Float[Tensor, " N"]) -> tuple[Float[Tensor, "T E A"], Float[Tensor, "T E A"]]:
+        """Means of the return, before and after each step."""
+        return categorical.mean(atoms, self.log_probs[:-1].exp()), categorical.mean(atoms, self.next_probs)
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,11 @@
 what follows belongs to another episode. `next_*[t]` belongs to the observation after step t, before any reset.
 """
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rqe_mappo.functional import categorical
-
-
-def identity(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """The risk-neutral utility."""
-    return x
 
 
 def gae(
@@ -26,18 +19,22 @@ def gae(
     ended: Bool[Tensor, " time *batch"],
     gamma: float,
     lam: float,
-    utility: Callable[[Tensor], Tensor] = identity,
 ) -> Float[Tensor, " time *batch"]:
-    """Generalised advantage `A_t = u(delta_t) + gamma lam A_{t+1}`, `delta_t = r_t + gamma V_{t+1} - V_t`.
+    """Generalised advantage: the `traced` `delta_t = r_t + gamma V_{t+1} - V_t`.
 
-    With u the identity, Schulman et al., 'High-Dimensional Continuous Control Using GAE' (2016), eq. 16; with a risk
-    measure's utility, the advantage of the nested measure (Shen et al., 'Risk-Sensitive Reinforcement Learning', 2014).
+    Schulman et al., 'High-Dimensional Continuous Control Using GAE' (2016), eq. 16.
     """
-    advantage = utility(reward + gamma * next_value * ~terminated - value)
-    decay = (gamma * lam * (~ended).to(reward.dtype)).unbind()
-    rows = list(advantage.unbind())
+    return traced(reward + gamma * next_value * ~terminated - value, ended, gamma * lam)
+
+
+def traced(
+    surplus: Float[Tensor, " time *batch"], ended: Bool[Tensor, " time *batch"], decay: float
+) -> Float[Tensor, " time *batch"]:
+    """`A_t = surplus_t + decay A_{t+1}`, within episodes."""
+    weight = (decay * (~ended).to(surplus.dtype)).unbind()
+    rows = list(surplus.unbind())
     for t in reversed(range(len(rows) - 1)):
-        rows[t] = torch.addcmul(rows[t], decay[t], rows[t + 1])
+        rows[t] = torch.addcmul(rows[t], weight[t], rows[t + 1])
     return torch.stack(rows)
 
 

@@ -12,6 +12,8 @@ from rqe_mappo.nets.critics import (
     DistributionCriticSpec,
     JointCritic,
     JointCriticSpec,
+    RiskPremium,
+    RiskPremiumSpec,
     ValueCritic,
     ValueCriticSpec,
 )
@@ -25,6 +27,8 @@ __all__ = [
     "JointCritic",
     "JointCriticSpec",
     "PolicyActor",
+    "RiskPremium",
+    "RiskPremiumSpec",
     "ValueCritic",
     "ValueCriticSpec",
     "build",
@@ -36,6 +40,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     PolicyActor.kind: (PolicyActor, ActorSpec),
     DistributionCritic.kind: (DistributionCritic, DistributionCriticSpec),
     JointCritic.kind: (JointCritic, JointCriticSpec),
+    RiskPremium.kind: (RiskPremium, RiskPremiumSpec),
     ValueCritic.kind: (ValueCritic, ValueCriticSpec),
 }
 """Networks that a policy file may hold, by their `kind`: the class, and the dataclass from which it is built."""

@@ -47,6 +47,13 @@ class JointCriticSpec(DistributionCriticSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RiskPremiumSpec(CriticSpec):
+    """values: how many numbers are predicted, the premium first."""
+
+    values: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValueCriticSpec(CriticSpec):
     """values: how many numbers are predicted, the mean first."""
 
@@ -170,6 +177,19 @@ class JointCritic(CategoricalCritic):
     ) -> Float[Tensor, "*rows joint atoms"]:
         """Logits."""
         return self.outputs(view, agent).unflatten(-1, (self.joint_actions, -1))
+
+
+class RiskPremium(_Critic):
+    """What risk takes off the mean of the return, in units of its std, and what else a measure needs; 0 at first."""
+
+    kind = "risk premium"
+
+    def __init__(self, spec: RiskPremiumSpec):
+        super().__init__(spec, spec.values, 0.0)
+
+    def forward(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows values"]:
+        """The premiums."""
+        return self.outputs(view, agent)
 
 
 class ValueCritic(_Critic):

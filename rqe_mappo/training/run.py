@@ -97,6 +97,11 @@ class Run:
         policy = checkpoint.load_policy_file(policy_file)
         training = checkpoint.load_training_file(training_file)
         for name, module in self.algorithm.modules.items():
+            if name not in policy["modules"]:
+                raise ConfigError(
+                    f"--resume {self.folder} holds no network {name!r}, which its settings ask for: an older version "
+                    "wrote it, start a new run"
+                )
             module.load_state_dict(policy["modules"][name])
         self.algorithm.load_state_dict(training["algorithm"])
         self.generator.set_state(training["generator"])
