@@ -154,7 +154,7 @@ def check_folders(plan: Plan) -> None:
         path = Path(job.folder) / "config.json"
         if not (Path(job.folder) / "latest").is_file() or not path.is_file():
             continue
-        found = configs.from_json(path.read_text()).flat()
+        found = configs.from_file(path).flat()
         for name, value in plan.configs[job.name].flat().items():
             if name not in MAY_DIFFER and found.get(name) != value:
                 raise ConfigError(

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rqe_mappo import schema
 from rqe_mappo.config import AlgorithmConfig, PerAgent, require, require_range
 from rqe_mappo.functional.risk import Neutral, RiskMeasure
+from rqe_mappo.schema import Count, Positive
 
 NO_VARIANCE = 1e-12  # relative to the squared mean; double precision tells no smaller variance from none
 
@@ -32,6 +34,16 @@ class RiskConfig(AlgorithmConfig):
         """Raise ConfigError for shares and units that cannot be."""
         require_range(self, warmup_fraction=(0, 1), risk_anneal_fraction=(0, 1))
         require(self, self.return_scale is None or self.return_scale > 0, "return_scale", "be > 0")
+
+
+class RiskState(TypedDict):
+    """What a `RiskSchedule` has found out."""
+
+    return_scale: Positive | None
+    started: float | None
+    count: Count
+    total: float
+    squares: float
 
 
 class RiskSchedule:
@@ -122,9 +134,8 @@ class RiskSchedule:
         return shown
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("return_scale", "started", "count", "total", "squares")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in RiskState.__annotations__}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
+        for name, value in schema.read(RiskState, state, "risk").items():
             setattr(self, name, value)

@@ -234,11 +234,11 @@ class RqeMappo:
     def state_dict(self) -> dict[str, Any]:
         return {
             **self.policy.state_dict(),
-            "critic_optimizer": self.critic_optimiser.adam.state_dict(),
+            "critic_optimizer": self.critic_optimiser.state_dict(),
             "risk": self.risk.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state)
-        self.critic_optimiser.adam.load_state_dict(state["critic_optimizer"])
+        self.critic_optimiser.load_state_dict(state["critic_optimizer"])
         self.risk.load_state_dict(state["risk"])

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rqe_mappo import schema
 from rqe_mappo.algorithms.actor_critic import Optimiser
 from rqe_mappo.algorithms.ppo import Batch, Minibatch, PPOConfig, Sequences
 from rqe_mappo.config import ConfigError, TrainConfig, require
@@ -147,12 +148,17 @@ class ValueUpdate:
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state, and what a critic with memory remembers."""
-        return {"critic_optimizer": self.optimiser.adam.state_dict(), "critic_memory": self.memory}
+        return {"critic_optimizer": self.optimiser.state_dict(), "critic_memory": self.memory}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimiser.adam.load_state_dict(state["critic_optimizer"])
+        self.optimiser.load_state_dict(state["critic_optimizer"])
         if "critic_memory" in state:  # older files hold none, and critics had no memory
-            self.memory = state["critic_memory"].to(self.run.device)
+            memory = schema.read(Tensor, state["critic_memory"], "critic_memory")
+            if memory.shape != self.memory.shape:
+                raise ValueError(
+                    f"critic_memory must have shape {tuple(self.memory.shape)} (got {tuple(memory.shape)})"
+                )
+            self.memory = memory.to(self.run.device)
 
 
 def huber(error: Float[Tensor, "*batch"], delta: float) -> Float[Tensor, "*batch"]:

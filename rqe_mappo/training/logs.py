@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from rqe_mappo.checkpoint import write_atomically
+from rqe_mappo.files import WriteError, write_atomically
 from rqe_mappo.statistics import cvar
 
 INCIDENTS = {"collision": "collisions", "fell": "falls", "timed_out": "time-outs"}
@@ -66,13 +66,15 @@ class RunLog:
 
     def row(self, step: int, scalars: dict[str, float]) -> None:
         """Append one row at `step`; scalars that it lacks are left empty."""
-        if not self.columns:
-            self.columns = ["global_step", *scalars]
-            with open(self.path, "w", newline="") as file:
-                csv.writer(file).writerow(self.columns)
-        with open(self.path, "a", newline="") as file:
-            values = [scalars.get(name) for name in self.columns[1:]]
-            csv.writer(file).writerow([step, *("" if value is None else f"{value:.6g}" for value in values)])
+        self.columns = self.columns or ["global_step", *scalars]
+        values = [scalars.get(name) for name in self.columns[1:]]
+        line = [step, *("" if value is None else f"{value:.6g}" for value in values)]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have taken the folder away
+            with open(self.path, "a", newline="") as file:
+                csv.writer(file).writerows([line] if file.tell() else [self.columns, line])
+        except OSError as error:
+            raise WriteError(self.path, error) from None
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, step)
 

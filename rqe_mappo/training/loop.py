@@ -71,7 +71,8 @@ def train(
     """
     torch.set_num_threads(1)  # at these sizes a second thread costs more than it gives; run two runs instead
     pick_device(config.device)
-    if resume is not None:
+    goes_on = resume is not None and checkpoint.begun(resume)  # not if it was killed before it had saved anything
+    if goes_on:
         checkpoint.newest(resume)
     env = vector.make(config, config.num_envs, config.num_workers)
     try:
@@ -80,15 +81,15 @@ def train(
             raise ConfigError("--time-limit terminal needs an environment that shows the time left: use bootstrap")
         folder = resume or new_folder(config)
         run = Run.build(config, folder, env)
-        if resume is None:
+        if goes_on:
+            run.restore()
+        else:
             run.collector.start(env.reset(config.seed))
             run.save()  # from here on there is always something to go on from
-        else:
-            run.restore()
         log = RunLog(folder, run.step, config.total_timesteps, quiet)
         if workers := vector.workers_of(env):
             workers.log = log.say
-        log.say(f"{'resuming' if resume else 'training'} in {folder}")
+        log.say(f"{'resuming' if goes_on else 'training'} in {folder}")
         for note in config.algorithm.notes():
             log.say(f"note: {note}")
         try:
