@@ -1,9 +1,12 @@
 """What a run writes while it trains: metrics.csv, TensorBoard events, and one calm line of progress."""
 
+import contextlib
 import csv
 import io
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,40 @@ def summarise(episodes: list[dict[str, np.ndarray]]) -> dict[str, float]:
     return scalars
 
 
+class Events:
+    """TensorBoard's events of a run: where they cannot be written, one line says so, and the run goes on without."""
+
+    def __init__(self, run: Path, start: int, say: Callable[[str], None]):
+        self.run, self.say, self.lost = run, say, False
+        self.hook, threading.excepthook = threading.excepthook, self._failed
+        self.writer = SummaryWriter(str(run), purge_step=start or None)
+
+    def _failed(self, failure: threading.ExceptHookArgs) -> None:
+        """The writer's own thread would print a traceback; what stopped it is raised again where it is used."""
+        if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard")):
+            self.hook(failure)
+
+    def add(self, step: int, scalars: dict[str, float]) -> None:
+        with self._said():
+            for name, value in scalars.items() if not self.lost else ():
+                self.writer.add_scalar(name, value, step)
+
+    @contextlib.contextmanager
+    def _said(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if self.lost:
+                return
+            self.lost = True
+            self.say(f"warning: no more events for TensorBoard: {WriteError(self.run, error)}; metrics.csv has them")
+
+    def close(self) -> None:
+        with self._said():
+            self.writer.close()
+        threading.excepthook = self.hook
+
+
 class RunLog:
     """Rows for metrics.csv and TensorBoard, and progress for whoever watches."""
 
@@ -43,7 +80,7 @@ class RunLog:
         self.quiet = quiet
         self.path, self.total, self.last = run / "metrics.csv", total, start
         self.columns = self._forget_after(start)
-        self.writer = SummaryWriter(str(run), purge_step=start or None)
+        self.events = Events(run, start, self.say)
         self.began, self.start = time.monotonic(), start
         self.bar = None
         if sys.stderr.isatty() and not quiet:
@@ -75,8 +112,7 @@ class RunLog:
                 csv.writer(file).writerows([line] if file.tell() else [self.columns, line])
         except OSError as error:
             raise WriteError(self.path, error) from None
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, step)
+        self.events.add(step, scalars)
 
     def progress(self, step: int, scalars: dict[str, float]) -> None:
         """Show where the run is: a live bar on a terminal, else about twenty lines a run."""
@@ -107,4 +143,4 @@ class RunLog:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
-        self.writer.close()
+        self.events.close()
