@@ -80,7 +80,7 @@ def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:
         return _parsed(rest, default), None
     settings = chosen.resume / "config.json"
     if not settings.is_file():
-        raise ConfigError(f"--resume {chosen.resume} is no run folder: it holds no config.json")
+        raise ConfigError(f"--resume {chosen.resume} is no run folder, it holds no config.json: begin a run with --out")
     registry.vouch(*filter(None, (chosen.env, chosen.algo)))
     if chosen.trust:
         configs.trust(chosen.resume)

@@ -306,7 +306,7 @@ def _filled(default: Any, values: dict[str, Any], place: str) -> Any:
 def _plain(text: str, place: str = "config.json") -> dict[str, Any]:
     """The settings that `to_json` wrote, or an earlier version, with the two parts as they are; imports nothing."""
     try:
-        known = upgrade.settings(schema.read(dict[str, Any], schema.parse_json(text, place), place))
+        known = upgrade.settings(schema.read(dict[str, Any], schema.parse_json(text, "it"), "it"))
         fields = schema.fields(TrainConfig, known, "", {"env", "scenario", "algo", *PARTS})
         return fields | {name: schema.read(dict[str, Any], fields[name], name) for name in PARTS}
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -141,8 +141,9 @@ def test_every_setting_of_another_type_is_refused_by_its_name(env, algo):
     ("path", "value"),
     [
         (("num_envs",), 8.5), (("num_envs",), 1e12), (("num_envs",), 10**12), (("num_steps",), 10**12),
-        (("keep",), 1.5), (("time_limit",), 3), (("algorithm", "advantage"), "nope"), (("algorithm", "regulariser"), "x"),
-        (("algorithm", "tau"), [1.0, "x"]), (("algorithm", "actor_hidden"), [64, "64"]), (("algorithm", "defaults"), {}),
+        (("keep",), 1.5), (("time_limit",), 3), (("algorithm", "advantage"), "nope"),
+        (("algorithm", "regulariser"), "x"), (("algorithm", "tau"), [1.0, "x"]),
+        (("algorithm", "actor_hidden"), [64, "64"]), (("algorithm", "defaults"), {}),
         (("env_config", "horizon"), "500"), (("algorithm",), []), (("env_config",), None), (("env",), ["cartpole"]),
         (("algorithm", "gae_lambda"), math.nan), (("momentum",), 1),
     ],

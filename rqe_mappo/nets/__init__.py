@@ -69,7 +69,7 @@ def build(description: dict[str, Any]) -> nn.Module:
     UnknownNetwork for a kind that is not known; a network of a user's own is known once its module was imported.
     """
     settings = dict(description)
-    kind = settings.pop("kind")
+    kind = schema.read(str, settings.pop("kind", None), "kind")
     if kind not in NETWORKS:
         raise UnknownNetwork(f"no network of kind {kind!r} is known: import the module that registers it first")
     network, spec = NETWORKS[kind]

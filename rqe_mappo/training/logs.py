@@ -45,7 +45,8 @@ class Events:
     def __init__(self, run: Path, start: int, say: Callable[[str], None]):
         self.run, self.say, self.lost = run, say, False
         self.hook, threading.excepthook = threading.excepthook, self._failed
-        self.writer = SummaryWriter(str(run), purge_step=start or None)
+        with self._said():
+            self.writer = SummaryWriter(str(run), purge_step=start or None)
 
     def _failed(self, failure: threading.ExceptHookArgs) -> None:
         """The writer's own thread would print a traceback; what stopped it is raised again where it is used."""
@@ -54,7 +55,7 @@ class Events:
 
     def add(self, step: int, scalars: dict[str, float]) -> None:
         with self._said():
-            for name, value in scalars.items() if not self.lost else ():
+            for name, value in () if self.lost else scalars.items():
                 self.writer.add_scalar(name, value, step)
 
     @contextlib.contextmanager
@@ -62,14 +63,13 @@ class Events:
         try:
             yield
         except OSError as error:
-            if self.lost:
-                return
             self.lost = True
             self.say(f"warning: no more events for TensorBoard: {WriteError(self.run, error)}; metrics.csv has them")
 
     def close(self) -> None:
         with self._said():
-            self.writer.close()
+            if not self.lost:
+                self.writer.close()
         threading.excepthook = self.hook
 
 
@@ -80,12 +80,12 @@ class RunLog:
         self.quiet = quiet
         self.path, self.total, self.last = run / "metrics.csv", total, start
         self.columns = self._forget_after(start)
-        self.events = Events(run, start, self.say)
         self.began, self.start = time.monotonic(), start
         self.bar = None
         if sys.stderr.isatty() and not quiet:
             self.bar = tqdm(total=total, initial=start, unit="step", unit_scale=True, dynamic_ncols=True, smoothing=0.1)
         self.next_line = start
+        self.events = Events(run, start, self.say)
 
     def _forget_after(self, start: int) -> list[str]:
         """Drop rows later than the checkpoint that the run goes on from; gives the columns there are."""
