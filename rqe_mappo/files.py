@@ -101,12 +101,12 @@ def _check_archive(file: IO[bytes], size: int) -> None:
     """
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
-        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-            raise ValueError("it is compressed")
         begins = min((part.header_offset for part in parts), default=-1) == 0
         alone = len({part.filename for part in parts}) == len(parts)
-        if not begins or not alone or sum(part.file_size for part in parts) > size:
+        if not begins or not alone:
             raise ValueError("it is no archive of PyTorch's making")
+        if sum(part.file_size for part in parts) > size:
+            raise ValueError("it is compressed")
         if archive.comment and archive.comment != _checksum(file, size - DIGITS):
             raise ValueError("its checksum is wrong")
         if (wrong := archive.testzip()) is not None:
