@@ -28,7 +28,7 @@ from rqe_mappo.sweeps.manifest import Manifest
 from rqe_mappo.training.run import versions
 
 EPISODES = 1000  # the worst 5 % are then fifty
-MAY_DIFFER = command_line.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}
+MAY_DIFFER = configs.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}
 KINDS = {
     "tau": "the price of risk aversion: tau times seeds",
     "ablation": "risk aversion and bounded rationality, each with and without the other",

@@ -107,6 +107,7 @@ def forged(kind: str, content: dict[str, Any]) -> None:  # noqa: PLR0912 (a list
         actor |= {"n_agents": 30_000, "hidden": [], "actions": {"kind": "discrete", "sizes": [30_000]}}
         actor["actions"]["counts"] = [1] * 30_000
         content["modules"]["actor"] = {"nets.0.0.weight": torch.zeros(30_000, 6), "nets.0.0.bias": torch.zeros(30_000)}
+        content |= {"networks": {"actor": actor}, "returns": None}
     elif kind == "atoms":
         content["networks"]["critic"]["n_atoms"] = 10**9
     elif kind == "memory":
@@ -147,7 +148,7 @@ def test_a_policy_that_asks_for_more_than_it_holds_is_refused_at_once(run, tmp_p
     refused_at_once(path)
 
 
-def test_a_compressed_archive_is_refused_at_once(run, tmp_path):
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(run, tmp_path, monkeypatch):
     content, plain, path = checkpoint.load_policy_file(run), tmp_path / "plain.pt", tmp_path / "bomb.policy.pt"
     content["modules"]["more"] = {"weight": torch.zeros(10**8, dtype=torch.uint8)}
     torch.save(content, plain)
@@ -156,6 +157,7 @@ def test_a_compressed_archive_is_refused_at_once(run, tmp_path):
             small.writestr(part.filename, archive.read(part))
     plain.unlink()
     assert path.stat().st_size < 10**6
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("it was unpacked"))
     refused_at_once(path)
 
 

@@ -6,7 +6,7 @@ import io
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ class Events:
                 self.writer.add_scalar(name, value, step)
 
     @contextlib.contextmanager
-    def _said(self) -> Iterator[None]:
+    def _said(self) -> Generator[None]:
         try:
             yield
         except OSError as error:
