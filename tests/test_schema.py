@@ -117,6 +117,7 @@ def wrong_for(kind: Any) -> list[Any]:
     return wrong + ([] if float in kinds else [8.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", list(registry.ALGORITHMS))
 @pytest.mark.parametrize("env", list(registry.ENVIRONMENTS))
 def test_every_setting_of_another_type_is_refused_by_its_name(env, algo):
