@@ -1,6 +1,6 @@
 """The contract between environments and the learner: E copies of A agents stepped as one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -146,6 +146,15 @@ class BatchedEnv(Protocol):
     def close(self) -> None:
         """Free what the environment holds; a second call does nothing."""
         ...
+
+
+def put_back(arrays: Mapping[str, np.ndarray], snapshot: Mapping[str, Any]) -> None:
+    """Write what a snapshot holds into arrays of the same names; ValueError for one of another shape or kind."""
+    for name, array in arrays.items():
+        kept = snapshot[name]
+        if not isinstance(kept, np.ndarray) or (kept.shape, kept.dtype) != (array.shape, array.dtype):
+            raise ValueError(f"a snapshot's {name} must be {array.dtype} of shape {array.shape}")
+        array[...] = kept
 
 
 def action_counts(env: BatchedEnv) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import numpy as np
 from gymnasium.spaces import Box
 
-from rqe_mappo.envs.contract import BatchedEnv, Observed, Step, agent_spaces
+from rqe_mappo.envs.contract import BatchedEnv, Observed, Step, agent_spaces, put_back
 
 Seen = TypeVar("Seen", bound=Observed)
 
@@ -83,7 +83,10 @@ class History:
 
     def restore(self, snapshot: dict[str, Any]) -> Observed:
         observed = self.env.restore(snapshot["env"])
-        self.past, self.discount, self.start = (snapshot[name].copy() for name in ("past", "discount", "start"))
+        copies, agents = observed.active.shape
+        self.past, self.discount = np.zeros((copies, agents), np.float32), np.zeros(copies, np.float32)
+        self.start = np.zeros((copies, agents, *self.state_space.shape), np.float32)
+        put_back({"past": self.past, "discount": self.discount, "start": self.start}, snapshot)
         return self._show(observed)
 
     def close(self) -> None:

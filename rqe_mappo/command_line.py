@@ -23,9 +23,6 @@ Parsed = TypeVar("Parsed")
 ABOUT_RISK = {
     "--tau", "--risk", "--advantage", "--warmup-fraction", "--risk-anneal-fraction", "--return-scale",
 }  # fmt: skip
-CHANGEABLE_ON_RESUME = {
-    "total_timesteps", "device", "keep", "save_interval", "log_interval", "eval_episodes", "worker_timeout",
-}  # fmt: skip
 
 
 def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | None) -> None:
@@ -108,18 +105,18 @@ def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:
         return _parsed(rest, default), None
     settings = chosen.resume / "config.json"
     if not settings.is_file():
-        raise ConfigError(f"--resume {chosen.resume} is no run folder: it holds no config.json")
+        raise ConfigError(f"--resume {chosen.resume} is no run folder, it holds no config.json: begin a run with --out")
     registry.vouch(*filter(None, (chosen.env, chosen.algo)))
     if chosen.trust:
         configs.trust(chosen.resume)
-    default = configs.from_json(settings.read_text())
+    default = configs.from_file(settings)
     for name in ("env", "scenario", "algo"):
         if getattr(chosen, name) not in (None, getattr(default, name)):
             raise ConfigError(f"--{name} cannot change on --resume: start a new run instead")
     config = _parsed(rest, default)
     before = default.flat()
     changed = {name for name, value in config.flat().items() if value != before[name]}
-    if kept := sorted(changed - CHANGEABLE_ON_RESUME):
+    if kept := sorted(changed - configs.CHANGEABLE_ON_RESUME):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in kept)
         raise ConfigError(f"{flags} cannot change on --resume: start a new run instead")
     return config, chosen.resume

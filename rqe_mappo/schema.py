@@ -71,8 +71,8 @@ def fields(kind: Any, value: Any, place: str, needed: set[str] | frozenset[str] 
         known = {field.name: known[field.name] for field in dataclasses.fields(kind)}
     if missing := sorted(needed - set(given)):
         raise SchemaError(f"{place or 'it'} lacks {', '.join(missing)}")
-    if unknown := sorted(map(str, set(given) - set(known))):
-        raise SchemaError(f"{place or 'it'} holds what this version does not know: {', '.join(unknown)}")
+    if unknown := sorted(map(_shown, set(given) - set(known))):
+        raise SchemaError(f"{place or 'it'} holds what this version does not know: {', '.join(unknown[:3])}")
     return {name: read(known[name], item, f"{place}.{name}" if place else name) for name, item in given.items()}
 
 
@@ -85,8 +85,14 @@ def parse_json(text: str, place: str) -> Any:
 
 
 def _wrong(place: str, rule: str, value: Any) -> SchemaError:
-    shown = type(value).__name__ if isinstance(value, int) and abs(value) > LARGEST else reprlib.repr(value)
-    return SchemaError(f"{place} must {rule} (got {ascii(shown)[1:-1]})")
+    return SchemaError(f"{place} must {rule} (got {_shown(value)})")
+
+
+def _shown(value: Any) -> str:
+    """A value in a few words on one line, whatever it is."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return "a larger one"
+    return " ".join(reprlib.repr(value).split())
 
 
 Arguments = tuple[Any, ...]

@@ -29,7 +29,7 @@ from rqe_mappo.training.lock import hold
 from rqe_mappo.training.run import versions
 
 EPISODES = 1000  # the worst 5 % are then fifty
-MAY_DIFFER = command_line.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}
+MAY_DIFFER = configs.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}
 KINDS = {
     "tau": "the price of risk aversion: tau times seeds",
     "ablation": "risk aversion and bounded rationality, each with and without the other",
@@ -155,7 +155,7 @@ def check_folders(plan: Plan) -> None:
         path = Path(job.folder) / "config.json"
         if not (Path(job.folder) / "latest").is_file() or not path.is_file():
             continue
-        found = configs.from_json(path.read_text()).flat()
+        found = configs.from_file(path).flat()
         for name, value in plan.configs[job.name].flat().items():
             if name not in MAY_DIFFER and found.get(name) != value:
                 raise ConfigError(

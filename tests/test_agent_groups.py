@@ -66,7 +66,7 @@ def test_groups_are_the_different_pairs(tmp_path):
 def test_settings_that_a_file_does_not_know_have_their_default():
     text = to_json(default_config("toy")).replace('"settle": 0.0,', "")
     assert from_json(text) == default_config("toy")
-    with pytest.raises(ConfigError, match="does not know: sette"):
+    with pytest.raises(ConfigError, match="does not know: 'sette'"):
         from_json(to_json(default_config("toy")).replace('"settle"', '"sette"'))
 
 

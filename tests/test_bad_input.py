@@ -154,8 +154,10 @@ def test_out_that_holds_a_run_is_not_overwritten(capsys, run):
 
 def test_resume_without_run_or_checkpoint(capsys, tmp_path, run):
     assert "config.json" in complaint(capsys, cli.train, "--resume", str(tmp_path / "nothing"))
-    (tmp_path / "config.json").write_text((run / "config.json").read_text())
+    for name in ("config.json", "metrics.csv"):  # it has learned, and its checkpoints are gone
+        (tmp_path / name).write_text((run / name).read_text())
     assert "holds no checkpoint" in complaint(capsys, cli.train, "--resume", str(tmp_path))
+    assert (tmp_path / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
 
 
 def test_evaluation_refuses_an_unknown_measure(capsys, run):

@@ -2,10 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from rqe_mappo import schema
+from rqe_mappo.schema import Count
+
+
+class RunningMeanState(TypedDict):
+    """What a `RunningMean` keeps."""
+
+    memory: float
+    total: float
+    weight: float
 
 
 class RunningMean:
@@ -19,6 +31,19 @@ class RunningMean:
         self.total = self.memory * self.total + (1 - self.memory) * value
         self.weight = self.memory * self.weight + (1 - self.memory)
         return self.total / self.weight
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(schema.read(RunningMeanState, state, "running mean"))
+
+
+class MeanWeightsState(TypedDict):
+    """What `MeanWeights` keeps."""
+
+    total: dict[str, Tensor]
+    count: Count
 
 
 @dataclass
@@ -87,6 +112,19 @@ class MeanWeights:
         for name, weights in net.named_parameters():
             weights.copy_(self.total[name] / self.count)
         self.total, self.count = {}, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any], net: nn.Module) -> None:
+        """Go on as `state_dict` says; ValueError if that is of another network than `net`."""
+        known = schema.read(MeanWeightsState, state, "mean weights")
+        own = dict(net.named_parameters())
+        shapes = {name: weights.shape for name, weights in own.items()} if known["count"] else {}
+        if shapes != {name: total.shape for name, total in known["total"].items()}:
+            raise ValueError("the mean weights are those of another network")
+        self.count = known["count"]
+        self.total = {name: total.to(own[name].device) for name, total in known["total"].items()}
 
 
 class Means:

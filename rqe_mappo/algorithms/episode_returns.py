@@ -1,11 +1,12 @@
 """What whole episodes brought, beside what the critic predicted at their start."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rqe_mappo import schema
 from rqe_mappo.algorithms.averages import Moments
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.functional import returns
@@ -14,6 +15,18 @@ FEWEST = 30  # episodes of agents, without which nothing is said of a critic
 WRONG = 0.25  # stds of the return by which the critic's mean may be off
 ROUNDING = 1e-3  # of the mean return, which is lost in float32 and in a run's last steps
 MEMORY = 0.8  # of the latest episodes, per trajectory
+
+
+class EpisodesState(TypedDict):
+    """What an `EpisodeReturns` keeps."""
+
+    all: Moments
+    latest: Moments
+    errors: Moments
+    going: Bool[Tensor, "E A"]
+    brought: Float[Tensor, "E A"]
+    discount: Float[Tensor, "E A"]
+    expected: Float[Tensor, "E A"]
 
 
 class EpisodeReturns:
@@ -96,7 +109,10 @@ class EpisodeReturns:
         return moments | under_way
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("all", "latest", "errors"):
-            setattr(self, name, Moments(**state[name]))
-        for name in ("going", "brought", "discount", "expected"):
-            setattr(self, name, state[name].to(self.going.device))
+        for name, value in schema.read(EpisodesState, state, "episodes").items():
+            if isinstance(value, Moments):
+                setattr(self, name, value)
+            elif value.shape != self.going.shape:
+                raise ValueError(f"episodes.{name} must have shape {list(self.going.shape)} (got {list(value.shape)})")
+            else:
+                setattr(self, name, value.to(self.going.device))

@@ -260,16 +260,16 @@ class ExactRqe:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "actor_optimizer": self.actor_optimiser.adam.state_dict(),
-            "critic_optimizer": self.critic_optimiser.adam.state_dict(),
+            "actor_optimizer": self.actor_optimiser.state_dict(),
+            "critic_optimizer": self.critic_optimiser.state_dict(),
             "risk": self.risk.state_dict(),
             "started": self.started,
             "episodes": self.episodes.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.actor_optimiser.adam.load_state_dict(state["actor_optimizer"])
-        self.critic_optimiser.adam.load_state_dict(state["critic_optimizer"])
+        self.actor_optimiser.load_state_dict(state["actor_optimizer"])
+        self.critic_optimiser.load_state_dict(state["critic_optimizer"])
         self.risk.load_state_dict(state["risk"])
         self.started = state.get("started", True)  # older files hold neither
         if "episodes" in state:

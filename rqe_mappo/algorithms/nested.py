@@ -146,7 +146,7 @@ class NestedValue:
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state; the weights are saved apart."""
-        return self.optimiser.adam.state_dict()
+        return self.optimiser.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimiser.adam.load_state_dict(state)
+        self.optimiser.load_state_dict(state)

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
+from rqe_mappo import schema, upgrade
 from rqe_mappo.algorithms.averages import Moments
 from rqe_mappo.config import AlgorithmConfig, PerAgent, require, require_range
 from rqe_mappo.functional.risk import Neutral, RiskMeasure
+from rqe_mappo.schema import Positive
 
 ROUNDING = 1e-6  # relative; a std smaller than that of the mean is what float32 left
 
@@ -29,6 +31,14 @@ class RiskConfig(AlgorithmConfig):
         """Raise ConfigError for shares and units that cannot be."""
         require_range(self, warmup_fraction=(0, 1), risk_anneal_fraction=(0, 1))
         require(self, self.return_scale is None or self.return_scale > 0, "return_scale", "be > 0")
+
+
+class RiskState(TypedDict):
+    """What a `RiskSchedule` has found out."""
+
+    return_scale: Positive | None
+    started: float | None
+    measured: Moments
 
 
 class RiskSchedule:
@@ -120,5 +130,6 @@ class RiskSchedule:
         return {"return_scale": self.return_scale, "started": self.started, "measured": self.measured.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.return_scale, self.started = state["return_scale"], state["started"]
-        self.measured = Moments(**state["measured"]) if "measured" in state else Moments()  # older files: measure anew
+        known = schema.read(RiskState, upgrade.risk_state(state), "risk")
+        self.return_scale, self.started = known["return_scale"], known["started"]
+        self.measured = known["measured"]

@@ -305,7 +305,7 @@ class RqeMappo:
     def state_dict(self) -> dict[str, Any]:
         return {
             **self.policy.state_dict(),
-            "critic_optimizer": self.critic_optimiser.adam.state_dict(),
+            "critic_optimizer": self.critic_optimiser.state_dict(),
             "risk": self.risk.state_dict(),
             "support": self.support.state_dict(),
             "episodes": self.episodes.state_dict(),
@@ -314,7 +314,7 @@ class RqeMappo:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state)
-        self.critic_optimiser.adam.load_state_dict(state["critic_optimizer"])
+        self.critic_optimiser.load_state_dict(state["critic_optimizer"])
         self.risk.load_state_dict(state["risk"])
         if "support" in state:  # older files hold neither, and their supports stayed where they were
             self.support.load_state_dict(state["support"])

@@ -1,12 +1,13 @@
 """Where the atoms of a return distribution lie: what an environment promises, then what is seen of its returns."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rqe_mappo import schema
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import categorical, returns
@@ -132,6 +133,15 @@ def start(critic: CategoricalCritic, seen: Seen) -> None:
     critic.start(seen.mean, max(seen.std, float(critic.atoms[1] - critic.atoms[0])))
 
 
+class SupportState(TypedDict):
+    """What a `FollowingSupport` keeps beside the atoms."""
+
+    started: bool
+    fitted: bool
+    cut_off: tuple[bool, bool]
+    widest: float
+
+
 class FollowingSupport:
     """Lays a critic's atoms where returns are seen.
 
@@ -146,7 +156,7 @@ class FollowingSupport:
         self.critic, self.fixed, self.exact = critic, fixed, exact
         self.started = self.fitted = False
         self.widest = 0.0  # std that the targets of a trajectory had
-        self.cut_off = [False, False]  # whether the last targets passed the support, at either end
+        self.cut_off = (False, False)  # whether the last targets passed the support, at either end
 
     def follow(self, chunk: Trajectory, predicted: Predicted, gamma: float) -> bool:
         """Look at a trajectory before it is learned from; says whether the critic was changed."""
@@ -181,7 +191,7 @@ class FollowingSupport:
                 return around(seen.low - margin, seen.high + margin, len(atoms)).to(atoms)
         margin = max(margin, MARGIN * (high - low))
         below, above = seen.low < low or self.cut_off[0], seen.high > high or self.cut_off[1]
-        self.cut_off = [False, False]
+        self.cut_off = (False, False)
         if not (below or above):
             return None
         low = min(low, seen.low) - margin if below else low
@@ -190,7 +200,7 @@ class FollowingSupport:
 
     def note(self, edge_mass_low: float, edge_mass_high: float, std_in_atoms: float) -> None:
         """Take note of the targets: their mean mass on either edge, and how many atoms the std of all of them spans."""
-        self.cut_off = [edge_mass_low > CUT_OFF, edge_mass_high > CUT_OFF]
+        self.cut_off = (edge_mass_low > CUT_OFF, edge_mass_high > CUT_OFF)
         self.widest = max(self.widest, std_in_atoms * self.spacing)
 
     @property
@@ -233,8 +243,8 @@ class FollowingSupport:
             adam.step()
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("started", "fitted", "cut_off", "widest")}
+        return {name: getattr(self, name) for name in SupportState.__annotations__}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
+        for name, value in schema.read(SupportState, state, "support").items():
             setattr(self, name, value)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rqe_mappo import schema
 from rqe_mappo.algorithms.actor_critic import Optimiser
 from rqe_mappo.algorithms.averages import Moments
 from rqe_mappo.algorithms.episode_returns import EpisodeReturns
@@ -174,17 +175,22 @@ class ValueUpdate:
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state, and what a critic with memory remembers."""
         return {
-            "critic_optimizer": self.optimiser.adam.state_dict(),
+            "critic_optimizer": self.optimiser.state_dict(),
             "critic_memory": self.memory,
             "started": self.started,
             "episodes": self.episodes.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimiser.adam.load_state_dict(state["critic_optimizer"])
+        self.optimiser.load_state_dict(state["critic_optimizer"])
         if "critic_memory" in state:  # older files hold none, and critics had no memory
-            self.memory = state["critic_memory"].to(self.run.device)
-        self.started = state.get("started", True)
+            memory = schema.read(Tensor, state["critic_memory"], "critic_memory")
+            if memory.shape != self.memory.shape:
+                raise ValueError(
+                    f"critic_memory must have shape {tuple(self.memory.shape)} (got {tuple(memory.shape)})"
+                )
+            self.memory = memory.to(self.run.device)
+        self.started = schema.read(bool, state.get("started", True), "started")
         if "episodes" in state:
             self.episodes.load_state_dict(state["episodes"])
 

@@ -1,17 +1,26 @@
 """One collector for all environments and actors: T decisions of E copies with A agents each."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rqe_mappo import schema
 from rqe_mappo.data.trajectory import Past, Trajectory
 from rqe_mappo.envs.contract import BatchedEnv, Observed, Step, begun
 from rqe_mappo.envs.history import History
 from rqe_mappo.nets.contract import Actor
 
 FLOATS, FLAGS = ("reward", "cost"), ("active", "terminated", "truncated", "lost")
+
+
+class CollectorState(TypedDict):
+    """What going on exactly needs beside the environment's snapshot."""
+
+    memory: Float[Tensor, "E A H"]
+    begins: Bool[Tensor, " E"]
 
 
 class Collector:
@@ -50,15 +59,18 @@ class Collector:
         self.memory.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """What going on exactly needs beside the environment's snapshot."""
+        """A `CollectorState`."""
         return {"memory": self.memory.cpu(), "begins": torch.from_numpy(self.begins.copy())}
 
     def go_on(self, observed: Observed, state: dict[str, Any]) -> None:
         """Go on from what the environment shows after `restore`, with what `state_dict` kept."""
         self.start(observed)
         if state:  # older files hold none, and actors had no memory
-            self.begins = state["begins"].numpy().copy()
-            self.memory.copy_(state["memory"])
+            known = schema.read(CollectorState, state, "collector")
+            if known["memory"].shape != self.memory.shape or len(known["begins"]) != len(self.begins):
+                raise ValueError("the collector's state is of other copies, agents or networks")
+            self.begins = known["begins"].numpy().copy()
+            self.memory.copy_(known["memory"])
 
     @torch.no_grad()
     def collect(self, explore: float = 0.0) -> tuple[Trajectory, list[dict[str, np.ndarray]]]:

@@ -1,6 +1,5 @@
 """A trained policy for those who deploy it: load, act, look at the predicted return distribution."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,14 +55,13 @@ class Policy(ActingPolicy):
         super().__init__()
         self.device = torch.device(device)
         self.agents: tuple[str, ...] = tuple(content["agents"])
+        _check_agents(content)
         self.config_json: str = content["config"]
         self.timesteps: int = content["timesteps"]
         self.networks: dict[str, dict[str, Any]] = content["networks"]
         self.modules: dict[str, nn.Module] = {}
         for name, description in self.networks.items():
-            _check_size(description, content["modules"][name], len(self.agents))
-            module = nets.build(description)
-            module.load_state_dict(content["modules"][name])
+            module = nets.restored(description, content["modules"][name])
             self.modules[name] = module.to(self.device).eval()
         actor: Any = self.modules["actor"]  # a network that keeps the contract of actors
         self.actor: Actor = actor
@@ -72,6 +70,8 @@ class Policy(ActingPolicy):
             content.get("spaces"), len(self.agents), self.spec.obs_dim, self.spec.actions.outputs
         )
         returns: Any = None if content["returns"] is None else self.modules[content["returns"]]
+        if returns is not None and not hasattr(returns, "predicts"):
+            raise ValueError(f"its network {content['returns']} predicts no returns")
         self.returns: ReturnModel | None = returns
         self.risk: dict[str, Any] | None = content["risk"]
         self.measures: tuple[RiskMeasure, ...] = (Neutral(),)
@@ -310,12 +310,13 @@ class Policy(ActingPolicy):
         return rows, self._agents(agent, rows)
 
 
-def _check_size(description: dict[str, Any], weights: dict[str, Tensor], agents: int) -> None:
-    """ValueError for a description that does not fit its weights by far: nothing is built to find that out."""
-    if description.get("n_agents", agents) != agents:
-        raise ValueError(f"a network is described for {description['n_agents']} agents, and there are {agents}")
-    held = sum(weight.numel() for weight in weights.values())
-    inputs = description.get("obs_dim", description.get("view_dim", 0))
-    widths = [int(width) for width in (inputs, *description.get("hidden", ()), description.get("memory", 0))]
-    if any(one * other > held for one, other in itertools.pairwise(widths)):
-        raise ValueError(f"a network is described that has more than its {held} weights")
+def _check_agents(content: dict[str, Any]) -> None:
+    """ValueError where agents share a name, or networks and tolerances are of more or fewer of them."""
+    agents = content["agents"]
+    if not agents or len(set(agents)) < len(agents):
+        raise ValueError("its agents have no names of their own")
+    for name, description in content["networks"].items():
+        if (described := description.get("n_agents", len(agents))) != len(agents):
+            raise ValueError(f"its network {name} is described for {described} agents, and there are {len(agents)}")
+    if content["risk"] is not None and len(np.atleast_1d(content["risk"]["tau"])) not in (1, len(agents)):
+        raise ValueError(f"its tau is neither for all nor for each of the {len(agents)} agents")

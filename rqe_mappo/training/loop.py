@@ -74,7 +74,7 @@ def train(
     """
     torch.set_num_threads(1)  # at these sizes a second thread costs more than it gives; run two runs instead
     pick_device(config.device)
-    if resume is not None:
+    if resume is not None and checkpoint.begun(resume):
         checkpoint.newest(resume)
     env = vector.make(config, config.num_envs, config.num_workers)
     held = contextlib.ExitStack()
@@ -87,16 +87,17 @@ def train(
         held.enter_context(hold(folder, "rqe-train", "--out" if resume is None else "--resume"))
         if resume is None:
             new_folder(config, folder)
+        goes_on = resume is not None and checkpoint.begun(resume)  # not if it was killed before it had saved anything
         run = Run.build(config, folder, env)
-        if resume is None:
+        if goes_on:
+            run.restore()
+        else:
             run.collector.start(env.reset(config.seed))
             run.save()  # from here on there is always something to go on from
-        else:
-            run.restore()
         log = RunLog(folder, run.step, config.total_timesteps, quiet)
         if workers := vector.workers_of(env):
             workers.log = log.say
-        log.say(f"{'resuming' if resume else 'training'} in {folder}")
+        log.say(f"{'resuming' if goes_on else 'training'} in {folder}")
         for note in config.algorithm.notes():
             log.say(f"note: {note}")
         try:
