@@ -109,7 +109,7 @@ def test_an_environment_with_continuous_actions_trains_within_their_bounds(tmp_p
 
 def test_a_pettingzoo_environment_trains(tmp_path):
     config = default_config("pettingzoo:tests.parallel_toy")
-    small = {"total_timesteps": 4000, "eval_episodes": 0, "out": str(tmp_path / "run"), "tau": float("inf")}
+    small = {"total_timesteps": 8000, "eval_episodes": 0, "out": str(tmp_path / "run"), "tau": float("inf")}
     policy = Policy.load(train(config.replace(**small, learning_rate=5e-3)))
     env = make(TOY, 4)
     seen = env.reset(0)

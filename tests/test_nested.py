@@ -141,7 +141,7 @@ def test_outcomes_reach_one_step_ahead_within_the_episode(toy_environment, time_
     def value(state, agent):
         return critic.mean(state, agent) - 2.0 * premium(state, agent)[..., 0]
 
-    algorithm.targets(chunk, algorithm.risk.measures(1.0))
+    algorithm.targets(chunk, algorithm.predict(chunk), algorithm.risk.measures(1.0))
     found = algorithm.nested.one_step(chunk, algorithm.known, 2.0)
     following = value(chunk.state[1:], chunk.agent[1:])
     following[chunk.truncated] = value(chunk.final_state, chunk.truncated.nonzero()[:, 2])
@@ -168,7 +168,7 @@ def test_premiums_learn_the_same_from_returns_far_from_zero_large_or_small(toy_e
             terminated, (torch.zeros(0, dtype=torch.int64),), factor * torch.tensor([-9.0, 9.0]) + shift,
             [measure], 2.0 * factor,
         )  # fmt: skip
-        batch, _ = algorithm.targets(chunk, [measure])
+        batch, _ = algorithm.targets(chunk, algorithm.predict(chunk), [measure])
         for _ in range(20):
             nested.step(batch, known, torch.arange(len(batch.rows)))
         return nested.premium(chunk.state, chunk.agent)
@@ -181,7 +181,7 @@ def test_each_agent_learns_by_its_own_measure(toy_environment):
 
     def learned(tau):
         algorithm, chunk = seen(nested_config(tau=tau))
-        batch, _ = algorithm.targets(chunk, algorithm.risk.measures(1.0))
+        batch, _ = algorithm.targets(chunk, algorithm.predict(chunk), algorithm.risk.measures(1.0))
         with torch.no_grad():
             nested, known = algorithm.nested, algorithm.known
             values = torch.zeros(len(batch.rows), 1)
