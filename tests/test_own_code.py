@@ -230,7 +230,7 @@ def test_a_reward_that_is_no_number_ends_the_run_with_what_was_learned(folder):
     code = ENVIRONMENT.replace("reward = float(", counted + "reward = float('nan') if self.count > 400 else float(")
     (folder / "my_nan.py").write_text(code)
     small = {"num_envs": 1, "num_steps": 64, "reward_low": 0.0, "reward_high": 1.0}
-    with pytest.raises(RuntimeError, match="the reward nan"):
+    with pytest.raises(RuntimeError, match="--env my_nan:Guess: agent in copy 0 was given nan in its reward"):
         rqe_mappo.train("my_nan:Guess", **small, out="nan", quiet=True)
     policy = rqe_mappo.Policy.load("nan")
     assert policy.timesteps > 0 and all(bool(w.isfinite().all()) for w in policy.actor.parameters())

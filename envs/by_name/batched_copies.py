@@ -10,7 +10,7 @@ from pettingzoo import ParallelEnv
 
 from rqe_mappo.envs.by_name.actions import AgentActions
 from rqe_mappo.envs.by_name.config import ByNameConfig
-from rqe_mappo.envs.contract import ActionSpace, Array, Observed, Step
+from rqe_mappo.envs.contract import LARGEST, ActionSpace, Array, Observed, Step
 
 TRIAL_EPISODES, TRIAL_SEED = 20, 0
 MARGIN = 0.5  # of the range of rewards that random actions brought, added at either end
@@ -97,6 +97,7 @@ class BatchedCopies:
                 masks = {agent: self._mask(agent, seen, infos) for agent in env.agents}
                 drawn = {agent: self.actions.random(number[agent], rng, mask) for agent, mask in masks.items()}
                 seen, gained, _, _, infos = env.step(drawn)
+                self._check_rewards(gained)
                 rewards += gained.values()
                 if not env.agents:
                     break
@@ -104,6 +105,15 @@ class BatchedCopies:
         margin = MARGIN * (high - low)
         low, high = min(low - margin, 0.0), max(high + margin, 0.0)
         return (low, high) if low < high else (-1.0, 1.0)  # no reward at all was seen
+
+    def _check_rewards(self, gained: dict[str, Any]) -> None:
+        """ValueError for a reward of which no bounds could be made."""
+        for agent, reward in gained.items():
+            if not abs(reward) <= LARGEST:
+                raise ValueError(
+                    f"--env {self.config.name}: {agent} was given the reward {reward:g} for random actions: "
+                    f"rewards must be finite and at most {LARGEST:g} in size"
+                )
 
     def reset(self, seed: int) -> Observed:
         """Start every copy from the beginning, each with a seed of its own."""
@@ -151,6 +161,8 @@ class BatchedCopies:
         holder = next((part[agent] for part in (infos, seen) if _has_mask(part.get(agent))), None)
         if holder is None:
             return None
+        if not np.isin(holder[MASK], (0, 1)).all():  # nan would count as True
+            raise ValueError(f"--env {self.config.name}: the {MASK} of {agent} must hold 0 and 1 (got {holder[MASK]})")
         mask = np.asarray(holder[MASK], bool)
         if not mask.any():
             raise ValueError(

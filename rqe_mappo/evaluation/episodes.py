@@ -9,7 +9,7 @@ import numpy as np
 
 from rqe_mappo import registry
 from rqe_mappo.config import TrainConfig
-from rqe_mappo.data import vector
+from rqe_mappo.data import finite, vector
 from rqe_mappo.deploy.policy import ActingPolicy, Policy
 from rqe_mappo.envs.contract import BatchedEnv, Observed, begun
 from rqe_mappo.envs.history import History
@@ -127,7 +127,8 @@ def run_episodes(
     """The first `each` episodes of every copy: their records, and what was seen when each began.
 
     A fixed number per copy: whatever ends within a time window would count short episodes too often. An episode whose
-    simulation was lost does not count; its copy plays another. The records gain
+    simulation was lost does not count; its copy plays another. Raises `NotFinite` for rewards and observations of which
+    no figure could be made. The records gain
 
     discounted: `[F, A]`, the return discounted by `gamma` from the start of the episode.
     remaining: `[F, A]`, what a return after the end would weigh: `gamma^T` for an agent that was truncated after T
@@ -148,6 +149,7 @@ def run_episodes(
     records, starts = [], []
     while (done < each).any():
         step = env.step(choose(env, observed))
+        finite.check_step(step, env.possible_agents)
         running["discounted"] += weight[:, None] * step.reward
         weight *= gamma
         cut = np.nonzero(step.truncated)
@@ -293,6 +295,7 @@ def drive(config: TrainConfig, choose: Chooser, episodes: int, seed: int) -> dic
     copies, each = copies_for(episodes, 1 if own_process else MOST_COPIES)
     env = vector.make(config, copies, in_process=True)
     try:
-        return run_episodes(env, choose, each, seed)[0]
+        with finite.named(config.env):
+            return run_episodes(env, choose, each, seed)[0]
     finally:
         env.close()

@@ -7,7 +7,7 @@ import numpy as np
 
 from rqe_mappo import registry
 from rqe_mappo.config import TrainConfig, from_json
-from rqe_mappo.data import vector
+from rqe_mappo.data import finite, vector
 from rqe_mappo.deploy.interpolation import Mixture
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.evaluation import report
@@ -65,7 +65,8 @@ def evaluate(policy: Policy | Mixture, episodes: int, seed: int, deterministic: 
     policy.seed(seed)
     env = vector.make(config, copies)
     try:
-        records, starts = run_episodes(env, chooser(policy, deterministic), each, seed, config.gamma)
+        with finite.named(config.env):
+            records, starts = run_episodes(env, chooser(policy, deterministic), each, seed, config.gamma)
         workers = vector.workers_of(env)
         restarts = sum(workers.restarts) if workers else 0
     finally:

@@ -12,7 +12,9 @@ import torch
 
 from rqe_mappo import checkpoint
 from rqe_mappo.config import ConfigError, TrainConfig
-from rqe_mappo.data import vector
+from rqe_mappo.data import finite, vector
+from rqe_mappo.data.finite import NotFinite
+from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.training.logs import RunLog, summarise
 from rqe_mappo.training.run import Run, new_folder, pick_device
 
@@ -94,6 +96,11 @@ def train(
         try:
             with StopRequest() as stop:
                 finished = loop(run, log, stop, on_update, on_episodes)
+        except NotFinite as error:
+            raise NotFinite(
+                f"--env {config.env}: {error}, after step {run.step}: nothing of that was saved; "
+                f"rqe-train --resume {folder} goes on from the checkpoint of step {run.saved}"
+            ) from None
         finally:
             log.close()
     finally:
@@ -116,14 +123,15 @@ def loop(
         progress = run.progress
         try:
             chunk, ended = run.collector.collect(algorithm.explore)
-        except RuntimeError:  # the environments cannot go on
+        except RuntimeError as error:  # the environments cannot go on
             if run.step > run.saved:
                 run.save(environments=False)
-            log.say(f"the run cannot go on; what was learned is saved: rqe-train --resume {run.folder}")
+            if not isinstance(error, NotFinite):  # which says so itself
+                log.say(f"the run cannot go on; what was learned is saved: rqe-train --resume {run.folder}")
             raise
         if not chunk.active.any():
             continue  # all workers were lost at every step
-        scalars = _numbers(algorithm.learn(chunk, progress) or {}, config.algo)
+        scalars = _learned(run, chunk)
         run.step += int(chunk.active.sum())
         run.updates += 1
         episodes += ended
@@ -152,6 +160,18 @@ def loop(
     if finished and algorithm.risk is not None and algorithm.risk.shortfall:
         log.say(f"warning: {algorithm.risk.shortfall}")
     return finished
+
+
+def _learned(run: Run, chunk: Trajectory) -> Scalars:
+    """What the algorithm logs of a trajectory that it learned from; NotFinite where that spoilt its weights."""
+    algo, algorithm = run.config.algo, run.algorithm
+    scalars = _numbers(algorithm.learn(chunk, run.progress) or {}, algo)
+    try:
+        finite.check_weights(algorithm.modules)
+    except NotFinite as error:
+        losses = [f"{name} {value:g}" for name, value in scalars.items() if name.startswith("losses/")]
+        raise NotFinite(f"--algo {algo} has learned that {error} ({', '.join(losses)})") from None
+    return scalars
 
 
 def _content(

@@ -14,7 +14,7 @@ from rqe_mappo import checkpoint, nets, registry
 from rqe_mappo import config as configs
 from rqe_mappo.algorithms.contract import Algorithm, Progress
 from rqe_mappo.config import ConfigError, TrainConfig
-from rqe_mappo.data import vector
+from rqe_mappo.data import finite, vector
 from rqe_mappo.data.collector import Collector
 from rqe_mappo.envs.contract import BatchedEnv
 
@@ -86,6 +86,8 @@ class Run:
             "updates": self.updates,
             "resumed": self.resumed,
         }
+        finite.check_weights(self.algorithm.modules)
+        finite.check_state(training["algorithm"], "the algorithm's")
         checkpoint.save(self.folder, self.step, self.policy_content(), training, self.config.keep)
         self.saved = self.step
 
