@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ def train(args: Sequence[str] | None = None) -> None:
         folder = run_training(config, resume)
         if config.eval_episodes:
             report(EvalConfig(str(folder), config.eval_episodes, seed=config.seed + 1))
-        print(f"done: {folder}  (rqe-eval {folder} --episodes 1000 says how good it is)")
+        print(f"done: {folder}  (rqe-eval {shlex.quote(str(folder))} --episodes 1000 says how good it is)")
 
     main(command, "rqe-train", args)
 

@@ -1,4 +1,4 @@
-"""Nothing that is not finite is learned from, saved or rotated over: a run stops with one line that says where it was."""
+"""Nothing that is not finite is learned from, saved or rotated over: a run stops with one line that says where."""
 
 import math
 import re

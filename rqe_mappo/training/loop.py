@@ -1,5 +1,6 @@
 """The training loop, readable top to bottom."""
 
+import shlex
 import signal
 import threading
 import time
@@ -28,11 +29,15 @@ OnEpisodes = Callable[[int, list[dict[str, np.ndarray]]], bool | None]
 """Called with the step and the records of episodes that ended (`Step.episodes`), likewise."""
 
 
+def _quoted(folder: Path) -> str:
+    return shlex.quote(str(folder))
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop (Ctrl-C or SIGTERM); it has saved its state in `folder`."""
 
     def __init__(self, folder: Path):
-        super().__init__(f"interrupted; go on with: rqe-train --resume {folder}")
+        super().__init__(f"interrupted; go on with: rqe-train --resume {_quoted(folder)}")
 
 
 class StopRequest:
@@ -99,7 +104,7 @@ def train(
         except NotFinite as error:
             raise NotFinite(
                 f"--env {config.env}: {error}, after step {run.step}: nothing of that was saved; "
-                f"rqe-train --resume {folder} goes on from the checkpoint of step {run.saved}"
+                f"rqe-train --resume {_quoted(folder)} goes on from the checkpoint of step {run.saved}"
             ) from None
         finally:
             log.close()
@@ -127,7 +132,7 @@ def loop(
             if run.step > run.saved:
                 run.save(environments=False)
             if not isinstance(error, NotFinite):  # which says so itself
-                log.say(f"the run cannot go on; what was learned is saved: rqe-train --resume {run.folder}")
+                log.say(f"the run cannot go on; what was learned is saved: rqe-train --resume {_quoted(run.folder)}")
             raise
         if not chunk.active.any():
             continue  # all workers were lost at every step
