@@ -56,13 +56,14 @@ def train(
     chosen = default_config(config) if isinstance(config, str) else config
     threads = torch.get_num_threads()
     try:
-        return train_run(
-            chosen.replace(**settings),
-            None if resume is None else Path(resume),
-            on_update=on_update,
-            on_episodes=on_episodes,
-            quiet=quiet,
-        )
+        with torch.random.fork_rng():  # a run seeds PyTorch's own generators
+            return train_run(
+                chosen.replace(**settings),
+                None if resume is None else Path(resume),
+                on_update=on_update,
+                on_episodes=on_episodes,
+                quiet=quiet,
+            )
     finally:
         torch.set_num_threads(threads)
 

@@ -13,6 +13,7 @@ from rqe_mappo.data import finite, vector
 from rqe_mappo.deploy.policy import ActingPolicy, Policy
 from rqe_mappo.envs.contract import BatchedEnv, Observed, begun
 from rqe_mappo.envs.history import History
+from rqe_mappo.evaluation.progress import Show
 from rqe_mappo.functional import categorical
 from rqe_mappo.nets.contract import ReturnDistribution
 from rqe_mappo.statistics import interval, of_samples
@@ -122,7 +123,7 @@ def copies_for(episodes: int, most: int = MOST_COPIES) -> tuple[int, int]:
 
 
 def run_episodes(
-    env: BatchedEnv, choose: Chooser, each: int, seed: int, gamma: float = 1.0
+    env: BatchedEnv, choose: Chooser, each: int, seed: int, gamma: float = 1.0, show: Show = lambda done, total: None
 ) -> tuple[dict[str, np.ndarray], list[Observed]]:
     """The first `each` episodes of every copy: their records, and what was seen when each began.
 
@@ -134,6 +135,8 @@ def run_episodes(
     remaining: `[F, A]`, what a return after the end would weigh: `gamma^T` for an agent that was truncated after T
         steps, 0 for one that terminated.
     final_obs, final_state: `[F, A, ...]`, what is seen after a truncation; zero for an agent that terminated.
+
+    show: called with how many episodes are done, and of how many.
     """
     observed = env.reset(seed)
     first = [_copy(observed, slice(None))]
@@ -162,6 +165,7 @@ def run_episodes(
             records[-1] |= {key: value[ended[keep]] for key, value in running.items()}
             starts += [began[copy] for copy in ended[keep]]
             done[ended] += 1
+            show(int(done.clip(max=each).sum()), each * env.num_envs)
         anew = begun(step)
         if len(anew):
             weight[anew] = 1.0
@@ -289,13 +293,15 @@ def scripted(config: TrainConfig, name: str, seed: int) -> Chooser:
     return lambda env, observed: driver(env.env if isinstance(env, History) else env)
 
 
-def drive(config: TrainConfig, choose: Chooser, episodes: int, seed: int) -> dict[str, np.ndarray]:
+def drive(
+    config: TrainConfig, choose: Chooser, episodes: int, seed: int, show: Show = lambda done, total: None
+) -> dict[str, np.ndarray]:
     """The records of `episodes` of an environment in this process, which scripted policies look into."""
     own_process = registry.environment(config.env).own_process
     copies, each = copies_for(episodes, 1 if own_process else MOST_COPIES)
     env = vector.make(config, copies, in_process=True)
     try:
         with finite.named(config.env):
-            return run_episodes(env, choose, each, seed)[0]
+            return run_episodes(env, choose, each, seed, show=show)[0]
     finally:
         env.close()
