@@ -104,15 +104,10 @@ def eval_config(args: list[str]) -> tuple[EvalConfig, TrainConfig | None]:
     if not driven or not place or Path(place).exists():
         return parse(EvalConfig, "rqe-eval", args), None
     config = configs.default_config(*place.split("/", 1))
-    kind = type(config.env_config)
-    both: Any = dataclasses.make_dataclass(
-        "Both",
-        [
-            ("asked", Annotated[EvalConfig, tyro.conf.OmitArgPrefixes]),
-            ("env_config", Annotated[kind, tyro.conf.OmitArgPrefixes], config.env_config),
-        ],
-        frozen=True,
-    )
+    annotated: Any = Annotated
+    asked, settings = (annotated[kind, tyro.conf.OmitArgPrefixes] for kind in (EvalConfig, type(config.env_config)))
+    fields = [("asked", asked), ("env_config", settings, dataclasses.field(default=config.env_config))]
+    both: Any = dataclasses.make_dataclass("Both", fields)
     found = parse(both, "rqe-eval", args, about=f"{EvalConfig.__doc__}\n\nFlags of --env {config.env} come last.")
     return found.asked, dataclasses.replace(config, env_config=found.env_config)
 
@@ -136,8 +131,11 @@ def report(asked: EvalConfig, driven: TrainConfig | None = None) -> None:
     path = Path(asked.run)
     if asked.trust:
         configs.trust(path)
-    policy = None if driven is not None else load_run(path, asked.device)
-    config = driven if policy is None else configs.from_json(policy.config_json)
+    if driven is not None:
+        policy, config = None, driven
+    else:
+        policy = load_run(path, asked.device)
+        config = configs.from_json(policy.config_json)
     if policy is None or asked.driver:
         policy, choose = None, scripted(config, asked.driver, asked.seed)
     else:

@@ -5,7 +5,7 @@ Of what environments give, numbers beyond `LARGEST` are refused too.
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ class NotFinite(RuntimeError):
 
 
 @contextlib.contextmanager
-def named(env: str) -> Iterator[None]:
+def named(env: str) -> Generator[None]:
     """Say which environment it was that gave what is refused within."""
     try:
         yield

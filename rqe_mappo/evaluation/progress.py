@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from tqdm import tqdm
 
@@ -13,7 +13,7 @@ Show = Callable[[int, int], None]
 
 
 @contextlib.contextmanager
-def shown(unit: str, every_s: float = EVERY_S) -> Iterator[Show]:
+def shown(unit: str, every_s: float = EVERY_S) -> Generator[Show]:
     """Gives what shows the progress; on a terminal the bar goes away at the end."""
     if not sys.stderr.isatty():
         yield _lines(unit, every_s)
