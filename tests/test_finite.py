@@ -310,3 +310,19 @@ def test_a_policy_evaluated_by_hand_is_checked_too(tmp_path, monkeypatch):
     monkeypatch.setattr(kind, "sick", True)
     with pytest.raises(NotFinite):
         drive(settings(tmp_path), chooser(policy), 200, 1)
+
+
+MAY_BE_INFINITE = {"tau", "huber_delta"}
+
+
+@pytest.mark.parametrize(
+    ("env", "algo"),
+    [*(("cartpole", algo) for algo in registry.ALGORITHMS), *((env, "rqe-mappo") for env in registry.ENVIRONMENTS)],
+)
+def test_no_setting_is_nan_and_few_are_infinite(env, algo):
+    config = default_config(env, "default", algo)
+    numbers = [name for name, value in config.flat().items() if isinstance(value, float)]
+    for name in [*numbers, *({"return_scale"} & set(config.flat()))]:
+        for value in (math.nan, math.inf)[: 1 if name in MAY_BE_INFINITE else 2]:
+            with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} "):
+                config.replace(**{name: value})

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rqe_mappo.config import AlgorithmConfig, PerAgent, require, require_range
+from rqe_mappo.config import AlgorithmConfig, PerAgent, each_agent, require, require_range
 from rqe_mappo.functional.risk import Neutral, RiskMeasure
 
 NO_VARIANCE = 1e-12  # relative to the squared mean; double precision tells no smaller variance from none
@@ -31,7 +31,10 @@ class RiskConfig(AlgorithmConfig):
     def check_risk(self) -> None:
         """Raise ConfigError for shares and units that cannot be."""
         require_range(self, warmup_fraction=(0, 1), risk_anneal_fraction=(0, 1))
-        require(self, self.return_scale is None or self.return_scale > 0, "return_scale", "be > 0")
+        require(
+            self, self.return_scale is None or 0 < self.return_scale < math.inf, "return_scale", "be > 0 and finite"
+        )
+        require(self, not any(map(math.isnan, each_agent(self.tau))), "tau", "be a number")
 
 
 class RiskSchedule:
