@@ -11,6 +11,7 @@ from rqe_mappo.spaces import AgentSpaces
 
 Array = np.ndarray
 ActionSpace = Discrete | MultiDiscrete | Box
+LARGEST = 1e15  # of any number that an environment gives: a million of its squares still add up in float32
 
 
 @dataclass(slots=True)
@@ -95,7 +96,8 @@ class PaddedBox(Box):
 class BatchedEnv(Protocol):
     """E copies of one environment with A agent slots each.
 
-    Arrays handed out may be overwritten by the next call: copy what must last.
+    Arrays handed out may be overwritten by the next call: copy what must last. Every number is finite and at most
+    `LARGEST` in size, and an agent that acts has an action to choose: what gives anything else ends a run.
 
     action_space: the actions of every agent: `Discrete` or `MultiDiscrete` with any `start`, or `Box`, bounded or not.
         A `PaddedDiscrete` where some agents have fewer actions than others (`action_counts`), a `PaddedBox` where some

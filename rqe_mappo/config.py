@@ -184,6 +184,10 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
         require(self, divides, "num_workers", f"divide --num-envs {self.num_envs}")
         bounded = self.gamma < 1 or self.time_limit == "terminal"
         require(self, bounded, "gamma", "be < 1 where time limits are bootstrapped (or use --time-limit terminal)")
+        named = getattr(self.env_config, "name", self.env)
+        if registry.environment(self.env) is registry.BY_NAME and named != self.env:
+            # a file could name another module here than the one for which --trust is asked
+            raise ConfigError(f"--name must be what --env says, {self.env} (got {named}): leave it out")
         self.algorithm.check(self)
 
     def replace(self, **changes: Any) -> Self:

@@ -50,11 +50,17 @@ def parser() -> argparse.ArgumentParser:
     common = Parser(add_help=False, allow_abbrev=False)
     common.add_argument("--env", default="sumo", help="environment, as for rqe-train (default: sumo)")
     common.add_argument("--scenario", default="default", help="its named setting")
-    common.add_argument("--seeds", type=int, default=5, help="runs of each setting (default: 5)")
-    common.add_argument("--first-seed", type=int, default=1, help="the first seed; the others follow (default: 1)")
-    common.add_argument("--episodes", type=int, help=f"of each run's evaluation (default: {EPISODES} where cheap)")
+    common.add_argument("--seeds", type=command_line.whole_number, default=5, help="runs of each setting (default: 5)")
+    common.add_argument(
+        "--first-seed", type=command_line.whole_number, default=1, help="the first seed; the others follow (default: 1)"
+    )
+    common.add_argument(
+        "--episodes", type=command_line.whole_number, help=f"of each run's evaluation (default: {EPISODES} where cheap)"
+    )
     common.add_argument("--out", type=Path, help="folder of the sweep (runs/sweep_ENV; later sweeps add to it)")
-    common.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one core each")
+    common.add_argument(
+        "--jobs", type=command_line.whole_number, default=os.cpu_count() or 1, help="runs at a time, one core each"
+    )
     common.add_argument("--dry-run", action="store_true", help="print the runs and their states; run nothing")
     common.add_argument("--ray", metavar="ADDRESS", nargs="?", const="", help="run on a Ray cluster, or a new one here")
     common.add_argument("--slurm", metavar="KEY=VALUE,...", nargs="?", const="", help="run on SLURM, through submitit")

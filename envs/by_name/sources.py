@@ -18,6 +18,10 @@ from rqe_mappo.envs.by_name.one_agent import OneAgent
 from rqe_mappo.envs.contract import BatchedEnv
 
 Factory = Callable[..., Any]
+IN_TURN = (
+    "its agents act in turn: convert it with pettingzoo.utils.aec_to_parallel, "
+    "as in parallel_env = lambda: aec_to_parallel(env()) in a module of your own"
+)
 KINDS = "gymnasium:ID, pettingzoo:MODULE or MODULE:FACTORY"
 
 
@@ -61,11 +65,16 @@ def _factory(name: str) -> Factory:
         return partial(gymnasium.make, rest)
     module, attribute = (rest, "parallel_env") if kind == "pettingzoo" else (kind, rest)
     try:
-        return getattr(import_module(module), attribute)
+        found = import_module(module)
     except ImportError as error:
-        raise ValueError(f"--env {name} cannot be imported ({error}): pip install what it belongs to") from None
-    except AttributeError:
-        raise ValueError(f"--env {name}: the module {module} has no {attribute}()") from None
+        fix = f"run from the folder that holds {module}, or pip install what it belongs to"
+        raise ValueError(f"--env {name} cannot be imported ({error}): {fix}") from None
+    if not hasattr(found, attribute):
+        turns = kind == "pettingzoo" and (hasattr(found, "env") or hasattr(found, "raw_env"))
+        raise ValueError(
+            f"--env {name}: the module {module} has no {attribute}(){f', but an env(): {IN_TURN}' * turns}"
+        )
+    return getattr(found, attribute)
 
 
 def _parameters(factory: Factory) -> list[str]:
@@ -94,7 +103,7 @@ def _parallel(env: Any, name: str) -> ParallelEnv:
         return OneAgent(env)
     fix = "return a gymnasium.Env or a PettingZoo ParallelEnv, or take num_envs and return a BatchedEnv"
     if isinstance(env, AECEnv):
-        fix = "its agents act in turn: convert it with pettingzoo.utils.aec_to_parallel"
+        fix = IN_TURN
     if isinstance(env, VectorEnv):
         fix = "return a single environment, of which copies are made"
     raise ValueError(f"--env {name} gives a {type(env).__name__}: {fix}")

@@ -7,7 +7,7 @@ from gymnasium import Space
 
 from rqe_mappo.envs.by_name.actions import random_action
 from rqe_mappo.envs.by_name.one_copy import Copy, Earned, Seen
-from rqe_mappo.envs.contract import Array
+from rqe_mappo.envs.contract import LARGEST, Array
 
 SEED = 0
 EPISODES = 20
@@ -19,7 +19,14 @@ def rewards(copy: Copy, spaces: Sequence[Space], most: int) -> list[float]:
     """All that agents were given in some episodes of at most so many decisions."""
     rng = np.random.default_rng(SEED)
     steps = (step for seed in range(EPISODES) for step in _episode(copy, spaces, rng, SEED + seed, most))
-    return [reward for _, earned in steps for reward in earned.reward.values()]
+    earned = [(agent, reward) for _, earned in steps for agent, reward in earned.reward.items()]
+    for agent, reward in earned:
+        if not abs(reward) <= LARGEST:
+            raise copy.facts.error(
+                f"{copy.facts.agents[agent]} was given the reward {reward:g} for random actions: "
+                f"rewards must be finite and at most {LARGEST:g} in size"
+            )
+    return [reward for _, reward in earned]
 
 
 def first_steps(copy: Copy, spaces: Sequence[Space], most: int) -> list[Array]:

@@ -1,5 +1,6 @@
 """Settings of the intersection, in SI units, and their named combinations."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,6 +61,8 @@ class IntersectionConfig:
     """Highest speed at the start."""
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            self._require(not isinstance(value, float) or math.isfinite(value), name, "be finite")
         for name in ("n_agents", "neighbours"):
             self._require(getattr(self, name) >= 1, name, "be at least 1")
         for name in ("n_background", "time_cost", "hard_brake_cost", "accel_noise_mps2", "position_noise_m",

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from rqe_mappo import schema, upgrade
 from rqe_mappo.algorithms.averages import Moments
-from rqe_mappo.config import AlgorithmConfig, PerAgent, require, require_range
+from rqe_mappo.config import AlgorithmConfig, PerAgent, each_agent, require, require_range
 from rqe_mappo.functional.risk import Neutral, RiskMeasure
 from rqe_mappo.schema import Positive
 
@@ -30,7 +30,10 @@ class RiskConfig(AlgorithmConfig):
     def check_risk(self) -> None:
         """Raise ConfigError for shares and units that cannot be."""
         require_range(self, warmup_fraction=(0, 1), risk_anneal_fraction=(0, 1))
-        require(self, self.return_scale is None or self.return_scale > 0, "return_scale", "be > 0")
+        require(
+            self, self.return_scale is None or 0 < self.return_scale < math.inf, "return_scale", "be > 0 and finite"
+        )
+        require(self, not any(map(math.isnan, each_agent(self.tau))), "tau", "be a number")
 
 
 class RiskState(TypedDict):

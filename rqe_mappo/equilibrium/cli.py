@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from rqe_mappo.command_line import main as run
-from rqe_mappo.command_line import parse
+from rqe_mappo import command_line
 from rqe_mappo.envs.matrix_games.payoffs import GAMES, MatrixGame
 from rqe_mappo.equilibrium.adversary import Penalty
 from rqe_mappo.equilibrium.conditions import condition
@@ -208,21 +207,21 @@ def list_games() -> str:
 
 def main(args: Sequence[str] | None = None) -> None:
     """rqe-solve: equilibria with their residuals, and what theory says. Exit code 1 if one did not converge."""
+    command_line.main(_solve, PROG, args)
 
-    def command(args: list[str]) -> None:
-        config = parse(SolveConfig, PROG, args)
-        if config.list:
-            print(list_games())
-            return
-        work = task(config)
-        scan = config.all and work.problem.payoffs.shape == (2, 2, 2)
-        found = equilibria(work.problem, scan)
-        content = as_dict(work, found, complete=scan)
-        print(json.dumps(content, indent=2) if config.json else describe(content))
-        if not found or not all(e.converged for e in found):
-            sys.exit(1)
 
-    run(command, PROG, args)
+def _solve(args: list[str]) -> None:
+    config = command_line.parse(SolveConfig, PROG, args)
+    if config.list:
+        print(list_games())
+        return
+    work = task(config)
+    scan = config.all and work.problem.payoffs.shape == (2, 2, 2)
+    found = equilibria(work.problem, scan)
+    content = as_dict(work, found, complete=scan)
+    print(json.dumps(content, indent=2) if config.json else describe(content))
+    if not found or not all(e.converged for e in found):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ import torch
 
 from rqe_mappo import checkpoint
 from rqe_mappo.config import ConfigError, TrainConfig
-from rqe_mappo.data import vector
+from rqe_mappo.data import finite, vector
+from rqe_mappo.data.finite import NotFinite
+from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.training.lock import hold
 from rqe_mappo.training.logs import RunLog, summarise
 from rqe_mappo.training.run import Run, folder_of, new_folder, pick_device
@@ -29,11 +31,15 @@ OnEpisodes = Callable[[int, list[dict[str, np.ndarray]]], bool | None]
 """Called with the step and the records of episodes that ended (`Step.episodes`), likewise."""
 
 
+def _quoted(folder: Path) -> str:
+    return shlex.quote(str(folder))
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop (Ctrl-C or SIGTERM); it has saved its state in `folder`."""
 
     def __init__(self, folder: Path):
-        super().__init__(f"interrupted; go on with: rqe-train --resume {shlex.quote(str(folder))}")
+        super().__init__(f"interrupted; go on with: rqe-train --resume {_quoted(folder)}")
 
 
 class StopRequest:
@@ -103,6 +109,11 @@ def train(
         try:
             with StopRequest() as stop:
                 finished = loop(run, log, stop, on_update, on_episodes)
+        except NotFinite as error:
+            raise NotFinite(
+                f"--env {config.env}: {error}, after step {run.step}: nothing of that was saved; "
+                f"rqe-train --resume {_quoted(folder)} goes on from the checkpoint of step {run.saved}"
+            ) from None
         finally:
             log.close()
     finally:
@@ -125,15 +136,15 @@ def loop(
         progress = run.progress
         try:
             chunk, ended = run.collector.collect(algorithm.explore)
-        except RuntimeError:  # the environments cannot go on
+        except RuntimeError as error:  # the environments cannot go on
             if run.step > run.saved:
                 run.save(environments=False)
-            again = f"rqe-train --resume {shlex.quote(str(run.folder))}"
-            log.say(f"the run cannot go on; what was learned is saved: {again}")
+            if not isinstance(error, NotFinite):  # which says so itself
+                log.say(f"the run cannot go on; what was learned is saved: rqe-train --resume {_quoted(run.folder)}")
             raise
         if not chunk.active.any():
             continue  # all workers were lost at every step
-        scalars = _numbers(algorithm.learn(chunk, progress) or {}, config.algo)
+        scalars = _learned(run, chunk)
         run.step += int(chunk.active.sum())
         run.updates += 1
         episodes += ended
@@ -161,6 +172,18 @@ def loop(
     for warning in algorithm.warnings() if finished else ():
         log.say(f"warning: {warning}")
     return finished
+
+
+def _learned(run: Run, chunk: Trajectory) -> Scalars:
+    """What the algorithm logs of a trajectory that it learned from; NotFinite where that spoilt its weights."""
+    algo, algorithm = run.config.algo, run.algorithm
+    scalars = _numbers(algorithm.learn(chunk, run.progress) or {}, algo)
+    try:
+        finite.check_weights(algorithm.modules)
+    except NotFinite as error:
+        losses = [f"{name} {value:g}" for name, value in scalars.items() if name.startswith("losses/")]
+        raise NotFinite(f"--algo {algo} has learned that {error} ({', '.join(losses)})") from None
+    return scalars
 
 
 def _content(

@@ -16,7 +16,7 @@ from rqe_mappo import config as configs
 from rqe_mappo.algorithms.contract import Algorithm, Progress
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import ConfigError, TrainConfig
-from rqe_mappo.data import vector
+from rqe_mappo.data import finite, vector
 from rqe_mappo.data.collector import Collector
 from rqe_mappo.envs.contract import BatchedEnv, agent_spaces
 from rqe_mappo.files import write_atomically
@@ -101,6 +101,8 @@ class Run:
         }
         if not (self.folder / "config.json").is_file():  # somebody took the folder away
             write_settings(self.folder, self.config)
+        finite.check_weights(self.algorithm.modules)
+        finite.check_state(training["algorithm"], "the algorithm's")
         checkpoint.save(self.folder, self.step, self.policy_content(), training, self.config.keep)
         self.saved = self.step
 
