@@ -171,7 +171,7 @@ class Script:
     agent 1 is cut off at the second.
     """
 
-    num_envs = 2
+    num_envs, possible_agents = 2, ("one", "other")
 
     def reset(self, seed: int) -> Observed:
         self.t = 0

@@ -185,15 +185,16 @@ def test_learning_that_spoils_weights_is_neither_saved_nor_rotated_over(tmp_path
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
     class Drifting(RqeMappo):
-        def on_episodes(self, records, progress):
-            super().on_episodes(records, progress)
+        def learn(self, chunk, progress):
+            scalars = super().learn(chunk, progress)
             if progress.share > 0.5:
-                self.risk.total = math.nan
+                self.risk.measured.mean = math.nan
+            return scalars
 
     monkeypatch.setitem(registry.ALGORITHMS, "drifting", Drifting)
     monkeypatch.setitem(registry.ENVIRONMENTS, "toy", toy.ENTRY)
     config = default_config("toy", algo="drifting").replace(out=str(tmp_path), save_interval=1, keep=1)
-    with pytest.raises(NotFinite, match="the algorithm's risk total is nan"):
+    with pytest.raises(NotFinite, match="the algorithm's risk measured mean is nan"):
         train(config, quiet=True)
     assert Policy.load(tmp_path).timesteps > 900
 
@@ -234,8 +235,8 @@ class Rewards(gymnasium.Env):
     ("poison", "mask", "words"),
     [
         *((str(value), "[1, 1]", f"agent was given the reward {value:g} for random actions") for value in POISON),
-        ("1", "[np.nan, 1]", "the action_mask of agent must hold 0 and 1"),
-        ("1", "[0.5, 1]", "the action_mask of agent must hold 0 and 1"),
+        ("1", "[np.nan, 1]", "the action_mask of agent must be 0 or 1 for each of 2 actions"),
+        ("1", "[0.5, 1]", "the action_mask of agent must be 0 or 1 for each of 2 actions"),
     ],
 )
 def test_rqe_train_says_in_one_line_what_an_environment_by_name_must_not_give(

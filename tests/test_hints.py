@@ -8,7 +8,7 @@ from rqe_mappo.training.loop import Interrupted
 
 NAME = "my runs; $(touch x) 'a'"
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = re.compile(r"(rqe-[a-z]+|--resume) (--\w+ )?\{(?!shlex\.)[^}]*(folder|path)[^}]*\}")
+COMMAND = re.compile(r"(rqe-[a-z]+|--resume) (--\w+ )?\{(?!shlex\.|_quoted)[^}]*(folder|path)[^}]*\}")
 
 
 def test_an_interrupted_run_says_how_to_go_on():

@@ -106,7 +106,7 @@ def test_the_critic_takes_what_all_agents_see(odd):
     for index, name in enumerate(policy.agents):
         assert torch.equal(found[name].log_probs, known.log_probs[index])
         assert torch.equal(policy.value(seen)[name], values[index])
-        assert torch.allclose(policy.value(state[index], index), values[index])
+        assert torch.allclose(policy.value(state[index], index), values[index], atol=1e-4)
 
 
 def test_mixtures_take_the_same(odd):

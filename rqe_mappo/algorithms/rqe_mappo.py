@@ -72,7 +72,8 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
         require(self, self.n_atoms >= 5, "n_atoms", "be at least 5")
         low, high = self.return_low, self.return_high
         require(self, (low is None) == (high is None), "return_low", "go with --return-high: give both or neither")
-        require(self, low is None or low < high < math.inf, "return_high", f"be finite and above --return-low {low}")
+        if low is not None and high is not None:
+            require(self, -math.inf < low < high < math.inf, "return_high", f"be finite and above --return-low {low:g}")
         for tau in each_agent(self.tau):
             self._measure(tau)
         if self.discount_tau and self.advantage != "influence":
