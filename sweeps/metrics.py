@@ -1,7 +1,8 @@
 """The metrics of fronts, tables and plots: which way is better, in what unit, under what name."""
 
-import math
 from dataclasses import dataclass
+
+from rqe_mappo.statistics import FREE, POSITIVE, SHARE
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Metric:
     unit: str
     label: str
     digits: int
-    bounds: tuple[float, float] = (-math.inf, math.inf)
+    bounds: tuple[float, float] = FREE
 
     @property
     def column(self) -> str:
@@ -36,7 +37,6 @@ class Metric:
 
 
 MORE, LESS, NEITHER = 1, -1, 0
-SHARE, POSITIVE = (0.0, 1.0), (0.0, math.inf)
 REWARD = "reward"
 METRICS = (
     Metric("mean return", "agent", MORE, REWARD, "mean return", 2),

@@ -1,5 +1,6 @@
 """Episodes with a fixed policy: their records, and how well the critic predicted them."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -228,7 +229,7 @@ def calibration(
     predicted = mixture.exp()
     measure = policy.in_reward(policy.measure)
     value = interval(
-        lambda samples: of_samples(measure.reference, samples), returns, took_part, seed=seed, resamples=RESAMPLES
+        functools.partial(of_samples, measure.reference), returns, took_part, seed=seed, resamples=RESAMPLES
     )
     predicted_value = float(measure.reference(atoms, mixture))
     realised_std = float(realised.std()) if np.ptp(realised) > 0 else 0.0  # rounding alone would leave some 1e-16
