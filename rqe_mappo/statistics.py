@@ -84,9 +84,13 @@ def cvar(samples: Samples, level: float = TAIL, *, weights: np.ndarray | None = 
         share = level * len(samples)
         return float(np.clip(share - np.arange(len(samples)), 0, 1) @ np.sort(samples) / share)
     share = level * weights.sum(-1)
-    reached = np.minimum(np.cumsum(weights, axis=-1), share[..., None])
+    part = min(len(samples), math.ceil(2 * level * len(samples)) + 20)  # nearly always holds the worst share
+    reached = np.cumsum(weights[..., :part], axis=-1)
+    if (reached[..., -1] < share).any():
+        part, reached = len(samples), np.cumsum(weights, axis=-1)
+    last = samples[part - 1]
     # by parts: the sum of x_k times what is reached at k and not at k - 1
-    return samples[-1] - reached @ np.diff(samples, append=samples[-1]) / share
+    return last - np.minimum(reached, share[..., None]) @ np.diff(samples[:part], append=last) / share
 
 
 def entropic(samples: Samples, tau: float) -> float:
@@ -192,7 +196,7 @@ def ratio(events: np.ndarray, exposure: np.ndarray) -> Estimate:
     seen: for the upper one with a further row as full of events as can be (Fay and Feuer, 1997). Below FEWEST_FOR_TAIL
     rows nobody knows how alike agents are, and all events of a row count as one.
     """
-    from scipy.stats import gamma
+    from scipy.special import gammaincinv
 
     events, exposure = _checked(events), _checked(exposure)
     if not exposure.sum() > 0:
@@ -204,7 +208,7 @@ def ratio(events: np.ndarray, exposure: np.ndarray) -> Estimate:
     variance = max(((rows - total / whole * units) ** 2).sum(), alone)
 
     def end(share: float, mean: float, variance: float) -> float:
-        return float(gamma.ppf(share, mean**2 / variance, scale=variance / mean)) / whole
+        return float(gammaincinv(mean**2 / variance, share) * variance / mean) / whole
 
     low = end(0.025, total, variance) if total else 0.0
     return Estimate(float(total / whole), low, end(0.975, total + most, variance + most**2), len(rows))
@@ -311,7 +315,7 @@ def compare(ours: Samples, theirs: Samples) -> Comparison:
 
 def _highest_share(events: np.ndarray, exposure: np.ndarray) -> float:
     """The upper end of `rate`, from the events and the agents of each row `[F]`."""
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     if events.sum() == exposure.sum():
         return 1.0
@@ -320,7 +324,7 @@ def _highest_share(events: np.ndarray, exposure: np.ndarray) -> float:
     share = events.sum() / exposure.sum()
     alike = ((events - share * exposure) ** 2).sum() / exposure.sum() / (share * (1 - share))  # the design effect
     independent = exposure.sum() / (most if rows < FEWEST_FOR_TAIL else max(alike, 1.0))
-    return float(beta.ppf(0.975, share * independent, (1 - share) * independent))
+    return float(betaincinv(share * independent, (1 - share) * independent, 0.975))
 
 
 def _beyond(ordered: np.ndarray) -> tuple[float, float]:

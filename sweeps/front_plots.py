@@ -94,8 +94,8 @@ def front(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
     legend.get_title().set(fontsize=8.5, color=QUIET)
     axes.set(xlabel=axis_label(pair[0]), ylabel=axis_label(pair[1], gap="\n"))
     style_axes(axes)
-    subtitle = f"{sample_counts(results)}; points: means over seeds; small: single seeds; {BARS}\n"
-    subtitle += "filled: no other setting is better in both; lines: what at least half of the seeds attain"
+    subtitle = f"{sample_counts(results)}; points: means over seeds; small: single seeds\n"
+    subtitle += f"{BARS}; filled: no other is better in both; lines: what half of the seeds attain"
     text = f"{pair[0].label} against {pair[1].label}"
     title(figure, text[0].upper() + text[1:], subtitle)
     first = [rows[0] for rows in settings.values()]
@@ -152,7 +152,7 @@ def _frame(settings: dict[str, Rows], pair: tuple[Metric, Metric]) -> np.ndarray
 
 def over_both(rows: Rows, pair: tuple[Metric, Metric]) -> tuple[Estimate, Estimate]:
     """Both objectives of a setting over its seeds; see `tables.over_seeds`."""
-    first, second = (over_seeds(rows, metric.column, metric.bounds) for metric in pair)
+    first, second = (over_seeds(rows, metric.column) for metric in pair)
     assert first is not None and second is not None, "rows have both objectives"
     return first, second
 

@@ -56,6 +56,17 @@ METRICS = (
     Metric("decisions", "agent", NEITHER, "", "decisions per agent and episode", 1, POSITIVE),
 )
 BY_COLUMN = {metric.column: metric for metric in METRICS}
+_BOUNDS = {metric.name: metric.bounds for metric in METRICS} | {
+    "crosses later than others": SHARE,
+    "train_seconds": POSITIVE,
+}
+
+
+def bounds_of(column: str) -> tuple[float, float]:
+    """The possible values of a column of results.csv, whatever its level: an agent, an episode or a group of agents."""
+    return _BOUNDS.get(column.partition(" (")[0], FREE)
+
+
 TAIL = "CVaR5 of return"  # of this name at any level: left out below 100 episodes
 
 FRONTS = tuple(

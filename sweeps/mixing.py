@@ -227,7 +227,7 @@ def _print(results: Sequence[dict[str, str]], bends: Sequence[dict[str, Any]]) -
     for label, rows in tables.by_label(results).items():
         cells = []
         for metric in shown:
-            mean = tables.over_seeds(rows, metric.column, metric.bounds)
+            mean = tables.over_seeds(rows, metric.column)
             cells.append("" if mean is None else _format(mean.value, mean.low, mean.high, metric.digits))
         lines.append([label, *cells])
     of = {(row["kind"], row["metric"]): row for row in bends}

@@ -66,7 +66,7 @@ def bars(results: Rows) -> Figure:
         found: list[np.ndarray] = [np.zeros(1)]
         means: list[Estimate] = []
         for at, rows in zip(place, settings.values(), strict=True):
-            mean = over_seeds(rows, metric.column, metric.bounds)
+            mean = over_seeds(rows, metric.column)
             if mean is None:
                 continue
             means.append(mean)

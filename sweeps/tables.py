@@ -22,11 +22,11 @@ import numpy as np
 
 from rqe_mappo import config as configs
 from rqe_mappo.checkpoint import write_atomically
-from rqe_mappo.statistics import FREE, POSITIVE, Estimate, compare, iqm_interval, over_runs, seed_interval
+from rqe_mappo.statistics import FEWEST_FOR_TAIL, POSITIVE, Estimate, compare, iqm_interval, over_runs, seed_interval
 from rqe_mappo.sweeps import fronts
 from rqe_mappo.sweeps.job import train_seconds
 from rqe_mappo.sweeps.manifest import Entry, Manifest
-from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, HEADLINES, METRICS, TAIL, Metric
+from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, HEADLINES, METRICS, TAIL, Metric, bounds_of
 
 Row = dict[str, Any]
 SETTINGS = ("env", "scenario", "algo", "advantage", "risk", "tau", "eps")
@@ -113,7 +113,7 @@ def cells(metrics: Sequence[dict[str, Any]]) -> Row:
     """The metrics of an evaluation, as eval.json lists them, each with its interval over episodes."""
     row = {}
     for metric in metrics:
-        if metric["metric"].startswith(TAIL) and metric.get("too_few"):
+        if metric["metric"].startswith(TAIL) and metric["episodes"] < FEWEST_FOR_TAIL:
             continue
         column = f"{metric['metric']} ({metric['level']})"
         row |= {column: metric["value"], f"{column} low": metric["low"], f"{column} high": metric["high"]}
@@ -162,13 +162,13 @@ def _values(rows: Sequence[dict[str, str]], column: str) -> np.ndarray:
     return values[~np.isnan(values)]
 
 
-def over_seeds(rows: Sequence[dict[str, Any]], column: str, bounds: tuple[float, float] = FREE) -> Estimate | None:
+def over_seeds(rows: Sequence[dict[str, Any]], column: str) -> Estimate | None:
     """The mean of a column over the runs that have it, with the interval of `over_runs`; None where no run has it."""
     runs = [
         Estimate(value, number(row, f"{column} low"), number(row, f"{column} high"), 1)
         for row in rows if not math.isnan(value := number(row, column))
     ]  # fmt: skip
-    return over_runs(runs, bounds) if runs else None
+    return over_runs(runs, bounds_of(column)) if runs else None
 
 
 def cut(found: Estimate, bounds: tuple[float, float]) -> Estimate:
@@ -190,11 +190,10 @@ def summarise(results: Sequence[dict[str, str]]) -> list[Row]:
     for label, rows in by_label(results).items():
         for column in (*metric_columns(results), "train_seconds"):
             metric = BY_COLUMN.get(column)
-            bounds = POSITIVE if column == "train_seconds" else metric.bounds if metric else FREE
-            mean = over_seeds(rows, column, bounds)
+            mean = over_seeds(rows, column)
             if mean is None:
                 continue
-            middle = cut(iqm_interval(_values(rows, column)), bounds)
+            middle = cut(iqm_interval(_values(rows, column)), bounds_of(column))
             found.append({
                 "label": label, "family": rows[0]["family"], "point": rows[0]["point"], "metric": column,
                 "better": BETTER[metric.sign if metric else 0],

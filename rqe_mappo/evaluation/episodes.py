@@ -39,7 +39,7 @@ class Calibration:
     ks: the Kolmogorov-Smirnov distance of `pit` from uniform.
     ks_limit: `1.36 / sqrt(episodes)`, below which at least 95 % of calibrated critics stay.
     predicted_value, realised_value: the risk value as training uses it (`RiskMeasure.reference`), of both;
-        `realised_value_low` to `_high` is the 95 % bootstrap interval over episodes.
+        `realised_value_low` to `_high` is its 95 % interval over episodes; nan below 100 of them.
     predicted_exact, realised_exact: `RiskMeasure.value`, which bounds no rare outcome. For the entropic measure the
         predicted one is unreliable where the atoms span more than some ten tau: the little probability that a softmax
         leaves on the lowest atoms then decides it. The realised one rests on the few worst episodes.
@@ -90,7 +90,9 @@ class Calibration:
         return {"samples": len(self.pit), **numbers}
 
     def __str__(self) -> str:
-        observed = f"{self.realised_value:.4g} [{self.realised_value_low:.4g}, {self.realised_value_high:.4g}]"
+        observed = f"{self.realised_value:.4g}"
+        if not math.isnan(self.realised_value_low):
+            observed += f" [{self.realised_value_low:.4g}, {self.realised_value_high:.4g}]"
         if math.isfinite(self.value_gap_in_std):
             observed += f", {abs(self.value_gap_in_std):.2f} std apart"
         lines = [
