@@ -8,7 +8,7 @@ import argparse
 from benchmarks import tables
 from rqe_mappo.envs.risky_cartpole import SCENARIOS, BatchedRiskyCartPole
 from rqe_mappo.envs.risky_cartpole.scripted import first_episodes, lqr
-from rqe_mappo.statistics import cvar, interval, mean, rate, std
+from rqe_mappo.statistics import cvar, interval, mean_interval, rate, std
 
 SETPOINTS_M = (-1.2, -0.6, -0.3, 0.0, 0.3, 0.6, 1.2, 1.8)
 RESULT = tables.RESULTS / "cartpole_lqr.csv"
@@ -19,8 +19,12 @@ def row(scenario: str, setpoint_m: float, episodes: int, seed: int) -> dict[str,
     env = BatchedRiskyCartPole(SCENARIOS[scenario], episodes)
     records = first_episodes(env, lqr(setpoint_m), seed)
     line = {"scenario": scenario, "setpoint_m": setpoint_m, "episodes": episodes, "seed": seed}
-    for name, statistic in (("mean", mean), ("std", std), ("cvar5", cvar)):
-        found = interval(statistic, records["return"], seed=seed)
+    returns = records["return"]
+    for name, found in (
+        ("mean", mean_interval(returns, seed=seed)),
+        ("std", interval(std, returns, seed=seed)),
+        ("cvar5", interval(cvar, returns, seed=seed)),
+    ):
         line |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
     falls = rate(records["fell"])
     return line | {"falls": falls.value, "falls_low": falls.low, "falls_high": falls.high}

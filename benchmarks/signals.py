@@ -17,7 +17,7 @@ from rqe_mappo.config import default_config, from_json
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_signals import BatchedSignals, scripted
 from rqe_mappo.evaluation.episodes import Chooser, chooser, run_episodes
-from rqe_mappo.statistics import FEWEST_FOR_MEAN, Estimate, interval, mean, over_runs
+from rqe_mappo.statistics import Estimate, mean_interval, over_runs
 
 RESULT = tables.RESULTS / "signals.csv"
 EPISODES, SEED = 10, 12345
@@ -63,7 +63,7 @@ def trained(root: Path, tau: str, seed: int) -> Policy:
 def measured(env: BatchedSignals, choose: Chooser) -> dict[str, Estimate]:
     """The METRICS over EPISODES episodes."""
     records, _ = run_episodes(env, choose, EPISODES, SEED)
-    return {name: interval(mean, records[name], fewest=FEWEST_FOR_MEAN) for name in METRICS}
+    return {name: mean_interval(records[name]) for name in METRICS}
 
 
 def line(controller: str, tau: str, seed: str, found: dict[str, Estimate]) -> dict[str, str]:

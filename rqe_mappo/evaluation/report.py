@@ -17,7 +17,7 @@ from rqe_mappo.statistics import (
     Statistic,
     cvar,
     interval,
-    mean,
+    mean_interval,
     of_samples,
     p95,
     rate,
@@ -86,7 +86,8 @@ def rows(records: dict[str, np.ndarray], seed: int = 0, measures: Sequence[RiskM
         found.append(Row(metric, level, estimate, int(counted.sum()), fewest))
 
     def add_mean(metric: str, level: str, samples: np.ndarray, counted: np.ndarray) -> None:
-        add(metric, level, mean, FEWEST_FOR_MEAN, samples, counted)
+        estimate = mean_interval(samples, counted, seed=seed) if counted.any() else NOTHING
+        found.append(Row(metric, level, estimate, int(counted.sum()), FEWEST_FOR_MEAN))
 
     def add_rate(metric: str, level: str, flags: np.ndarray, counted: np.ndarray) -> None:
         found.append(Row(metric, level, rate(flags, counted), int(counted.sum())))
@@ -98,10 +99,12 @@ def rows(records: dict[str, np.ndarray], seed: int = 0, measures: Sequence[RiskM
     agents = took_part.sum(1)
     team = np.where(took_part, returns, 0).sum(1) / np.maximum(agents, 1)
     of_returns: list[tuple[str, Statistic, float]] = [
-        ("mean return", mean, FEWEST_FOR_MEAN), ("std of return", std, FEWEST_FOR_TAIL),
-        ("CVaR5 of return", cvar, FEWEST_FOR_TAIL),
+        ("std of return", std, FEWEST_FOR_TAIL), ("CVaR5 of return", cvar, FEWEST_FOR_TAIL),
         *((f"{each.name} of return", functools.partial(of_samples, each.value), fewest_for(each)) for each in measures),
     ]  # fmt: skip
+    add_mean("mean return", "agent", returns, took_part)
+    if returns.shape[1] > 1:
+        add_mean("mean return", "team", team, agents > 0)
     for name, statistic, fewest in of_returns:
         add(name, "agent", statistic, fewest, returns, took_part)
         if returns.shape[1] > 1:

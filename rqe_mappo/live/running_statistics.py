@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rqe_mappo.statistics import FEWEST_FOR_MEAN, FEWEST_FOR_TAIL, Estimate, cvar, interval, mean, rate
+from rqe_mappo.statistics import FEWEST_FOR_TAIL, Estimate, cvar, interval, mean_interval, rate
 
 RESAMPLES = 200  # of an interval that is drawn anew every second; its ends vary by some 10 %
 
@@ -52,7 +52,7 @@ class RunningStatistics:
     def _mean(self, name: str, unit: str, samples: np.ndarray, counted: np.ndarray, note: str) -> dict[str, Any]:
         if not counted.any():
             return _row(name, unit, Estimate(math.nan, math.nan, math.nan, 0), note)
-        found = interval(mean, samples, counted, fewest=FEWEST_FOR_MEAN, resamples=RESAMPLES)
+        found = mean_interval(samples, counted, resamples=RESAMPLES)
         return _row(name, unit, found, note)
 
     def _tail(self, returns: np.ndarray, took_part: np.ndarray) -> dict[str, Any]:
