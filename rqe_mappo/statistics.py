@@ -165,7 +165,7 @@ def interval(
         drawn = rng.standard_exponential((size, rows + 1))
         drawn[:, -1] *= widest
         weights = drawn[:, row_of]
-        found.append([statistic(values[part], weights=weights[:, part]) for part in (seen, worse, better)])
+        found.append([np.asarray(statistic(values[part], weights=weights[:, part])) for part in (seen, worse, better)])
     low, high = np.percentile(np.concatenate(found, axis=1), [2.5, 97.5], axis=1)
     return Estimate(value, float(min(value, *low)), float(max(value, *high)), rows)
 

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -171,7 +172,7 @@ def _reference(volumes: dict[str, dict[str, str]]) -> str:
 
 def _bar(axes: Axes, x: Estimate, y: Estimate, colour: str, faint: bool = False) -> None:
     """The intervals of both objectives, with an arrowhead at the picture's edge where they go on beyond it."""
-    style = {"color": colour, "alpha": 0.3 if faint else 0.7, "zorder": 4}
+    style: dict[str, Any] = {"color": colour, "alpha": 0.3 if faint else 0.7, "zorder": 4}
     if math.isnan(x.low) or x.n < FEWEST_SEEDS:
         return
     for at, mean, frame in ((0, x, axes.get_xlim()), (1, y, axes.get_ylim())):

@@ -173,6 +173,13 @@ def test_an_incident_more_moves_no_end_towards_none(rows, agents, seed, times):
         assert after.low >= before.low - 1e-12 and after.high >= before.high - 1e-12
 
 
+def test_an_incident_apart_from_the_others_does_not_make_few_episodes_look_alike():
+    fewer = np.array([[0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]])
+    more = fewer.copy()
+    more[0, 0] = 1
+    assert rate(more).high > rate(fewer).high and rate(more).low > rate(fewer).low
+
+
 def test_one_incident_is_worse_than_none():
     none, one = np.zeros((1000, 4), bool), np.zeros((1000, 4), bool)
     one[0, 0] = True
@@ -300,6 +307,8 @@ def test_means_over_few_runs_cover_whatever_the_spread_between_them(runs, spread
 def test_runs_without_incidents_leave_a_rate_open():
     none = over_runs([rate(np.zeros(1000))] * 3, SHARE)
     assert none.low == 0 and rate(np.zeros(3000)).high <= none.high <= rate(np.zeros(1000)).high
+    always = over_runs([rate(np.ones(1000))] * 3, SHARE)
+    assert (always.low, always.high) == pytest.approx((1 - none.high, 1.0))
     alike = over_runs([rate(np.arange(1000) < 1)] * 3, SHARE)
     assert alike.low < 0.001 < rate(np.arange(3000) < 3).high <= alike.high
 

@@ -252,7 +252,7 @@ def calibration(
         realised_value_low=value.low,
         realised_value_high=value.high,
         predicted_exact=float(measure.value(atoms, mixture)),
-        realised_exact=of_samples(measure.value, realised),
+        realised_exact=float(of_samples(measure.value, realised)),
         value_gap_in_std=(predicted_value - value.value) / realised_std if realised_std > 0 else math.nan,
         edge_mass_low=float(predicted[0]),
         edge_mass_high=float(predicted[-1]),
