@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold the truth: `python -m benchmarks.coverage` writes results/coverage.csv (within an hour).
+"""How often 95 % intervals hold the truth: `python -m benchmarks.coverage` writes results/coverage.csv (an hour).
 
 2000 data sets for each case and size, drawn from distributions whose value is known (or taken from four million draws).
 `--sets 200` is a quick look, `--only CVaR5` one statistic, whose rows replace the earlier ones.
