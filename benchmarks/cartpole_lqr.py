@@ -5,36 +5,29 @@
 
 import argparse
 
-import numpy as np
-from scipy.stats import binomtest, bootstrap
-
 from benchmarks import tables
 from rqe_mappo.envs.risky_cartpole import SCENARIOS, BatchedRiskyCartPole
 from rqe_mappo.envs.risky_cartpole.scripted import first_episodes, lqr
+from rqe_mappo.statistics import cvar, interval, mean_interval, rate, std
 
 SETPOINTS_M = (-1.2, -0.6, -0.3, 0.0, 0.3, 0.6, 1.2, 1.8)
 RESULT = tables.RESULTS / "cartpole_lqr.csv"
 
 
-def cvar5(returns: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Mean of the worst 5 % of the returns."""
-    worst = max(1, int(0.05 * returns.shape[axis]))
-    return np.sort(returns, axis).take(np.arange(worst), axis).mean(axis)
-
-
 def row(scenario: str, setpoint_m: float, episodes: int, seed: int) -> dict[str, float | str]:
-    """One line of the table, with 95 % intervals (bootstrap percentiles; Wilson for the falls)."""
+    """One line of the table, with 95 % intervals over episodes."""
     env = BatchedRiskyCartPole(SCENARIOS[scenario], episodes)
     records = first_episodes(env, lqr(setpoint_m), seed)
     line = {"scenario": scenario, "setpoint_m": setpoint_m, "episodes": episodes, "seed": seed}
     returns = records["return"]
-    for name, statistic in (("mean", np.mean), ("std", np.std), ("cvar5", cvar5)):
-        interval = bootstrap((returns,), statistic, n_resamples=2000, method="percentile", rng=seed, batch=500)
-        low, high = interval.confidence_interval
-        line |= {name: statistic(returns), f"{name}_low": low, f"{name}_high": high}
-    fell = binomtest(int(records["fell"].sum()), episodes)
-    low, high = fell.proportion_ci(method="wilson")
-    return line | {"falls": fell.statistic, "falls_low": low, "falls_high": high}
+    for name, found in (
+        ("mean", mean_interval(returns, seed=seed)),
+        ("std", interval(std, returns, seed=seed)),
+        ("cvar5", interval(cvar, returns, seed=seed)),
+    ):
+        line |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+    falls = rate(records["fell"])
+    return line | {"falls": falls.value, "falls_low": falls.low, "falls_high": falls.high}
 
 
 def main() -> None:

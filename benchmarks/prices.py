@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import tables
 from rqe_mappo.statistics import Estimate, seed_interval
+from rqe_mappo.sweeps.tables import over_seeds
 
 SWEEPS = Path(__file__).parents[1] / "sweeps" / "results"
 SOURCES = {  # name in the table: its rows, the collision cost in training
@@ -35,7 +36,7 @@ def settings() -> list[dict]:
             rates = [float(row["collision rate (agent)"]) for row in chosen]
             means = [float(row["mean return (agent)"]) for row in chosen]
             entry = {"trained at": name, "advantage": key[0], "tau": key[1], "seeds": len(chosen)}
-            entry["collisions per vehicle"] = seed_interval(rates)
+            entry["collisions per vehicle"] = over_seeds(chosen, "collision rate (agent)")
             for cost in COSTS:
                 entry[cost] = seed_interval([m + (trained - cost) * r for m, r in zip(means, rates, strict=True)])
             found.append(entry)

@@ -21,7 +21,7 @@ from benchmarks.tables import RESULTS
 from rqe_mappo.statistics import seed_interval
 from rqe_mappo.sweeps import style
 from rqe_mappo.sweeps.front_plots import front_name, reward_against_risk
-from rqe_mappo.sweeps.tables import front_rows, pairs_of
+from rqe_mappo.sweeps.tables import front_rows, over_seeds, pairs_of
 
 EPISODES = 1000
 TAUS = ("inf", "10", "2", "1", "0.5", "0.3")
@@ -111,7 +111,7 @@ def read(path: Path) -> list[dict]:
 
 
 def summarise(study: Study, rows: list[dict]) -> list[dict]:
-    """Mean and 95 % t-interval over seeds, one row a setting."""
+    """Mean over seeds and 95 % interval, one row a setting."""
     summary = []
     for setting in study.settings:
         chosen = [row for row in rows if all(row[name] == value for name, value in setting.items())]
@@ -119,9 +119,8 @@ def summarise(study: Study, rows: list[dict]) -> list[dict]:
             continue
         line = {"env": study.env, **setting, "seeds": len(chosen)}
         for key in dict.fromkeys(key for row in chosen for key in row):
-            values = [row[key] for row in chosen if isinstance(row.get(key), float)]
-            if len(values) == len(chosen) and not key.endswith((" low", " high")):
-                estimate = seed_interval(values)
+            if all(isinstance(row.get(key), float) for row in chosen) and not key.endswith((" low", " high")):
+                estimate = over_seeds(chosen, key)
                 line |= {key: estimate.value, f"{key} low": estimate.low, f"{key} high": estimate.high}
         summary.append(line)
     return summary
@@ -138,7 +137,7 @@ COLUMNS = {  # of the table in Markdown: what to show, how many digits, and whet
 
 
 def table(study: Study, rows: list[dict]) -> str:
-    """The rows as a table in Markdown: means over seeds with t-intervals, and the critic's largest KS."""
+    """The rows as a table in Markdown: means over seeds with intervals, and the critic's largest KS."""
     known = {key: column for key, column in COLUMNS.items() if key in rows[0]}
     head = [
         *study.settings[0],
@@ -153,7 +152,7 @@ def table(study: Study, rows: list[dict]) -> str:
             continue
         cells = [*setting.values(), str(len(chosen))]
         for key, (_, digits, each) in known.items():
-            mean = seed_interval([row[key] for row in chosen])
+            mean = over_seeds(chosen, key)
             text = f"{mean.value:.{digits}f}"
             if len(chosen) > 1:
                 text += f" [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"

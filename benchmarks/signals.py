@@ -1,7 +1,7 @@
 """What lights do to the waiting of trips: `python -m benchmarks.signals` writes results/signals.csv.
 
 A row for each scripted controller and each trained run (settings of the recipe, fixed before the runs; last
-checkpoint, actions drawn from the policy): means over the same 10 episodes, with 95 % bootstrap intervals over these.
+checkpoint, actions drawn from the policy): means over the same 10 episodes, with 95 % intervals over these.
 Then a row for each tau: means and t-intervals over the seeds. Runs are kept under --root and not run again if finished.
 """
 
@@ -11,15 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import tables
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import default_config, from_json
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_signals import BatchedSignals, scripted
 from rqe_mappo.evaluation.episodes import Chooser, chooser, run_episodes
-from rqe_mappo.statistics import Estimate, interval, seed_interval
+from rqe_mappo.statistics import Estimate, mean_interval, over_runs
 
 RESULT = tables.RESULTS / "signals.csv"
 EPISODES, SEED = 10, 12345
@@ -65,7 +63,7 @@ def trained(root: Path, tau: str, seed: int) -> Policy:
 def measured(env: BatchedSignals, choose: Chooser) -> dict[str, Estimate]:
     """The METRICS over EPISODES episodes."""
     records, _ = run_episodes(env, choose, EPISODES, SEED)
-    return {name: interval(np.mean, records[name]) for name in METRICS}
+    return {name: mean_interval(records[name]) for name in METRICS}
 
 
 def line(controller: str, tau: str, seed: str, found: dict[str, Estimate]) -> dict[str, str]:
@@ -98,7 +96,7 @@ def main() -> None:
                 policy.seed(SEED)
                 runs.append(measured(env, chooser(policy)))
                 table.append(line("trained", tau, str(seed), runs[-1]))
-            means = {name: seed_interval([run[name].value for run in runs]) for name in METRICS}
+            means = {name: over_runs([run[name] for run in runs]) for name in METRICS}
             table.append(line("trained, mean over seeds", tau, "all", means))
     finally:
         env.close()

@@ -31,7 +31,7 @@ from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.by_name import ByNameConfig, make
 from rqe_mappo.evaluation.episodes import run_episodes
 from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
-from rqe_mappo.statistics import Estimate, compare, interval, seed_interval
+from rqe_mappo.statistics import Estimate, compare, mean_interval, seed_interval
 
 RESULT, SUMMARY = tables.RESULTS / "simple_spread.csv", tables.RESULTS / "simple_spread_summary.csv"
 PEER_SCRIPT = Path(__file__).parent / "peers" / "benchmarl_mappo.py"
@@ -165,7 +165,7 @@ def evaluated(actor: PolicyActor) -> Estimate:
 
     records, _ = run_episodes(env, choose, EPISODES // COPIES, EVALUATION_SEED)
     env.close()
-    return interval(lambda returns: float(returns.mean()), records["return"].mean(1))
+    return mean_interval(records["return"].mean(1))
 
 
 def run(

@@ -1,6 +1,6 @@
 """What scripted drivers achieve: `python -m benchmarks.sumo_drivers` writes results/sumo_drivers.csv.
 
-1000 episodes for each driver and scenario, with 95 % bootstrap intervals over episodes; `--scenario` for one alone.
+1000 episodes for each driver and scenario, with 95 % intervals over episodes; `--scenario` for one alone.
 """
 
 import argparse

@@ -3,10 +3,12 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETDOWNBASE, CARETLEFTBASE, CARETRIGHTBASE, CARETUPBASE
 
 from rqe_mappo.statistics import Estimate
 from rqe_mappo.sweeps import fronts
@@ -15,8 +17,11 @@ from rqe_mappo.sweeps.style import QUIET, Label, looks, new_figure, place_labels
 from rqe_mappo.sweeps.tables import by_label, complete, number, over_seeds, points, with_both
 
 Rows = list[dict[str, str]]
+REACH = 0.4  # of the range of the runs: intervals of three seeds may be so wide that they would hide the rest
+FEWEST_SEEDS = 3  # behind a bar: one of two seeds is 12.7 standard errors long each way, and crosses the whole picture
+ARROWS = ((CARETLEFTBASE, CARETRIGHTBASE), (CARETDOWNBASE, CARETUPBASE))  # of an axis: to its low end, to its high
+BARS = f"bars: 95 % t-intervals, from {FEWEST_SEEDS} seeds on"
 TRAINED = "#444444"  # the colour of trained settings, beside mixtures
-REACH = 0.4  # intervals of two or three seeds may be so wide that they would hide the rest
 
 
 def front_name(pair: tuple[Metric, Metric]) -> str:
@@ -72,7 +77,7 @@ def front(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
             axes.plot(*border.T, color=colour, ls=look[family].line, lw=1.4, alpha=0.75, zorder=2)
         for label in labels:
             runs = points(settings[label], pair)
-            x, y = (over_seeds(values, metric.bounds) for values, metric in zip(runs.T, pair, strict=True))
+            x, y = over_both(settings[label], pair)
             axes.plot(*runs.T, ls="", marker=marker, ms=3.5, mew=0, color=colour, alpha=0.4, zorder=3)
             _bar(axes, x, y, colour)
             axes.plot(
@@ -90,8 +95,8 @@ def front(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figure:
     legend.get_title().set(fontsize=8.5, color=QUIET)
     axes.set(xlabel=axis_label(pair[0]), ylabel=axis_label(pair[1], gap="\n"))
     style_axes(axes)
-    subtitle = f"{sample_counts(results)}; points: means over seeds with 95 % t-intervals; small: single seeds\n"
-    subtitle += "filled: no other setting is better in both; lines: what at least half of the seeds attain"
+    subtitle = f"{sample_counts(results)}; points: means over seeds; small: single seeds\n"
+    subtitle += f"{BARS}; filled: no other is better in both; lines: what half of the seeds attain"
     text = f"{pair[0].label} against {pair[1].label}"
     title(figure, text[0].upper() + text[1:], subtitle)
     first = [rows[0] for rows in settings.values()]
@@ -112,6 +117,7 @@ def mixtures(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figur
     for axes, family in zip(figure.subplots(1, len(families), sharey=True, squeeze=False)[0], families, strict=True):
         own = [row for row in results if row["family"] == family]
         named: list[Label] = []
+        axes.set(xlim=limits[0], ylim=limits[1], xlabel=axis_label(pair[0]))
         for rows, colour, marker, line in (
             (trained, TRAINED, "D", ":"),
             (own, look[family].colour, look[family].marker, "-"),
@@ -120,19 +126,17 @@ def mixtures(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figur
             means = np.array([points(each, pair).mean(0) for each in settings.values()]).reshape(-1, 2)
             axes.plot(*means.T, color=colour, ls=line, lw=1.4, marker=marker, ms=6, zorder=5)
             for mean, each in zip(means, settings.values(), strict=True):
-                ends = zip(points(each, pair).T, pair, strict=True)
-                _bar(axes, *(over_seeds(values, metric.bounds) for values, metric in ends), colour, faint=True)
+                _bar(axes, *over_both(each, pair), colour, faint=True)
                 named.append((mean, pretty(each[0]["point"]), colour))  # without a text too: labels avoid its point
             for name in dict.fromkeys(row["family"] for row in rows):
                 text = _volume(name, volume.get(name)).replace(": hyper", ":\nhyper")
                 axes.plot([], [], color=colour, ls=line, marker=marker, ms=6, label=text)
-        axes.set(xlim=limits[0], ylim=limits[1], xlabel=axis_label(pair[0]))
         axes.legend(frameon=False, fontsize=9.5, loc="upper left", bbox_to_anchor=(-0.03, -0.14), handlelength=3)
         style_axes(axes)
         place_labels(figure, axes, named)
     figure.axes[0].set_ylabel(axis_label(pair[1], gap="\n"))
     text = f"{pair[0].label} against {pair[1].label}"
-    subtitle = f"{sample_counts(results)}; means over pairs of policies, or seeds, with 95 % t-intervals"
+    subtitle = f"{sample_counts(results)}; means over pairs of policies, or seeds; {BARS}"
     subtitle += f"\nhypervolumes: from {_reference(volume)}" if volume else ""
     title(figure, f"Policies mixed: {text}", subtitle)
     return figure
@@ -141,7 +145,17 @@ def mixtures(results: Rows, volumes: Rows, pair: tuple[Metric, Metric]) -> Figur
 def _frame(settings: dict[str, Rows], pair: tuple[Metric, Metric]) -> np.ndarray:
     """Limits `[2, 2]` (axis, low and high) of a plot of all settings."""
     runs = [points(rows, pair) for rows in settings.values()]
-    return np.array([limits_of([each[:, at] for each in runs], pair[at].bounds) for at in (0, 1)])
+    means = [over_both(rows, pair) for rows in settings.values()]
+    return np.array([
+        limits_of([each[:, at] for each in runs], [each[at] for each in means], pair[at].bounds) for at in (0, 1)
+    ])  # fmt: skip
+
+
+def over_both(rows: Rows, pair: tuple[Metric, Metric]) -> tuple[Estimate, Estimate]:
+    """Both objectives of a setting over its seeds; see `tables.over_seeds`."""
+    first, second = (over_seeds(rows, metric.column) for metric in pair)
+    assert first is not None and second is not None, "rows have both objectives"
+    return first, second
 
 
 def _volumes(volumes: Rows, pair: tuple[Metric, Metric]) -> dict[str, dict[str, str]]:
@@ -157,10 +171,18 @@ def _reference(volumes: dict[str, dict[str, str]]) -> str:
 
 
 def _bar(axes: Axes, x: Estimate, y: Estimate, colour: str, faint: bool = False) -> None:
-    width, alpha = (0.9, 0.3) if faint else (1.2, 0.7)
-    if not math.isnan(x.low):
-        for bar in (([x.low, x.high], [y.value, y.value]), ([x.value, x.value], [y.low, y.high])):
-            axes.plot(*bar, color=colour, lw=width, alpha=alpha, zorder=4)
+    """The intervals of both objectives, with an arrowhead at the picture's edge where they go on beyond it."""
+    style: dict[str, Any] = {"color": colour, "alpha": 0.3 if faint else 0.7, "zorder": 4}
+    if math.isnan(x.low) or x.n < FEWEST_SEEDS:
+        return
+    for at, mean, frame in ((0, x, axes.get_xlim()), (1, y, axes.get_ylim())):
+        ends = np.clip([mean.low, mean.high], *frame)
+        line = [ends, [y.value, y.value]] if at == 0 else [[x.value, x.value], ends]
+        axes.plot(*line, lw=0.9 if faint else 1.2, **style)
+        for end, beyond, head in zip(ends, (mean.low < frame[0], mean.high > frame[1]), ARROWS[at], strict=True):
+            if beyond:
+                place = (end, y.value) if at == 0 else (x.value, end)
+                axes.plot(*place, marker=head, ms=5, mew=0, clip_on=False, **style)
 
 
 def _volume(family: str, row: dict[str, str] | None) -> str:
@@ -180,10 +202,12 @@ def _to_the_edges(border: np.ndarray, limits: np.ndarray, pair: tuple[Metric, Me
     return np.vstack((ends[:1], border, ends[1:]))
 
 
-def limits_of(groups: Sequence[np.ndarray], bounds: tuple[float, float]) -> tuple[float, float]:
-    """Limits that show every run and, up to `REACH` of their range further, the intervals over seeds."""
+def limits_of(
+    groups: Sequence[np.ndarray], means: Sequence[Estimate], bounds: tuple[float, float]
+) -> tuple[float, float]:
+    """Limits that show every run and, up to `REACH` of their range further, the intervals of the means over seeds."""
     runs = np.concatenate(groups)
-    intervals = [over_seeds(values, bounds) for values in groups if len(values) > 1]
+    intervals = [each for each in means if each.n >= FEWEST_SEEDS]
     reach = REACH * max(np.ptp(runs), 1e-3 * np.abs(runs).max(), 1e-9)
     low = min([runs.min(), *(max(each.low, runs.min() - reach) for each in intervals)])
     high = max([runs.max(), *(min(each.high, runs.max() + reach) for each in intervals)])

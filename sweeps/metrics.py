@@ -1,7 +1,8 @@
 """The metrics of fronts, tables and plots: which way is better, in what unit, under what name."""
 
-import math
 from dataclasses import dataclass
+
+from rqe_mappo.statistics import FREE, POSITIVE, SHARE
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Metric:
     unit: str
     label: str
     digits: int
-    bounds: tuple[float, float] = (-math.inf, math.inf)
+    bounds: tuple[float, float] = FREE
 
     @property
     def column(self) -> str:
@@ -36,7 +37,6 @@ class Metric:
 
 
 MORE, LESS, NEITHER = 1, -1, 0
-SHARE, POSITIVE = (0.0, 1.0), (0.0, math.inf)
 REWARD = "reward"
 METRICS = (
     Metric("mean return", "agent", MORE, REWARD, "mean return", 2),
@@ -56,6 +56,17 @@ METRICS = (
     Metric("decisions", "agent", NEITHER, "", "decisions per agent and episode", 1, POSITIVE),
 )
 BY_COLUMN = {metric.column: metric for metric in METRICS}
+_BOUNDS = {metric.name: metric.bounds for metric in METRICS} | {
+    "crosses later than others": SHARE,
+    "train_seconds": POSITIVE,
+}
+
+
+def bounds_of(column: str) -> tuple[float, float]:
+    """The possible values of a column of results.csv, whatever its level: an agent, an episode or a group of agents."""
+    return _BOUNDS.get(column.partition(" (")[0], FREE)
+
+
 TAIL = "CVaR5 of return"  # of this name at any level: left out below 100 episodes
 
 FRONTS = tuple(

@@ -23,6 +23,7 @@ from rqe_mappo.deploy.interpolation import Kind, interpolate
 from rqe_mappo.deploy.loading import load_run
 from rqe_mappo.evaluation import report
 from rqe_mappo.evaluation.episodes import chooser, drive
+from rqe_mappo.statistics import seed_interval
 from rqe_mappo.sweeps import front_plots, style, tables
 from rqe_mappo.sweeps.metrics import HEADLINES
 from rqe_mappo.training.lock import hold
@@ -201,7 +202,7 @@ def bend_rows(results: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
                 for rows in by_pair.values()
             ]
             if known := [bend for bend in bends if bend is not None]:
-                mean = tables.over_seeds(known)
+                mean = seed_interval(known)
                 found.append({"kind": kind, "metric": metric.column, "pairs": len(known), "bend": mean.value,
                              "low": mean.low, "high": mean.high})  # fmt: skip
     return found
@@ -231,9 +232,8 @@ def _print(results: Sequence[dict[str, str]], bends: Sequence[dict[str, Any]]) -
     for label, rows in tables.by_label(results).items():
         cells = []
         for metric in shown:
-            values = np.array([tables.number(row, metric.column) for row in rows])
-            mean = tables.over_seeds(values[~np.isnan(values)], metric.bounds)
-            cells.append(_format(mean.value, mean.low, mean.high, metric.digits))
+            mean = tables.over_seeds(rows, metric.column)
+            cells.append("" if mean is None else _format(mean.value, mean.low, mean.high, metric.digits))
         lines.append([label, *cells])
     of = {(row["kind"], row["metric"]): row for row in bends}
     for kind in dict.fromkeys(row["kind"] for row in bends):

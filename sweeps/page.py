@@ -178,7 +178,7 @@ def _comparisons(rows: Rows) -> str:
     ]  # fmt: skip
     note = (
         "<p class='quiet'>Seed by seed, positive is better, with 95 % t-intervals. Probability: that a run of the "
-        "setting beats one of the reference (Mann and Whitney), with a bootstrap interval over seeds.</p>"
+        "setting beats one of the reference (Mann and Whitney), with Clopper and Pearson's interval over seeds.</p>"
     )
     return note + _table(("setting", "metric", "pairs", "better by", "probability"), lines) if lines else ""
 
@@ -219,7 +219,7 @@ def _runs(results: Rows) -> str:
         ]
         for row in results
     ]  # fmt: skip
-    note = "<p class='quiet'>Below each number its 95 % bootstrap interval over the episodes of the run.</p>"
+    note = "<p class='quiet'>Below each number its 95 % interval over the episodes of the run.</p>"
     head = ("run", "seed", "episodes", "minutes", *(escape(metric.axis) for metric in shown))
     return note + _table(head, lines) if lines else ""
 

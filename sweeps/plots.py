@@ -12,10 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rqe_mappo.config import ConfigError
-from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
-from rqe_mappo.statistics import cvar, over_runs, seed_interval
+from rqe_mappo.statistics import FEWEST_FOR_TAIL, Estimate, cvar, interval, over_runs, seed_interval
 from rqe_mappo.sweeps import style
-from rqe_mappo.sweeps.front_plots import front_name, limits_of, reward_against_risk, sample_counts, span_text
+from rqe_mappo.sweeps.front_plots import (
+    FEWEST_SEEDS,
+    front_name,
+    limits_of,
+    reward_against_risk,
+    sample_counts,
+    span_text,
+)
 from rqe_mappo.sweeps.metrics import HEADLINES
 from rqe_mappo.sweeps.style import looks, new_figure, pretty, style_axes, title
 from rqe_mappo.sweeps.tables import by_label, metric_columns, number, over_seeds, pairs_of, read
@@ -31,6 +37,7 @@ SCALARS = {
 }
 SHARES = ("charts/collisions", "charts/falls")
 BINS = 60
+RESAMPLES = 500  # of each run's CVaR5: a line of the plot is wider than what more would move
 
 
 def draw(folder: Path) -> list[Path]:
@@ -59,21 +66,23 @@ def bars(results: Rows) -> Figure:
     figure = new_figure(1.6 + 3.3 * len(shown), 1.7 + 0.42 * len(settings))
     for axes, metric in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
         found: list[np.ndarray] = [np.zeros(1)]
+        means: list[Estimate] = []
         for at, rows in zip(place, settings.values(), strict=True):
+            mean = over_seeds(rows, metric.column)
+            if mean is None:
+                continue
+            means.append(mean)
             values = np.array([number(row, metric.column) for row in rows])
             values = values[~np.isnan(values)]
-            if not len(values):
-                continue
-            mean = over_seeds(values, metric.bounds)
             found.append(values)
             axes.barh(at, mean.value, height=0.62, color="#9cc4dd", edgecolor="#0072B2", lw=1)
             axes.plot(values, np.full(len(values), at), "o", ms=4, mfc="white", mec="#333333", mew=0.8, zorder=4)
-            if not math.isnan(mean.low):
+            if mean.n >= FEWEST_SEEDS:
                 axes.plot([mean.low, mean.high], [at, at], color="#000000", lw=1.6, zorder=3)
         style_axes(axes)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"{fill(metric.axis, 30)}\n{'better →' if metric.sign > 0 else '← better'}")
-        low, high = limits_of(found, metric.bounds)
+        low, high = limits_of(found, means, metric.bounds)
         axes.set_xlim(min(low, 0) if min(map(np.min, found)) < 0 else 0, high if max(map(np.max, found)) > 0 else 0)
     figure.axes[0].set_yticks(place, [pretty(label) for label in settings])
     figure.axes[0].set_ylim(-0.6, len(settings) - 0.4)
@@ -162,7 +171,7 @@ def _short(value: float, position: int | None = None) -> str:
 def returns(rows: Rows) -> Figure:
     """The returns of the evaluations: left their distributions with mean and CVaR5, right the lower tails.
 
-    CVaR5 is the mean over runs of each run's, with an interval over runs and their episodes.
+    Means and CVaR5 are those over runs of each run's; CVaR5 with the interval of `over_runs`.
     """
     settings = by_label(rows)
     runs = {label: _runs(own) for label, own in settings.items()}
@@ -180,12 +189,12 @@ def returns(rows: Rows) -> Figure:
         heights = at + 0.78 * np.sqrt(shares[label] / tallest)
         left.stairs(heights, edges, baseline=at, fill=True, color=colour, alpha=0.35)
         left.plot(edges[[0, -1]], [at, at], color="0.8", lw=0.8, zorder=0)
-        mean = over_runs(np.mean, found)
-        left.plot([mean.value, mean.value], [at, at + 0.3], color="black", lw=2.4, zorder=5)
+        mean = float(np.mean([run[~np.isnan(run)].mean() for run in found]))
+        left.plot([mean, mean], [at, at + 0.3], color="black", lw=2.4, zorder=5)
         if tail:
-            worst = over_runs(cvar, found)
+            worst = over_runs([interval(cvar, run, ~np.isnan(run), resamples=RESAMPLES) for run in found])
             left.plot(worst.value, at, marker="^", ms=7, color="black", mec="white", zorder=5)
-            if not math.isnan(worst.low):
+            if worst.n >= FEWEST_SEEDS:
                 left.plot([worst.low, worst.high], [at, at], color="black", lw=2, zorder=4)
         x, below = _tail(found)
         right.step(x, below, where="post", color=colour, ls=look[label].line, lw=1.6)
@@ -195,6 +204,8 @@ def returns(rows: Rows) -> Figure:
         right.plot([], [], color=colour, ls=look[label].line, marker=marker, ms=5.5, label=pretty(label))
     left.set_yticks(range(len(runs)), [pretty(label) for label in list(runs)[::-1]])
     left.set(xlabel="undiscounted return of an agent [reward]", ylim=(-0.35, len(runs) + 0.05))
+    margin = 0.03 * (edges[-1] - edges[0])
+    left.set_xlim(edges[0] - margin, edges[-1] + margin)  # an interval of two seeds may be longer than the axis
     episodes = [len(run) for found in runs.values() for run in found]
     right.set(yscale="log", ylim=(0.5 / max(episodes), 1.05), xlabel="return x [reward]")
     right.set_ylabel("share of returns up to x, mean over seeds")
@@ -205,7 +216,7 @@ def returns(rows: Rows) -> Figure:
     seeds = span_text([len(found) for found in runs.values()])
     subtitle = f"seeds a setting: {seeds}; episodes a run: {span_text(episodes)}; "
     subtitle += "heights: square root of the share; bar: mean\n"
-    note = "triangle: CVaR5 with its 95 % bootstrap interval over runs and episodes"
+    note = "triangle: CVaR5 with its 95 % t-interval over seeds"
     title(figure, "Returns, and their lower tails",
           subtitle + (note if tail else f"no CVaR5: it takes {FEWEST_FOR_TAIL} episodes a run"))  # fmt: skip
     return figure

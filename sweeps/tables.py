@@ -21,19 +21,17 @@ import numpy as np
 
 from rqe_mappo import config as configs
 from rqe_mappo.checkpoint import write_atomically
-from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
-from rqe_mappo.statistics import Estimate, Samples, compare, iqm, seed_interval, stratified
+from rqe_mappo.statistics import FEWEST_FOR_TAIL, POSITIVE, Estimate, compare, iqm_interval, over_runs, seed_interval
 from rqe_mappo.sweeps import fronts
 from rqe_mappo.sweeps.job import train_seconds
 from rqe_mappo.sweeps.manifest import Entry, Manifest
-from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, HEADLINES, METRICS, POSITIVE, TAIL, Metric
+from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, HEADLINES, METRICS, TAIL, Metric, bounds_of
 from rqe_mappo.sweeps.reading import episodes, evaluation, number, read
 
 Row = dict[str, Any]
 SETTINGS = ("env", "scenario", "algo", "advantage", "risk", "tau", "eps")
 CURVES = ("charts/episodic_return", "charts/cvar05", "charts/collisions", "charts/falls")
 BETTER = {1: "more", -1: "less", 0: ""}
-FREE = (-math.inf, math.inf)
 EPISODES = ("return", "collision", "fell", "travel_time_s")
 
 
@@ -110,7 +108,7 @@ def cells(metrics: Sequence[Mapping[str, Any]]) -> Row:
 
 def headline(folder: Path) -> str:
     """The main numbers of a run in a few words."""
-    found = {f"{row['metric']} ({row['level']})": row["value"] for row in evaluation(folder)["metrics"]}
+    found = cells(evaluation(folder)["metrics"])
     shown = [(metric, found.get(metric.column)) for metric in HEADLINES]
     return "  ".join(f"{metric.name.removesuffix(' of return')} {v:.4g}" for metric, v in shown if v is not None)
 
@@ -150,10 +148,20 @@ def _values(rows: Sequence[dict[str, str]], column: str) -> np.ndarray:
     return values[~np.isnan(values)]
 
 
-def over_seeds(values: Samples, bounds: tuple[float, float] = FREE) -> Estimate:
-    """The mean over seeds with its t-interval, cut to the possible values: that of a share may pass 0 or 1."""
-    mean = seed_interval(values)
-    return replace(mean, low=max(mean.low, bounds[0]), high=min(mean.high, bounds[1])) if mean.n > 1 else mean
+def over_seeds(rows: Sequence[dict[str, Any]], column: str) -> Estimate | None:
+    """The mean of a column over the runs that have it, with the interval of `over_runs`; None where no run has it."""
+    runs = [
+        Estimate(value, number(row, f"{column} low"), number(row, f"{column} high"), 1)
+        for row in rows if not math.isnan(value := number(row, column))
+    ]  # fmt: skip
+    return over_runs(runs, bounds_of(column)) if runs else None
+
+
+def cut(found: Estimate, bounds: tuple[float, float]) -> Estimate:
+    """An estimate whose interval keeps to the possible values: a t-interval of a share may pass 0 or 1."""
+    if math.isnan(found.low):
+        return found
+    return replace(found, low=max(found.low, bounds[0]), high=min(found.high, bounds[1]))
 
 
 def metric_columns(results: Sequence[dict[str, str]]) -> list[str]:
@@ -163,16 +171,15 @@ def metric_columns(results: Sequence[dict[str, str]]) -> list[str]:
 
 
 def summarise(results: Sequence[dict[str, str]]) -> list[Row]:
-    """Mean with its t-interval, and interquartile mean with its bootstrap interval, over the seeds of each setting."""
+    """Mean and interquartile mean over the seeds of each setting, both with intervals: `over_seeds`, `iqm_interval`."""
     found = []
     for label, rows in by_label(results).items():
         for column in (*metric_columns(results), "train_seconds"):
-            values = _values(rows, column)
-            if not len(values):
-                continue
             metric = BY_COLUMN.get(column)
-            mean = over_seeds(values, POSITIVE if column == "train_seconds" else metric.bounds if metric else FREE)
-            middle = stratified(iqm, [values])
+            mean = over_seeds(rows, column)
+            if mean is None:
+                continue
+            middle = cut(iqm_interval(_values(rows, column)), bounds_of(column))
             found.append({
                 "label": label, "family": rows[0]["family"], "point": rows[0]["point"], "metric": column,
                 "better": BETTER[metric.sign if metric else 0],
@@ -240,7 +247,7 @@ def front_rows(results: Sequence[dict[str, str]]) -> list[Row]:
                 fronts.hypervolume(points(rows, pair), reference, pair)
                 for rows in complete([row for row in runs if row["family"] == family], len(labels))
             ]
-            volume = over_seeds(volumes, POSITIVE) if volumes else None
+            volume = cut(seed_interval(volumes), POSITIVE) if volumes else None
             found.append({
                 "first": pair[0].column, "second": pair[1].column, "family": family, "settings": len(labels),
                 "front": "; ".join(front), "front_of_all": "; ".join(label for label in labels if label in best),

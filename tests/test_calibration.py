@@ -273,7 +273,8 @@ def test_evaluation_reports_the_critic_in_print_file_and_picture(run, capsys):
     printed = capsys.readouterr().out
     found = json.loads((run / "eval.json").read_text())["critic"]
     assert found["episodes"] == 40 and found["samples"] == 120 and found["risk"] == "entropic" and found["tau"] == 1.0
-    assert found["realised_value_low"] <= found["realised_value"] <= found["realised_value_high"]
+    assert found["realised_value_low"] is None and found["realised_value_high"] is None  # of too few episodes
+    del found["realised_value_low"], found["realised_value_high"]
     assert 0.1 < found["completion_weight"] < 0.99**12  # most agents leave before the twelfth step, the limit
     assert all(isinstance(value, float | int | str) for value in found.values())
     assert "critic at the start of episodes" in printed and "completed by a draw from the critic" in printed

@@ -1,5 +1,6 @@
 """Statistics against hand-computed numbers, intervals against what they promise, and the evaluation's table."""
 
+import functools
 import json
 import math
 
@@ -8,22 +9,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mpmath import mp
-from scipy.stats import trim_mean
+from scipy.stats import binomtest, chi2, trim_mean
 
 from rqe_mappo.evaluation import report
 from rqe_mappo.functional.risk import CVaR, Entropic, VaR, WorstCase
 from rqe_mappo.statistics import (
+    POSITIVE,
+    SHARE,
     Estimate,
     compare,
     cvar,
     entropic,
     interval,
     iqm,
+    iqm_interval,
+    mean,
+    mean_interval,
+    of_samples,
     over_runs,
+    p95,
     rate,
     ratio,
     seed_interval,
-    stratified,
+    std,
 )
 
 RETURNS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40)
@@ -91,66 +99,158 @@ def test_no_samples_are_refused(statistic):
 
 def test_interval_is_reproducible_and_its_seed_matters():
     samples = np.random.default_rng(0).normal(size=(60, 3))
-    assert interval(np.mean, samples, seed=1) == interval(np.mean, samples, seed=1)
-    assert interval(np.mean, samples, seed=1) != interval(np.mean, samples, seed=2)
+    assert mean_interval(samples, seed=1) == mean_interval(samples, seed=1)
+    assert mean_interval(samples, seed=1) != mean_interval(samples, seed=2)
 
 
-def test_interval_of_a_mean_is_that_of_the_normal_distribution():
-    samples = np.random.default_rng(0).normal(3.0, 2.0, 400)
-    found = interval(np.mean, samples)
-    half = 1.96 * samples.std() / 20
+def test_interval_of_a_mean_is_that_of_the_normal_distribution_and_a_little_wider():
+    samples = np.random.default_rng(0).normal(3.0, 2.0, 4000)
+    found = mean_interval(samples)
+    half = 1.96 * samples.std() / math.sqrt(4000)
     assert found.value == samples.mean()
-    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half), abs=0.1 * half)
+    assert 0.95 * half < found.high - found.value < 1.15 * half  # 0.03 is what chance moves an end by
+    assert 0.95 * half < found.value - found.low < 1.15 * half
+
+
+@pytest.mark.parametrize("statistic", [mean, std, p95, cvar, functools.partial(of_samples, CVaR(0.05).value)])
+def test_a_statistic_of_weights_is_that_of_samples_as_often_as_their_weights(statistic):
+    rng = np.random.default_rng(0)
+    samples, often = np.sort(rng.normal(100, 1, 50)), rng.integers(1, 9, (7, 50))
+    if statistic is p95:  # without weights it lies between two neighbours
+        repeated = [np.percentile(np.repeat(samples, times), 95, method="inverted_cdf") for times in often]
+    else:
+        repeated = [float(statistic(np.repeat(samples, times))) for times in often]
+    assert statistic(samples, weights=often * 0.3) == pytest.approx(repeated)
+
+
+def test_interval_of_a_share_is_clopper_and_pearsons():
+    flags = np.arange(200) < 12
+    found, exact = interval(mean, flags, resamples=40_000), binomtest(12, 200).proportion_ci(0.95)
+    # where flags tell nothing of a value beyond them, the further row is of them
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=0.003)
+
+
+TAILS = {
+    "normal": lambda rng, n: rng.normal(size=n),
+    "3 % crashes": lambda rng, n: rng.normal(-10, 2, n) - 30 * (rng.random(n) < 0.03),
+    "falls": lambda rng, n: np.minimum(np.where(rng.random(n) < 0.4, 20 + rng.exponential(150, n), 650), 700),
+    "4 vehicles": lambda rng, n: (
+        rng.normal(-10, 2, (n, 4)) - 30 * ((rng.random((n, 1)) < 0.05) & (np.arange(4) < 2))
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.slow
-def test_intervals_cover_as_often_as_they_say():
+@pytest.mark.parametrize("statistic, n", [(cvar, 100), (cvar, 400), (mean, 100), (std, 100)])
+@pytest.mark.parametrize("returns", TAILS.values(), ids=TAILS)
+def test_intervals_of_one_run_cover(returns, statistic, n):
+    truth = statistic(returns(np.random.default_rng(1), 1_000_000).ravel())
     rng = np.random.default_rng(0)
-    found = [interval(np.mean, rng.normal(size=40), seed=i, resamples=500) for i in range(400)]
-    covered = np.mean([each.low <= 0 <= each.high for each in found])
-    assert 0.91 <= covered <= 0.97  # the percentile bootstrap is slightly short at n = 40; 0.011 is one standard error
+    of = mean_interval if statistic is mean else functools.partial(interval, statistic)
+    found = [of(returns(rng, n), seed=i, resamples=300) for i in range(200)]
+    assert np.mean([each.low <= truth <= each.high for each in found]) >= 0.9  # 0.93 less two standard errors
+
+
+@given(st.integers(1, 300), st.data())
+def test_a_rate_of_single_agents_is_exact(n, data):
+    count = data.draw(st.integers(0, n))
+    found, exact = rate(np.arange(n) < count), binomtest(count, n).proportion_ci(0.95, method="exact")
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
+    events = ratio(np.arange(n) < count, np.full(n, 2.0))
+    garwood = (chi2.ppf(0.025, 2 * count) / 2 if count else 0, chi2.ppf(0.975, 2 * count + 2) / 2)
+    if n >= 100:
+        assert (events.low, events.high) == pytest.approx(np.array(garwood) / (2 * n), abs=1e-9)
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**31), st.sampled_from([1, 20]))
+def test_an_incident_more_moves_no_end_towards_none(rows, agents, seed, times):
+    rng = np.random.default_rng(seed)
+    fewer = np.tile(rng.random((rows, agents)) < rng.random(), (times, 1))
+    more = fewer.copy()
+    more[rng.integers(len(more)), rng.integers(agents)] = True
+    exposure = np.ones(more.shape)
+    for before, after in ((rate(fewer), rate(more)), (ratio(fewer, exposure), ratio(more, exposure))):
+        assert after.low >= before.low - 1e-12 and after.high >= before.high - 1e-12
+
+
+def test_an_incident_apart_from_the_others_does_not_make_few_episodes_look_alike():
+    fewer = np.array([[0, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]])
+    more = fewer.copy()
+    more[0, 0] = 1
+    assert rate(more).high > rate(fewer).high and rate(more).low > rate(fewer).low
+
+
+def test_one_incident_is_worse_than_none():
+    none, one = np.zeros((1000, 4), bool), np.zeros((1000, 4), bool)
+    one[0, 0] = True
+    assert rate(one).high > rate(none).high > 0.0036
+    assert ratio(one, np.ones((1000, 4))).high > ratio(none, np.ones((1000, 4))).high
+    assert rate(one[:, :1]).high == pytest.approx(0.005558924)  # Clopper and Pearson, 1 of 1000
+
+
+def test_agents_that_share_incidents_count_less_and_never_more_than_one_by_one():
+    rng = np.random.default_rng(0)
+    together = np.repeat(rng.random((1000, 1)) < 0.05, 4, axis=1)
+    alone = rng.permuted(together.ravel()).reshape(1000, 4)
+    assert rate(together).high == pytest.approx(rate(together[:, 0]).high)
+    assert rate(together).low == pytest.approx(rate(together[:, 0]).low)
+    width, one_by_one = rate(alone).high - rate(alone).low, rate(alone.ravel()).high - rate(alone.ravel()).low
+    assert one_by_one <= width < 1.2 * one_by_one < 0.7 * (rate(together).high - rate(together).low)
+
+
+@pytest.mark.parametrize("hit", [1, 2, 4])
+def test_rates_of_vehicles_that_share_crashes_cover(hit):
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(200):
+        crashed = (rng.random((150, 1)) < 0.06) & (np.arange(4) < hit)
+        for found, truth in ((rate(crashed), 0.06 * hit / 4), (ratio(crashed, np.full((150, 4), 2.0)), 0.03 * hit / 4)):
+            covered.append(found.low <= truth <= found.high)
+    assert np.mean(covered) >= 0.93
+
+
+def test_too_few_episodes_give_a_value_and_no_interval():
+    samples = np.arange(40.0)
+    assert interval(cvar, samples).value == 0.5 and math.isnan(interval(cvar, samples).low)
+    assert math.isnan(interval(cvar, samples).high)
+    assert mean_interval(samples).low < 19.5 < mean_interval(samples).high
 
 
 def test_agents_that_share_an_episode_add_no_evidence():
-    episodes = np.random.default_rng(0).normal(size=50)
-    alone = interval(cvar, episodes)
-    together = interval(cvar, np.repeat(episodes[:, None], 4, axis=1))
-    assert together.n == 50
-    assert (together.value, together.low, together.high) == pytest.approx((alone.value, alone.low, alone.high))
+    episodes = np.random.default_rng(0).normal(size=200)
+    alone = mean_interval(episodes)
+    together = mean_interval(np.repeat(episodes[:, None], 4, axis=1))
+    assert together.n == 200
+    assert (together.value, together.low, together.high) == pytest.approx(
+        (alone.value, alone.low, alone.high), abs=5e-3
+    )
 
 
 def test_interval_counts_only_counted_samples_and_episodes_with_some():
     samples = np.array([[1.0, 99.0], [3.0, 5.0], [99.0, 99.0]])
     counted = np.array([[True, False], [True, True], [False, False]])
-    found = interval(np.mean, samples, counted)
+    found = interval(mean, samples, counted, fewest=2)
     assert (found.value, found.n) == (3.0, 2)
-    # two episodes with sums 1, 8 and counts 1, 2: drawn as (1, 1), (1, 2), (2, 1) or (2, 2)
-    assert (found.low, found.high) == (1.0, 4.0)
-
-
-def test_interval_survives_resamples_that_would_hold_nothing():
-    counted = np.zeros((30, 2), bool)
-    counted[:2, 0] = True
-    found = interval(np.mean, np.arange(60.0).reshape(30, 2), counted)
-    assert (found.value, found.low, found.high, found.n) == (1.0, 0.0, 2.0, 2)
+    others = np.where(counted, samples, -1e6)
+    assert interval(mean, others, counted, fewest=2) == found
 
 
 def test_one_episode_gives_no_interval():
-    found = interval(np.mean, np.array([[2.0, 4.0]]))
+    found = interval(mean, np.array([[2.0, 4.0]]), fewest=1)
     assert (found.value, found.n) == (3.0, 1)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
 
 
 def test_equal_samples_give_a_point():
-    assert interval(cvar, np.full(20, -5.0)) == Estimate(-5.0, -5.0, -5.0, 20)
+    found = interval(cvar, np.full(200, -5.0))
+    assert (found.value, found.n) == (-5.0, 200) and (found.low, found.high) == pytest.approx((-5.0, -5.0))
 
 
 def test_interval_refuses_nothing_and_a_mask_of_another_shape():
     with pytest.raises(ValueError, match="no samples"):
-        interval(np.mean, np.ones((3, 2)), np.zeros((3, 2), bool))
+        interval(mean, np.ones((3, 2)), np.zeros((3, 2), bool))
     with pytest.raises(ValueError, match="same shape"):
-        interval(np.mean, np.ones((3, 2)), np.ones(3, bool))
+        interval(mean, np.ones((3, 2)), np.ones(3, bool))
 
 
 def test_none_seen_is_not_never():
@@ -159,11 +259,6 @@ def test_none_seen_is_not_never():
     assert found.high == pytest.approx(0.003682, abs=1e-6)  # (1 - high)^1000 = 0.025
     always = rate(np.ones((4, 2), bool))
     assert (always.low, always.high) == (pytest.approx(0.397635, abs=1e-6), 1.0)
-
-
-def test_rate_between_none_and_all_is_the_bootstrap_of_the_mean():
-    flags = np.random.default_rng(0).random((100, 4)) < 0.1
-    assert rate(flags, seed=3) == interval(np.mean, flags, seed=3)
 
 
 def test_seed_interval_is_students():
@@ -180,39 +275,66 @@ def test_iqm_cuts_whole_samples_and_works_along_an_axis():
     assert iqm(np.array([[0, 2, 4, 99], [1, 1, 3, 9]])).tolist() == [3.0, 2.0]
 
 
-def test_stratified_draws_each_stratum_by_itself():
-    """Where runs of a task are alike, only the strata's sizes could vary, and they are kept."""
-    assert stratified(np.mean, [[1.0, 1.0], [5.0, 5.0, 5.0, 5.0]]) == Estimate(22 / 6, 22 / 6, 22 / 6, 6)
-    found = stratified(np.mean, [[0.0, 2.0], [10.0, 10.0]])
-    assert (found.value, found.low, found.high, found.n) == (5.5, 5.0, 6.0, 4)  # (0, 0), (0, 2), (2, 0) or (2, 2)
-    assert stratified(iqm, [[3.0, 1.0, 2.0]], seed=1) == stratified(iqm, [[3.0, 1.0, 2.0]], seed=1)
-    assert math.isnan(stratified(iqm, [[1.0, 2.0], [3.0]]).low)
-
-
-def test_stratified_covers_as_the_bootstrap_of_few_runs_does():
-    """With ten runs a percentile bootstrap of a mean covers some 90 %: the reason for t-intervals over seeds."""
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [3, 4, 5, 10])
+def test_interquartile_means_of_few_runs_cover(runs):
     rng = np.random.default_rng(0)
-    found = [stratified(np.mean, [rng.normal(size=10)], seed=i, resamples=500) for i in range(300)]
-    assert 0.85 <= np.mean([each.low <= 0 <= each.high for each in found]) <= 0.95
+    found = [iqm_interval(rng.normal(size=runs)) for _ in range(500)]
+    assert np.mean([each.low <= 0 <= each.high for each in found]) >= 0.91  # 0.93 less two standard errors
+    assert found[0].value == pytest.approx(iqm([*np.random.default_rng(0).normal(size=runs)]))
+    assert math.isnan(iqm_interval([1.0]).low)
 
 
-def test_over_runs_counts_runs_and_their_episodes():
-    alike = [np.array([[1.0, math.nan], [1.0, 1.0]])] * 3
-    assert over_runs(np.mean, alike) == Estimate(1.0, 1.0, 1.0, 3)
-    # without spread within runs, that of their mean is over runs: here of two, 0 or 4
-    found = over_runs(np.mean, [np.zeros(5), np.full(5, 4.0)])
-    assert (found.value, found.low, found.high, found.n) == (2.0, 0.0, 4.0, 2)
-    assert math.isnan(over_runs(np.mean, [np.arange(5.0)]).low)
+def test_interquartile_mean_of_three_is_their_mean():
+    found, same = iqm_interval([3.0, 1.0, 2.5]), seed_interval([3.0, 1.0, 2.5])
+    assert (found.value, found.low, found.high) == pytest.approx((same.value, same.low, same.high))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("runs", [3, 5])
+def test_means_over_few_runs_cover_whatever_the_spread_between_them(runs, spread):
     rng = np.random.default_rng(0)
-    found = over_runs(np.mean, [rng.normal(mean, 1.0, 100) for mean in rng.normal(0, 1, 60)])
-    assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt((1 + 0.01 + 0.01) / 60), rel=0.25)
+    found = []
+    for _ in range(300):
+        lengths = rng.integers(50, 200, runs)
+        found.append(over_runs([
+            mean_interval(rng.normal(spread * rng.normal() / 10, 1, n), resamples=200) for n in lengths
+        ]))  # fmt: skip
+    assert np.mean([each.low <= 0 <= each.high for each in found]) >= 0.92
+
+
+def test_runs_without_incidents_leave_a_rate_open():
+    none = over_runs([rate(np.zeros(1000))] * 3, SHARE)
+    assert none.low == 0 and rate(np.zeros(3000)).high <= none.high <= rate(np.zeros(1000)).high
+    always = over_runs([rate(np.ones(1000))] * 3, SHARE)
+    assert (always.low, always.high) == pytest.approx((1 - none.high, 1.0))
+    alike = over_runs([rate(np.arange(1000) < 1)] * 3, SHARE)
+    assert alike.low < 0.001 < rate(np.arange(3000) < 3).high <= alike.high
+
+
+def test_over_runs_is_students_and_keeps_to_what_is_possible():
+    values = [1.0, 2.0, 3.0]
+    assert over_runs([Estimate(value, math.nan, math.nan, 9) for value in values]) == seed_interval(values)
+    shares = [Estimate(value, value, value, 9) for value in (0.01, 0.02, 0.06)]
+    students = seed_interval([0.01, 0.02, 0.06])
+    found = over_runs(shares, SHARE)
+    assert students.low < 0 == found.low and students.high < found.high < 1
+    times = over_runs([Estimate(value, value, value, 9) for value in (1.0, 2.0, 9.0)], POSITIVE)
+    assert times.low == 0 and times.high > seed_interval([1.0, 2.0, 9.0]).high
+    turned = over_runs([Estimate(1 - each.value, 1 - each.high, 1 - each.low, 9) for each in shares], SHARE)
+    assert (1 - turned.high, 1 - turned.low) == pytest.approx((found.low, found.high))
+    assert math.isnan(over_runs(shares[:1], SHARE).low)
 
 
 def test_comparison_by_hand():
     found = compare([1, 2, 3], [0, 2, 2])
     assert found.difference == seed_interval([1, 0, 1])
     assert found.improvement.value == pytest.approx((1 + 2 + 3) / 9)  # wins and half wins of 1, 2 and 3
-    assert (found.improvement.low, found.improvement.high, found.improvement.n) == (0.5, 1.0, 3)
+    assert (found.improvement.low, found.improvement.high) == pytest.approx(
+        (rate(np.array([2 / 3] * 3)).low, rate(np.array([2 / 3] * 3)).high)
+    )
+    assert found.improvement.n == 3
     turned = compare([0, 2, 2], [1, 2, 3])
     assert turned.improvement.value == pytest.approx(1 - 6 / 9)
     assert compare([2.0], [1.0]).improvement.value == 1 and math.isnan(compare([2.0], [1.0]).improvement.low)
@@ -285,20 +407,35 @@ def test_travel_time_where_nobody_arrives_is_unknown():
 
 
 @pytest.mark.slow
-def test_table_is_aligned_and_cautions_where_the_tail_is_thin():
+def test_table_is_aligned_and_marks_what_too_few_episodes_stand_behind():
     few, many = (report.rows({key: np.repeat(value, n, axis=0) for key, value in RECORDS.items()}) for n in (49, 50))
     lines = report.table(few).splitlines()
     column = lines[0].index("value")
     assert all(line[column - 1] == " " and line[column] != " " for line in lines[:-1])
+    assert "from 100 episodes on" in next(line for line in lines if line.startswith("CVaR5"))
     assert lines[-1] == "caution: 98 episodes are too few for a worst 5 %; use at least 100"
     assert "caution" not in report.table(many)
+    marked = [row.metric for row in many if row.too_few]
+    assert marked == ["travel time p95 s"]  # half of the episodes' vehicles crossed
+
+
+def test_four_episodes_mark_their_minimum():
+    records = {"copy": np.zeros(4), "return": np.arange(4.0)[:, None], "length": np.ones((4, 1))}
+    found = {row.metric: row for row in report.rows(records, measures=[WorstCase(), VaR(0.01)])}
+    assert found["CVaR5 of return"].estimate.value == 0 and found["CVaR5 of return"].too_few
+    marked = {row["metric"]: row.get("too_few", False) for row in report.as_dict(list(found.values()))}
+    assert marked == {name: True for name in found}
+    enough = {key: np.resize(value, (400, *value.shape[1:])) for key, value in records.items()}
+    found = {row.metric: row for row in report.rows(enough, measures=[WorstCase(), VaR(0.01)])}
+    assert {name for name, row in found.items() if row.too_few} == {"worst-case of return", "var:0.01 of return"}
+    assert "unknown" in report.table(list(found.values()))
 
 
 def test_report_as_json_has_no_nan():
     plain = report.as_dict(report.rows({key: value[:1] for key, value in RECORDS.items()}))
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert plain[0] == {"metric": "mean return", "level": "agent", "value": -15.0, "low": None, "high": None,
-                        "episodes": 1, "samples": 2}  # fmt: skip
+                        "episodes": 1, "samples": 2, "too_few": True}  # fmt: skip
 
 
 def test_report_of_no_episodes_is_refused():

@@ -1,5 +1,6 @@
 """Episodes with a fixed policy: their records, and how well the critic predicted them."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Calibration:
     ks: the Kolmogorov-Smirnov distance of `pit` from uniform.
     ks_limit: `1.36 / sqrt(episodes)`, below which at least 95 % of calibrated critics stay.
     predicted_value, realised_value: the risk value as training uses it (`RiskMeasure.reference`), of both;
-        `realised_value_low` to `_high` is the 95 % bootstrap interval over episodes.
+        `realised_value_low` to `_high` is its 95 % interval over episodes; nan below 100 of them.
     predicted_exact, realised_exact: `RiskMeasure.value`, which bounds no rare outcome. For the entropic measure the
         predicted one is unreliable where the atoms span more than some ten tau: the little probability that a softmax
         leaves on the lowest atoms then decides it. The realised one rests on the few worst episodes.
@@ -90,7 +91,9 @@ class Calibration:
         return {"samples": len(self.pit), **numbers}
 
     def __str__(self) -> str:
-        observed = f"{self.realised_value:.4g} [{self.realised_value_low:.4g}, {self.realised_value_high:.4g}]"
+        observed = f"{self.realised_value:.4g}"
+        if not math.isnan(self.realised_value_low):
+            observed += f" [{self.realised_value_low:.4g}, {self.realised_value_high:.4g}]"
         if math.isfinite(self.value_gap_in_std):
             observed += f", {abs(self.value_gap_in_std):.2f} std apart"
         lines = [
@@ -234,7 +237,7 @@ def calibration(
     predicted = mixture.exp()
     measure = policy.in_reward(policy.measure)
     value = interval(
-        lambda samples: of_samples(measure.reference, samples), returns, took_part, seed=seed, resamples=RESAMPLES
+        functools.partial(of_samples, measure.reference), returns, took_part, seed=seed, resamples=RESAMPLES
     )
     predicted_value = float(measure.reference(atoms, mixture))
     realised_std = float(realised.std()) if np.ptp(realised) > 0 else 0.0  # rounding alone would leave some 1e-16
@@ -255,7 +258,7 @@ def calibration(
         realised_value_low=value.low,
         realised_value_high=value.high,
         predicted_exact=float(measure.value(atoms, mixture)),
-        realised_exact=of_samples(measure.value, realised),
+        realised_exact=float(of_samples(measure.value, realised)),
         value_gap_in_std=(predicted_value - value.value) / realised_std if realised_std > 0 else math.nan,
         edge_mass_low=float(predicted[0]),
         edge_mass_high=float(predicted[-1]),

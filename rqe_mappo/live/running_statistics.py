@@ -5,18 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
-from rqe_mappo.statistics import Estimate, Statistic, cvar, interval
+from rqe_mappo.statistics import FEWEST_FOR_TAIL, Estimate, cvar, interval, mean_interval, rate
 
 RESAMPLES = 200  # of an interval that is drawn anew every second; its ends vary by some 10 %
-Z95 = 1.96
-
-
-def wilson(share: float, n: int) -> Estimate:
-    """A share of `n` independent samples with its 95 % interval (Wilson, 'Probable Inference', 1927)."""
-    centre, half = share + Z95**2 / (2 * n), Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n))
-    low, high = ((centre + sign * half) / (1 + Z95**2 / n) for sign in (-1, 1))
-    return Estimate(share, max(0.0, low), min(1.0, high), n)
 
 
 class RunningStatistics:
@@ -49,25 +40,20 @@ class RunningStatistics:
         ]
         if "travel_time_s" in records:
             crossed = took_part & ~(records["collision"] > 0) & ~(records["timed_out"] > 0)
-            rows.append(
-                self._statistic("travel time", "s", np.mean, records["travel_time_s"], crossed, "of those that cross")
-            )
-        rows.append(self._statistic("mean return", self.unit, np.mean, records["return"], took_part, "per agent"))
+            rows.append(self._mean("travel time", "s", records["travel_time_s"], crossed, "of those that cross"))
+        rows.append(self._mean("mean return", self.unit, records["return"], took_part, "per agent"))
         rows.append(self._tail(records["return"], took_part))
         return {"episodes": len(took_part), "rows": rows}
 
     def _share(self, name: str, flags: np.ndarray, took_part: np.ndarray) -> dict[str, Any]:
-        """Agents of one episode are not independent, so only episodes count as samples: the interval is cautious."""
-        n = int(took_part.any(1).sum())
-        found = wilson(float(flags[took_part].mean()), n)
-        return _row(name, "%", Estimate(*(100 * x for x in (found.value, found.low, found.high)), n), "")
+        found = rate(flags, took_part)
+        return _row(name, "%", Estimate(*(100 * x for x in (found.value, found.low, found.high)), found.n), "")
 
-    def _statistic(
-        self, name: str, unit: str, statistic: Statistic, samples: np.ndarray, counted: np.ndarray, note: str
-    ) -> dict[str, Any]:
+    def _mean(self, name: str, unit: str, samples: np.ndarray, counted: np.ndarray, note: str) -> dict[str, Any]:
         if not counted.any():
             return _row(name, unit, Estimate(math.nan, math.nan, math.nan, 0), note)
-        return _row(name, unit, interval(statistic, samples.astype(float), counted, resamples=RESAMPLES), note)
+        found = mean_interval(samples, counted, resamples=RESAMPLES)
+        return _row(name, unit, found, note)
 
     def _tail(self, returns: np.ndarray, took_part: np.ndarray) -> dict[str, Any]:
         name, n = "mean of the worst 5 %", int(took_part.any(1).sum())
@@ -75,7 +61,7 @@ class RunningStatistics:
             return _row(
                 name, self.unit, Estimate(math.nan, math.nan, math.nan, n), f"from {FEWEST_FOR_TAIL} episodes on"
             )
-        return self._statistic(name, self.unit, cvar, returns, took_part, "of returns, CVaR5")
+        return _row(name, self.unit, interval(cvar, returns, took_part, resamples=RESAMPLES), "of returns, CVaR5")
 
 
 def _row(name: str, unit: str, estimate: Estimate, note: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from rqe_mappo.statistics import cvar
 
 INCIDENTS = {"collision": "collisions", "fell": "falls", "timed_out": "time-outs"}
 LINES_PER_RUN = 20
+FEWEST_FOR_CVAR = 20  # episodes; the worst 5 % of fewer are less than one
 
 
 def summarise(episodes: list[dict[str, np.ndarray]]) -> dict[str, float]:
@@ -122,7 +123,8 @@ class RunLog:
         """Show where the run is: a live bar on a terminal, else about twenty lines a run."""
         words = [f"return {scalars['charts/episodic_return']:.2f}"] if "charts/episodic_return" in scalars else []
         if words:
-            words.append(f"CVaR5 {scalars['charts/cvar05']:.2f}")
+            if scalars["charts/episodes"] >= FEWEST_FOR_CVAR:
+                words.append(f"CVaR5 {scalars['charts/cvar05']:.2f}")
             words += [f"{name} {scalars[f'charts/{name}']:.3f}" for name in ("collisions", "falls")
                       if f"charts/{name}" in scalars]  # fmt: skip
         if self.bar is not None:
