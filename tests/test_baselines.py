@@ -368,7 +368,11 @@ def short(tmp_path, algo, name="run", own=None, **changes):
 
 @pytest.mark.slow
 def test_c51_cvar_is_the_core_learner_with_two_flags(tmp_path):
-    schedule = {"return_scale": 1.0, "risk_anneal_fraction": 0.0}  # averse from the first update
+    schedule = {
+        "return_scale": 1.0,
+        "warmup_fraction": 0.0,
+        "risk_anneal_fraction": 0.0,
+    }  # averse from the first update
     rival = train(short(tmp_path, "c51-cvar", risk="cvar:0.1", **schedule))
     core = train(short(tmp_path, "rqe-mappo", "core", risk="cvar:0.1", advantage="value", **schedule))
     assert_equal(weights(rival), weights(core))

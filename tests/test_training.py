@@ -109,7 +109,7 @@ def test_every_row_belongs_to_an_agent_that_acted(tmp_path):
     assert chunk.active[1:][went_on].all()
 
 
-AVERSE = {"return_scale": 1.0, "risk_anneal_fraction": 0.0}  # from the first update
+AVERSE = {"return_scale": 1.0, "warmup_fraction": 0.0, "risk_anneal_fraction": 0.0}  # from the first update
 
 
 def test_what_inactive_agents_hold_changes_nothing(tmp_path):
@@ -165,6 +165,20 @@ def test_unit_of_tau_is_measured_once_and_then_frozen(tmp_path):
     assert schedule.return_scale == pytest.approx(1.0) and not schedule.shortfall
     assert schedule.measures(1.0)[0].tau == pytest.approx(2.0)
     assert 1 / schedule.measures(0.35)[0].tau == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("unit", [None, 2.5])
+def test_warm_up_is_risk_neutral_whether_the_unit_is_measured_or_given(tmp_path, unit):
+    config = toy_config(tmp_path, tau=2.0, return_scale=unit, warmup_fraction=0.2, risk_anneal_fraction=0.3).algorithm
+    schedule = config.schedule(agent_groups(config.tau, config.eps, 1))
+    returns = [{"return": np.tile([-2.5, 2.5], 100), "length": np.ones(200, int)}]
+    strength = {}
+    for share in (0.01, 0.1, 0.2, 0.35, 0.5):
+        schedule.observe(returns, share)
+        strength[share] = schedule.strength(share)
+    assert strength == pytest.approx({0.01: 0, 0.1: 0, 0.2: 0, 0.35: 0.5, 0.5: 1})
+    assert schedule.measures(1.0)[0].tau == pytest.approx(5.0)
+    assert schedule.measures(0.1)[0].tau == float("inf")
 
 
 @pytest.mark.slow

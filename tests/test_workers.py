@@ -299,7 +299,7 @@ def test_owner_may_be_suspended_with_its_workers_and_leaves_none_when_killed():
 
 def losing_run(**changes):
     """A run on toys of which the last copy is lost at step 6 of a trajectory of 16, and its first trajectory."""
-    averse = {"return_scale": 1.0, "risk_anneal_fraction": 0.0}
+    averse = {"return_scale": 1.0, "warmup_fraction": 0.0, "risk_anneal_fraction": 0.0}
     config = default_config("toy").replace(gamma=0.9, gae_lambda=0.8, **averse, **changes)
     env = toy.Losing(config.env_config, config.num_envs)
     run = Run.build(config, Path("unused"), env)

@@ -88,6 +88,7 @@ def matrix(scenario: str) -> dict[str, Any]:
         gamma=1.0,
         time_limit="terminal",
         return_scale=1.0,
+        warmup_fraction=0.0,  # nothing to measure
         norm_adv=False,
         learning_rate=5e-3,
         critic_learning_rate=3e-2,

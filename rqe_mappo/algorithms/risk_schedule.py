@@ -26,7 +26,7 @@ class RiskConfig(AlgorithmConfig):
     risk_anneal_fraction: float = 0.3
     """Share of the run (before --settle) over which 1/tau then grows from 0."""
     return_scale: float | None = None
-    """Unit of tau; given here it is not measured, and 1/tau grows from the first step on."""
+    """Unit of tau; given here it is not measured. The warm-up stays risk-neutral all the same."""
 
     def check_risk(self) -> None:
         """Raise ConfigError for shares and units that cannot be."""
@@ -51,7 +51,7 @@ class RiskSchedule:
     def __init__(self, config: RiskConfig, full: Sequence[RiskMeasure], description: dict[str, Any]):
         self.config, self.full, self.description = config, list(full), description
         self.return_scale = config.return_scale
-        self.started: float | None = 0.0 if config.return_scale is not None else None
+        self.started = None if config.return_scale is None else config.warmup_fraction
         self.count, self.total, self.squares = 0, 0.0, 0.0
 
     @property
@@ -101,8 +101,10 @@ class RiskSchedule:
         """How much of the aversion that was asked for acts when `share` of the learning is over."""
         if self.started is None:
             return 0.0
-        span = self.config.risk_anneal_fraction
-        return min(1.0, (share - self.started) / span) if span > 0 else 1.0
+        span, done = self.config.risk_anneal_fraction, share - self.started
+        if span == 0:
+            return float(done >= 0)
+        return min(1.0, max(0.0, done / span))
 
     def scalars(self, measures: Sequence[RiskMeasure], groups: Sequence[int], eps: Sequence[float]) -> dict[str, float]:
         """What the schedule is doing, for the log; of several groups the most averse.
