@@ -1,9 +1,9 @@
 """Do lights run the programs that SUMO runs? `python -m benchmarks.signal_programs` writes results/signal_programs.csv.
 
-Every network in the wheels of SUMO and sumo-rl, with every program of its lights, as they come, with another offset, and
-begun later; also with the demand and the further files of SUMO's own configurations. SUMO itself runs 300 s of each and
-records what every light shows in every second. Then the environment does under the driver `fixed`, and has to show the
-same; and then under random phases, which have to run. A row for each set of files.
+Every network in the wheels of SUMO and sumo-rl, with every program of its lights: as they come, begun later, and with
+another offset; also with the demand and the further files of SUMO's own configurations. SUMO itself runs 300 s of each
+and records what every light shows in every second. Then the environment does so under the driver `fixed`, and has to
+show the same; and then under random phases, which have to run. A row for each set of files.
 """
 
 import gzip
