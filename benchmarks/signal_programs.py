@@ -127,7 +127,9 @@ def recorder(lights: set[str], folder: Path) -> Path:
 
 
 def recorded(folder: Path) -> Shown:
-    """What the recorder of `folder` wrote."""
+    """What the recorder of `folder` wrote; nothing without lights."""
+    if not (folder / "states.xml").is_file():
+        return {}
     states = ET.parse(folder / "states.xml").iter("tlsState")
     return {(row.attrib["time"], row.attrib["id"]): (row.attrib["programID"], row.attrib["state"]) for row in states}
 

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import libsumo
 import numpy as np
 import pytest
 
@@ -35,7 +36,7 @@ TWO = ((30, NS), (3, yellow(NS)), (2, RED), (30, WE), (3, yellow(WE)), (2, RED))
 DAY = program((33, NS), (2, yellow(NS)), (33, WE), (2, yellow(WE)), name="day")
 THREE = program((20, NS), (3, yellow(NS)), (9, TURNS), (3, yellow(TURNS)), (20, WE), (3, yellow(WE)), name="night")
 ACTUATED = program(*TWO, kind="actuated").replace('duration="30"', 'duration="30" minDur="5" maxDur="50"')
-CAPITALS = program((20, NS), (3, NS.replace("G", "Y")), (2, WE.replace("G", "u")), (20, WE), (3, yellow(WE)))
+CHANGES = program((20, NS), (3, "YYrrrrGGrrrr"), (2, "rrruurrrrGGr"), (20, WE), (3, yellow(WE)))
 SWITCHES = (
     '<additional><WAUT refTime="0" id="w" startProg="day"><wautSwitch time="40" to="night"/></WAUT>'
     '<wautJunction wautID="w" junctionID="t"/></additional>'
@@ -77,12 +78,12 @@ def opened():
     ("programs", "begin_s", "additional"),
     [
         (program(*TWO, offset=4), 0, ""),
-        (program(*TWO), 25_264, ""),
+        (program(*TWO), 25_266, ""),
         (program((7, RED), *TWO), 0, ""),
         (DAY + THREE, 0, ""),
         (THREE + DAY, 0, ""),
         (DAY, 11, f"<additional>{THREE}</additional>"),
-        (CAPITALS, 0, ""),
+        (CHANGES, 0, ""),
         (ACTUATED, 0, ""),
         (DAY + THREE, 0, SWITCHES),
     ],
@@ -129,7 +130,7 @@ def test_agents_choose_among_the_green_phases_of_the_program_that_runs(net_of, o
 
 
 def test_red_and_yellow_are_no_green_phases_however_they_are_written(net_of, opened):
-    env = opened(net_of(CAPITALS))
+    env = opened(net_of(CHANGES))
     assert [signal.shown for signal in env.world.signals.values()] == [[NS, WE]]
 
 
@@ -244,6 +245,7 @@ def test_what_is_no_network_with_lights_is_refused_in_one_line(tmp_path, opened,
 def test_a_light_without_a_green_phase_is_refused_and_closes_the_simulation(net_of, opened):
     with pytest.raises(ValueError, match="traffic light t has no green phase in its program '0': give it one"):
         opened(net_of(program((3, yellow(NS)), (5, RED))))
+    assert not libsumo.simulation.isLoaded()
     opened(net_of(DAY)).reset(0)
 
 
