@@ -20,8 +20,8 @@ class SignalsEnv(ParallelEnv):
     **Hidden from agents and critic**: SUMO's random drivers, and with `demand_spread` the scale of the episode's
     demand. Lights do not see vehicles that cannot enter a full road.
 
-    **Action**: Discrete(green phases of the light), the phase to show next. These are the phases of the program that SUMO
-    runs when the episode begins. `config.PROGRAM` (-1) instead, in all decisions of an episode, leaves the light to it.
+    **Action**: Discrete(green phases of the light), the phase to show next, of those of the program that SUMO runs when
+    the episode begins. `config.PROGRAM` (-1) instead, in all decisions of an episode, leaves the light to its program.
 
     **Observation**: float32 `[3 + P + 3 L]`, P and L the most green phases and incoming lanes of any light of
     the network; columns that a light does not have are 0.
