@@ -20,14 +20,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rqe_mappo.algorithms.actor_critic import moment, passes, step_sizes
 from rqe_mappo.algorithms.averages import fetched
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.groups import agent_groups
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, advantage_scalars
-from rqe_mappo.algorithms.value_critic import ValueCriticConfig, ValueUpdate, unmasked, value_scalars
+from rqe_mappo.algorithms.value_critic import Predicted, ValueCriticConfig, ValueUpdate, unmasked, value_scalars
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
@@ -70,7 +70,8 @@ class Mappo:
         self.policy.optimiser.learning_rate, self.value.optimiser.learning_rate = step_sizes(self.config, now)
         if now.phase == "settle":
             self.policy.rest()
-        batch, old, scalars = self.targets(chunk)
+        batch, predicted, scalars = self.targets(chunk)
+        old = flat(predicted.raw)[batch.rows]
         means = passes(
             self.config,
             lambda: batch.minibatches(self.config.num_minibatches, self.generator),
@@ -80,15 +81,16 @@ class Mappo:
         self.policy.average(now)
         self.policy.observe(batch, now)
         self.value.observe(batch)
+        self.value.ended(chunk, predicted)
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
         return dict.fromkeys(SCALARS, np.nan) | scalars | means | {"charts/learning_rate": rate}
 
-    def on_episodes(self, records: list[dict[str, np.ndarray]], progress: Progress) -> None:
-        """Nothing is measured."""
+    def warnings(self) -> list[str]:
+        return [text for text in (self.value.episodes.warning,) if text]
 
     @torch.no_grad()
-    def targets(self, chunk: Trajectory) -> tuple[Batch, Tensor, dict[str, float]]:
-        """What to learn from a trajectory: the batch, what the critic predicted (normalised), scalars to log."""
+    def targets(self, chunk: Trajectory) -> tuple[Batch, Predicted, dict[str, float]]:
+        """What to learn from a trajectory: the batch, what the critic predicted, scalars to log."""
         if not self.config.active_masks:
             chunk = unmasked(chunk)
         predicted = self.value.predict(chunk)
@@ -97,7 +99,7 @@ class Mappo:
         batch = Batch.of(chunk, advantage, (advantage + value)[..., None])
         scalars = advantage_scalars(batch.advantage) | value_scalars(value.flatten()[batch.rows], batch.target[:, 0])
         self.value.normalise(batch)
-        return batch, flat(predicted.raw)[batch.rows], fetched(scalars) | self.policy.scale(batch)
+        return batch, predicted, fetched(scalars) | self.policy.scale(batch)
 
     def state_dict(self) -> dict[str, Any]:
         return {**self.policy.state_dict(), **self.value.state_dict()}

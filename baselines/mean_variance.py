@@ -50,7 +50,7 @@ class MeanVarianceConfig(ValueCriticConfig, RiskConfig):
 
     form: Literal["gradient", "surrogate"] = "gradient"
     """Climb E[G] - Var[G] / (2 tau) of the episode, or use GAE on the risk-adjusted value."""
-    spread: Literal["moment", "deviation"] = "moment"
+    spread: Literal["moment", "deviation"] = "deviation"
     """What the critic's second head learns: the second moment of the return, or its variance."""
 
     @property
@@ -91,10 +91,15 @@ class MeanVarianceMappo:
             {"name": "mean-variance", "tau": list(each_agent(config.tau)), "clip": None},
         )
         self.actor = config.actor(env, self.groups).to(self.device)
-        self.value = ValueUpdate(run, env, values=2)
+        self.value = ValueUpdate(run, env, self._moments)
         self.critic = self.returns = self.value.critic
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
         self.policy = PolicyUpdate(config, self.actor, self.groups, self.device, config.adv_memory)
+
+    def _moments(self, found: Float[Tensor, " R"]) -> Float[Tensor, "R 2"]:
+        """What the critic predicts, of some returns."""
+        centre = found.mean() if self.config.spread == "deviation" else 0.0
+        return torch.stack((found, (found - centre) ** 2), -1)
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         """Improve actors and critic on `chunk`; see `rqe_mappo.algorithms.contract.Algorithm`."""
@@ -103,7 +108,8 @@ class MeanVarianceMappo:
         if now.phase == "settle":
             self.policy.rest()
         measures = self.risk.measures(now.share)
-        batch, old, scalars = self.targets(chunk, measures)
+        batch, predicted, scalars = self.targets(chunk, measures)
+        old = flat(predicted.raw)[batch.rows]
         means = passes(
             self.config,
             lambda: batch.minibatches(self.config.num_minibatches, self.generator),
@@ -113,19 +119,18 @@ class MeanVarianceMappo:
         self.policy.average(now)
         self.policy.observe(batch, now)
         self.value.observe(batch)
+        self.risk.observe(self.value.ended(chunk, predicted), now.share)
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
         eps = (self.policy.eps * scalars["advantage/scale"]).tolist()
         shown = self.risk.scalars(measures, self.groups.of, eps)
         return dict.fromkeys(SCALARS, np.nan) | scalars | means | {"charts/learning_rate": rate} | shown
 
-    def on_episodes(self, records: list[dict[str, np.ndarray]], progress: Progress) -> None:
-        self.risk.observe(records, moment(self.config, progress).share)
+    def warnings(self) -> list[str]:
+        return [text for text in (self.risk.shortfall, self.value.episodes.warning) if text]
 
     @torch.no_grad()
-    def targets(
-        self, chunk: Trajectory, measures: list[RiskMeasure]
-    ) -> tuple[Batch, Float[Tensor, "R 2"], dict[str, float]]:
-        """What to learn from a trajectory: the batch, what the critic predicted (normalised), scalars to log."""
+    def targets(self, chunk: Trajectory, measures: list[RiskMeasure]) -> tuple[Batch, Predicted, dict[str, float]]:
+        """What to learn from a trajectory: the batch, what the critic predicted, scalars to log."""
         if not self.config.active_masks:
             chunk = unmasked(chunk)
         predicted, gamma, lam = self.value.predict(chunk), self.run.gamma, self.config.gae_lambda
@@ -150,7 +155,7 @@ class MeanVarianceMappo:
         scalars = fetched(scalars | self._describe(flat(predicted.value)[batch.rows], batch, aversion))
         scalars["risk/value"] = scalars["critic/mean"] - scalars["risk/mean_minus_value"]
         self.value.normalise(batch)
-        return batch, flat(predicted.raw)[batch.rows], scalars | self.policy.scale(batch)
+        return batch, predicted, scalars | self.policy.scale(batch)
 
     def _gradient(
         self,

@@ -2,7 +2,8 @@
 
 Every risk measure at half and twice the parameter at which it is indifferent, on the gambles M1 (drawn at once), M2
 (drawn later) and M5 (a cliff), for lambda in {0, .5, .95, 1}, with tables and with networks, with the advantage
-`influence` and with `value`, whose errors are predicted; then what tells static from per-state risk: M3, M3b, M4.
+`influence` and with `value`, whose errors are predicted; then what tells static from per-state risk, M3, M3b, M4, and
+that from nested risk, M6.
 Writes results/gambles.csv: the side foretold, and the probability of the risky action at the end of training.
 """
 
@@ -29,7 +30,7 @@ from rqe_mappo.nets import PolicyActor
 RESULT = tables.RESULTS / "gambles.csv"
 LAMBDAS = (0.0, 0.5, 0.95, 1.0)
 ACTORS = ("table", "network")
-ORDER = ("m1", "m2", "m5", "m3", "m3b", "m4")
+ORDER = ("m1", "m2", "m5", "m3", "m3b", "m4", "m6")
 # A measure's spelling for its parameter x, and where to look for the x at which it is indifferent.
 FAMILIES: dict[str, tuple[Callable[[float], tuple[str, float]], float, float]] = {
     "entropic": (lambda x: ("entropic", x), 1.0, 100.0),
@@ -136,8 +137,8 @@ def cases(scenarios: Sequence[str] = ORDER, families: Sequence[str] = tuple(FAMI
     for scenario in ("m1", "m2", "m5"):
         if scenario in scenarios:
             found += [case for family in families for case in _by_threshold(scenario, family)]
-    found += [case for lam in LAMBDAS for actor in ACTORS for case in _static(lam, actor) if case.scenario in scenarios]
-    return found
+    others = [case for lam in LAMBDAS for actor in ACTORS for case in _static(lam, actor) + _nested(lam, actor)]
+    return found + [case for case in others if case.scenario in scenarios]
 
 
 def _by_threshold(scenario: str, family: str) -> list[Case]:
@@ -179,6 +180,17 @@ def _static(lam: float, actor: str) -> list[Case]:
     return found
 
 
+def _nested(lam: float, actor: str) -> list[Case]:
+    """What tells nested from per-state risk: a gamble that is drawn late and discounted."""
+    return [
+        Case("m6", ("entropic", 5.0), "nested", lam, actor, (SAFE,)),  # its own threshold is at tau = 8.83
+        Case("m6", ("entropic", 5.0), "influence", lam, actor, (RISKY,)),  # and that of the whole return at 1.10
+        Case("m6", ("entropic", 20.0), "nested", lam, actor, (RISKY,)),
+        Case("m6", ("expectile:0.3", 1.0), "nested", lam, actor, (SAFE,)),
+        Case("m6", ("cvar:0.95", 1.0), "nested", lam, actor, (RISKY,)),
+    ]
+
+
 def choices(scenario: str, advantage: str, dims: int) -> torch.Tensor:
     """The observations at which the action matters, `[choices, D]`, in the order of `Case.foretold`."""
     known, config = game(scenario), SCENARIOS[scenario]
@@ -208,6 +220,8 @@ def learn(case: Case) -> dict:
     if case.scenario == "m5":  # long: where lambda is small, news of the end needs an update a step to reach the start
         envs, epochs, rate = 64, 8, 0.3 if table else 0.02
         updates, alone = (80, 0.25) if case.lam > 0.5 else (120, 0.5)
+    if case.scenario == "m6":
+        updates, epochs = 160, 8  # the nested value travels by one step per pass
     pace = {"critic_first": alone, "critic_epochs": epochs, "critic_learning_rate": rate}
     network = {"actor_hidden": (16,), "critic_hidden": (32,)}
     config = default_config("gamble", case.scenario).replace(

@@ -90,7 +90,7 @@ class Population:
         now, batches = moment(self.config, self.runs[0].progress), []
         for run, algorithm in zip(self.runs, self.algorithms, strict=True):
             chunk, finished = run.collector.collect()
-            batches.append(algorithm.targets(chunk, algorithm.risk.measures(now.share))[0])
+            batches.append(algorithm.targets(chunk, algorithm.predict(chunk), algorithm.risk.measures(now.share))[0])
             count(run, chunk, finished)
         stacked = Stacked.of(batches)
         rates = step_sizes(self.config, now)
@@ -153,7 +153,6 @@ class Stacked:
 
 def count(run: Run, chunk: Trajectory, finished: list) -> None:
     """What `training.loop` keeps of a trajectory."""
-    run.algorithm.on_episodes(finished, run.progress)
     run.step += int(chunk.active.sum())
 
 

@@ -1,14 +1,17 @@
 """The contract between environments and the learner: E copies of A agents stepped as one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
+from rqe_mappo.spaces import AgentSpaces
+
 Array = np.ndarray
 ActionSpace = Discrete | MultiDiscrete | Box
+LARGEST = 1e15  # of any number that an environment gives: a million of its squares still add up in float32
 
 
 @dataclass(slots=True)
@@ -93,7 +96,8 @@ class PaddedBox(Box):
 class BatchedEnv(Protocol):
     """E copies of one environment with A agent slots each.
 
-    Arrays handed out may be overwritten by the next call: copy what must last.
+    Arrays handed out may be overwritten by the next call: copy what must last. Every number is finite and at most
+    `LARGEST` in size, and an agent that acts has an action to choose: what gives anything else ends a run.
 
     action_space: the actions of every agent: `Discrete` or `MultiDiscrete` with any `start`, or `Box`, bounded or not.
         A `PaddedDiscrete` where some agents have fewer actions than others (`action_counts`), a `PaddedBox` where some
@@ -146,10 +150,24 @@ class BatchedEnv(Protocol):
         ...
 
 
+def put_back(arrays: Mapping[str, np.ndarray], snapshot: Mapping[str, Any]) -> None:
+    """Write what a snapshot holds into arrays of the same names; ValueError for one of another shape or kind."""
+    for name, array in arrays.items():
+        kept = snapshot[name]
+        if not isinstance(kept, np.ndarray) or (kept.shape, kept.dtype) != (array.shape, array.dtype):
+            raise ValueError(f"a snapshot's {name} must be {array.dtype} of shape {array.shape}")
+        array[...] = kept
+
+
 def action_counts(env: BatchedEnv) -> tuple[int, ...] | None:
     """How many actions each agent has, or None where all have as many as `env.action_space`."""
     counts = getattr(env.action_space, "counts", None)
     return counts if counts is not None and min(counts) < max(counts) else None
+
+
+def agent_spaces(env: BatchedEnv) -> tuple[AgentSpaces, ...] | None:
+    """What each agent observes and does by itself, where `env` flattens and pads that for networks; else None."""
+    return getattr(env, "agent_spaces", None)
 
 
 def action_dtype(space: ActionSpace) -> type[np.float32] | type[np.int64]:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import numpy as np
 from gymnasium.spaces import Box
 
-from rqe_mappo.envs.contract import BatchedEnv, Observed, Step
+from rqe_mappo.envs.contract import BatchedEnv, Observed, Step, agent_spaces, put_back
 
 Seen = TypeVar("Seen", bound=Observed)
 
@@ -27,7 +27,7 @@ class History:
         self.num_envs, self.possible_agents, self.horizon = env.num_envs, env.possible_agents, env.horizon
         self.return_bounds, self.reward_bounds, self.reward_step = env.return_bounds, env.reward_bounds, env.reward_step
         self.common_reward, self.time_in_observation = env.common_reward, env.time_in_observation
-        self.action_space = env.action_space
+        self.action_space, self.agent_spaces = env.action_space, agent_spaces(env)
         self.unit = max(abs(bound) for bound in self.return_bounds) or 1.0
         features = 0 if not shown else 2 if gamma < 1 else 1
         self.observation_space = _wider(env.observation_space, features)
@@ -83,7 +83,10 @@ class History:
 
     def restore(self, snapshot: dict[str, Any]) -> Observed:
         observed = self.env.restore(snapshot["env"])
-        self.past, self.discount, self.start = (snapshot[name].copy() for name in ("past", "discount", "start"))
+        copies, agents = observed.active.shape
+        self.past, self.discount = np.zeros((copies, agents), np.float32), np.zeros(copies, np.float32)
+        self.start = np.zeros((copies, agents, *self.state_space.shape), np.float32)
+        put_back({"past": self.past, "discount": self.discount, "start": self.start}, snapshot)
         return self._show(observed)
 
     def close(self) -> None:

@@ -16,7 +16,6 @@ The traffic comes in waves, one for each episode that the environment would draw
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -29,10 +28,9 @@ from rqe_mappo import config as configs
 from rqe_mappo.command_line import main, parse
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_intersection.config import IntersectionConfig
-from rqe_mappo.envs.sumo_intersection.dynamics import CLEAR_M, Intersections, roads_of
+from rqe_mappo.envs.sumo_intersection.dynamics import CLEAR_M, Intersections, junction_of
 from rqe_mappo.envs.sumo_intersection.geometry import Geometry
-from rqe_mappo.envs.sumo_intersection.network import build
-from rqe_mappo.envs.sumo_intersection.roads import plain_xml
+from rqe_mappo.envs.sumo_intersection.junction import copies_of
 from rqe_mappo.envs.sumo_intersection.safety import BODY_M
 
 TYPE = {
@@ -48,7 +46,7 @@ def write(config: IntersectionConfig, folder: Path, seed: int, waves: int) -> No
     folder.mkdir(parents=True, exist_ok=True)
     world = Intersections(config, 1)
     try:
-        shutil.copy(build(plain_xml(roads_of(config), 1), "junction_1"), folder / "junction.net.xml")
+        (folder / "junction.net.xml").write_text(copies_of(junction_of(config), 1))
         (folder / "movements.json").write_text(json.dumps(movements(world.geometry), indent=1))
         world.load(seed)
         _save(traffic(world, waves), folder / "traffic.rou.xml")

@@ -1,5 +1,6 @@
 """The package from Python: train, evaluate, and register environments and algorithms of one's own."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,13 +56,14 @@ def train(
     chosen = default_config(config) if isinstance(config, str) else config
     threads = torch.get_num_threads()
     try:
-        return train_run(
-            chosen.replace(**settings),
-            None if resume is None else Path(resume),
-            on_update=on_update,
-            on_episodes=on_episodes,
-            quiet=quiet,
-        )
+        with torch.random.fork_rng():  # a run seeds PyTorch's own generators
+            return train_run(
+                chosen.replace(**settings),
+                None if resume is None else Path(resume),
+                on_update=on_update,
+                on_episodes=on_episodes,
+                quiet=quiet,
+            )
     finally:
         torch.set_num_threads(threads)
 
@@ -78,13 +80,17 @@ def evaluate(
     policy: a policy, a mixture of some, or a run folder.
     episodes: a fixed number for each copy of the environment.
     deterministic: take the most probable action; with eps > 0 the trained policy is the one that draws.
-    trust: the run folder is your own: import the environment or algorithm of a module that its settings name.
+    trust: the run is your own: import the environment or algorithm of a module that its settings name.
 
     >>> print(evaluate("runs/safe", episodes=200))
     """
     if trust and isinstance(policy, str | Path):
         configs.trust(Path(policy))
     loaded = load_run(policy) if isinstance(policy, str | Path) else policy
+    if trust:
+        for each in loaded.policies if isinstance(loaded, Mixture) else (loaded,):
+            settings = json.loads(each.config_json)
+            registry.vouch(settings["env"], settings["algo"])
     return evaluate_policy(loaded, episodes, seed, deterministic)
 
 

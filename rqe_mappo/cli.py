@@ -1,16 +1,19 @@
 """The console scripts `rqe-train` and `rqe-eval`."""
 
+import dataclasses
 import json
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from rqe_mappo import config as configs
+from rqe_mappo import registry
 from rqe_mappo.command_line import fail, main, parse, train_config
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.functional.risk import parse_risk
@@ -30,7 +33,7 @@ def train(args: Sequence[str] | None = None) -> None:
         folder = run_training(config, resume)
         if config.eval_episodes:
             report(EvalConfig(str(folder), config.eval_episodes, seed=config.seed + 1))
-        print(f"done: {folder}  (rqe-eval {folder} --episodes 1000 says how good it is)")
+        print(f"done: {folder}  (rqe-eval {shlex.quote(str(folder))} --episodes 1000 says how good it is)")
 
     main(command, "rqe-train", args)
 
@@ -55,7 +58,8 @@ class EvalConfig:
     risk: tuple[str, ...] = ()
     """Further risk values of the return to report, spelled as for rqe-train, such as var:0.1 worst-case."""
     driver: str = ""
-    """A scripted policy instead: random; always-go, caution:0.5, sumo; lqr:-0.1; fixed, greedy (signals)."""
+    """A scripted policy instead: random; always-go, caution:0.5, sumo; lqr:-0.1; fixed, greedy (signals). In an
+    environment, the flags of its settings follow, as in rqe-eval sumo --driver caution:0.5 --net FILE --junction ID."""
     render: Path | None = None
     """Film some episodes too, into this .gif or .mp4; no screen is needed."""
     render_episodes: int = 3
@@ -82,7 +86,7 @@ def evaluate(args: Sequence[str] | None = None) -> None:
 
     def command(args: list[str]) -> None:
         if "--mix" not in args:
-            return report(parse(EvalConfig, "rqe-eval", args))
+            return report(*eval_config(args))
         from rqe_mappo.sweeps.mixing import MixConfig, mix
 
         asks_for_help = {"-h", "--help"} & set(args)
@@ -91,11 +95,31 @@ def evaluate(args: Sequence[str] | None = None) -> None:
     main(command, "rqe-eval", args)
 
 
-def report(asked: EvalConfig) -> None:
-    """Print what was measured; of a policy also write eval.json and calibration.png beside its checkpoints."""
+def eval_config(args: list[str]) -> tuple[EvalConfig, TrainConfig | None]:
+    """What rqe-eval is asked for; with --driver and an environment instead of a run also its settings, by its flags."""
+    driven = any(word.partition("=")[0] == "--driver" for word in args)
+    places = [word for word in args if word.partition("/")[0] in registry.ENVIRONMENTS]
+    first = [word for word in args[:1] if not word.startswith("-")]
+    place = (places or first or [""])[0]
+    if not driven or not place or Path(place).exists():
+        return parse(EvalConfig, "rqe-eval", args), None
+    config = configs.default_config(*place.split("/", 1))
+    annotated: Any = Annotated
+    asked, settings = (annotated[kind, tyro.conf.OmitArgPrefixes] for kind in (EvalConfig, type(config.env_config)))
+    fields = [("asked", asked), ("env_config", settings, dataclasses.field(default=config.env_config))]
+    both: Any = dataclasses.make_dataclass("Both", fields)
+    found = parse(both, "rqe-eval", args, about=f"{EvalConfig.__doc__}\n\nFlags of --env {config.env} come last.")
+    return found.asked, dataclasses.replace(config, env_config=found.env_config)
+
+
+def report(asked: EvalConfig, driven: TrainConfig | None = None) -> None:
+    """Print what was measured; of a policy also write eval.json and calibration.png beside its checkpoints.
+
+    driven: the settings of an environment in which a scripted policy acts without any run.
+    """
     from rqe_mappo.data import vector
     from rqe_mappo.deploy.loading import load_run
-    from rqe_mappo.evaluation import film
+    from rqe_mappo.evaluation import film, progress
     from rqe_mappo.evaluation import report as reports
     from rqe_mappo.evaluation.episodes import chooser, drive, run_episodes, scripted
     from rqe_mappo.evaluation.evaluation import evaluate as run_evaluation
@@ -107,10 +131,10 @@ def report(asked: EvalConfig) -> None:
     path = Path(asked.run)
     if asked.trust:
         configs.trust(path)
-    policy = None if asked.driver and not path.exists() else load_run(path, asked.device)
-    if policy is None:
-        config = configs.default_config(*asked.run.split("/", 1))
+    if driven is not None:
+        policy, config = None, driven
     else:
+        policy = load_run(path, asked.device)
         config = configs.from_json(policy.config_json)
     if policy is None or asked.driver:
         policy, choose = None, scripted(config, asked.driver, asked.seed)
@@ -128,10 +152,13 @@ def report(asked: EvalConfig) -> None:
         frames = film.film(config, choose, policy, asked.render, settings)
         print(f"{asked.render}: {frames} frames of {settings.episodes} episodes\n")
     if policy is None:
-        records = drive(config, choose, asked.episodes, asked.seed)
+        with progress.shown("episodes") as show:
+            records = drive(config, choose, asked.episodes, asked.seed, show)
         print(reports.table(reports.rows(records, asked.seed)))
         return
-    write_report(asked, policy, config, run_evaluation(policy, asked.episodes, asked.seed, asked.deterministic))
+    with progress.shown("episodes") as show:
+        evaluation = run_evaluation(policy, asked.episodes, asked.seed, asked.deterministic, show)
+    write_report(asked, policy, config, evaluation)
 
 
 def write_report(

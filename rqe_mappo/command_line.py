@@ -14,48 +14,115 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from rqe_mappo import __version__, registry
 from rqe_mappo import config as configs
-from rqe_mappo import registry
 from rqe_mappo.config import ConfigError, TrainConfig
 
 Parsed = TypeVar("Parsed")
 ABOUT_RISK = {
     "--tau", "--risk", "--advantage", "--warmup-fraction", "--risk-anneal-fraction", "--return-scale",
 }  # fmt: skip
-CHANGEABLE_ON_RESUME = {
-    "total_timesteps", "device", "keep", "save_interval", "log_interval", "eval_episodes", "worker_timeout",
-}  # fmt: skip
+ABOUT_TRAIN = """Train agents, or go on with a run.
+
+--resume FOLDER   Go on from the newest checkpoint of a run folder, with its settings. Of these --total-timesteps,
+                  --device, --keep, --save-interval, --log-interval, --eval-episodes and --worker-timeout may change.
+--trust           With --resume: the run is your own. Import the environment or algorithm of a module that it names.
+--version         Print the version.
+
+Flags of the algorithm and of the environment come last; defaults are those of the recipe for the chosen --env,
+--scenario and --algo."""
 
 
 def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | None) -> None:
     """Run `command`; what the user can fix ends in one line and exit code 2, an interrupt in 130."""
+    given = list(sys.argv[1:] if args is None else args)
+    if "--version" in given:
+        print(f"{prog} of rqe-mappo {__version__}")
+        return
     try:
-        command(list(sys.argv[1:] if args is None else args))
+        try:
+            command(given)
+        finally:
+            _flush()  # at the end of the process an error could no longer be told
     except KeyboardInterrupt as stop:
         if str(stop):
             print(stop, file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(141)
+    except MemoryError as error:
+        fail(prog, f"not enough memory ({error}): ask for less, such as a smaller --num-envs or --num-steps")
     except (ValueError, ImportError, OSError, RuntimeError) as error:
         fail(prog, str(error))
 
 
+def _flush() -> None:
+    """Write what was printed; OSError that says so where that is impossible."""
+    try:
+        print(end="", flush=True)  # there may be no standard output
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(f"standard output cannot be written ({error.strerror})") from None
+
+
+def _drop_output() -> None:
+    """Write standard output to nowhere, so that Python does not stumble over it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def fail(prog: str, message: str) -> NoReturn:
     """One line on standard error, exit code 2."""
-    print(f"{prog}: {' '.join(message.split())}", file=sys.stderr)
+    line = f"{prog}: {' '.join(message.split())}"
+    print(line.encode(errors="backslashreplace").decode(), file=sys.stderr)  # a lone surrogate has no encoding
+    try:
+        _flush()
+    except OSError:  # which is what the line was about
+        _drop_output()
     sys.exit(2)
 
 
-def parse(kind: type[Parsed], prog: str, args: list[str], default: Any = None) -> Parsed:
-    """tyro's parse, its boxed errors reduced to one line."""
+def whole_number(text: str) -> int:
+    """`"1000000"`, `"1_000_000"` or `"1e6"`; ValueError for what is no whole number."""
+    with contextlib.suppress(ValueError):
+        return int(text)
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if value.is_integer():
+            return int(value)
+    raise ValueError(f"{text} is no whole number")
+
+
+READERS = ConstructorRegistry()
+"""How the command line reads what a type says, where tyro would do it another way."""
+
+
+@READERS.primitive_rule
+def _whole_numbers(known: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    if known.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: whole_number(words[0]),
+        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def parse(kind: type[Parsed], prog: str, args: list[str], default: Any = None, about: str | None = None) -> Parsed:
+    """tyro's parse, its boxed errors reduced to one line.
+
+    about: what `--help` says first, instead of the docstring of `kind`.
+    """
     said = io.StringIO()
-    keywords = {} if default is None else {"default": default}
+    keywords: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(kind, prog=prog, args=args, **keywords)
+            return tyro.cli(kind, prog=prog, args=args, description=about, registry=READERS, **keywords)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -83,18 +150,18 @@ def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:
         return _parsed(rest, default), None
     settings = chosen.resume / "config.json"
     if not settings.is_file():
-        raise ConfigError(f"--resume {chosen.resume} is no run folder: it holds no config.json")
+        raise ConfigError(f"--resume {chosen.resume} is no run folder, it holds no config.json: begin a run with --out")
     registry.vouch(*filter(None, (chosen.env, chosen.algo)))
     if chosen.trust:
         configs.trust(chosen.resume)
-    default = configs.from_json(settings.read_text())
+    default = configs.from_file(settings)
     for name in ("env", "scenario", "algo"):
         if getattr(chosen, name) not in (None, getattr(default, name)):
             raise ConfigError(f"--{name} cannot change on --resume: start a new run instead")
     config = _parsed(rest, default)
     before = default.flat()
     changed = {name for name, value in config.flat().items() if value != before[name]}
-    if kept := sorted(changed - CHANGEABLE_ON_RESUME):
+    if kept := sorted(changed - configs.CHANGEABLE_ON_RESUME):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in kept)
         raise ConfigError(f"{flags} cannot change on --resume: start a new run instead")
     return config, chosen.resume
@@ -130,7 +197,7 @@ def _parsed(args: list[str], default: TrainConfig) -> TrainConfig:
         if owners := [name for name, kind in kinds.items() if plain in _flags_of(kind)]:
             asked = " ".join((flag, value or ("" if following.startswith("--") else following))).strip()
             raise ConfigError(_refusal(default.algo, plain, asked, owners, known))
-    return parse(configs.type_of(default), "rqe-train", args, default)
+    return parse(configs.type_of(default), "rqe-train", args, default, ABOUT_TRAIN)
 
 
 def _refusal(algo: str, flag: str, asked: str, owners: list[str], known: set[str]) -> str:

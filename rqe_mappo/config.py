@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -11,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from tyro.conf import OmitArgPrefixes, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from rqe_mappo import checkpoint, registry, upgrade
+from rqe_mappo import checkpoint, registry, schema, upgrade
 from rqe_mappo.envs.contract import BatchedEnv
 
 EnvConfig = TypeVar("EnvConfig")
@@ -52,6 +51,12 @@ PerAgent = Annotated[
     ),
 ]
 PER_AGENT = ("tau", "eps")  # the settings of this type
+PARTS = ("algorithm", "env_config")  # of a run's settings, with fields of their own
+CHANGEABLE_ON_RESUME = {
+    "total_timesteps", "device", "keep", "save_interval", "log_interval", "eval_episodes", "worker_timeout",
+}  # fmt: skip
+MOST_COPIES, MOST_STEPS = 10**6, 10**6
+MOST_DECISIONS = 10**8  # of all copies between two updates: one feature of each takes 0.4 GB
 
 
 def require(settings: Any, holds: bool, name: str, rule: str) -> None:
@@ -170,11 +175,19 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
         require_at_least_one(
             self, "total_timesteps", "num_envs", "num_steps", "keep", "save_interval", "log_interval"
         )  # fmt: skip
-        require(self, self.num_envs * self.num_steps >= 2, "num_steps", "be at least 2 with --num-envs 1")
+        require_range(self, num_envs=(1, MOST_COPIES), num_steps=(1, MOST_STEPS))
+        decisions = self.num_envs * self.num_steps
+        require(self, decisions >= 2, "num_steps", "be at least 2 with --num-envs 1")
+        most = MOST_DECISIONS // self.num_envs
+        require(self, decisions <= MOST_DECISIONS, "num_steps", f"be at most {most} with --num-envs {self.num_envs}")
         divides = self.num_workers == 0 or self.num_envs % self.num_workers == 0
         require(self, divides, "num_workers", f"divide --num-envs {self.num_envs}")
         bounded = self.gamma < 1 or self.time_limit == "terminal"
         require(self, bounded, "gamma", "be < 1 where time limits are bootstrapped (or use --time-limit terminal)")
+        named = getattr(self.env_config, "name", self.env)
+        if registry.environment(self.env) is registry.BY_NAME and named != self.env:
+            # a file could name another module here than the one for which --trust is asked
+            raise ConfigError(f"--name must be what --env says, {self.env} (got {named}): leave it out")
         self.algorithm.check(self)
 
     def replace(self, **changes: Any) -> Self:
@@ -184,7 +197,7 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
 
         Raises ConfigError for a name that none of the three has.
         """
-        nested = {"algorithm": self.algorithm, "env_config": self.env_config}
+        nested = {name: getattr(self, name) for name in PARTS}
         parts: dict[str, dict[str, Any]] = {name: {} for name in nested}
         own: dict[str, Any] = {}
         for name, value in changes.items():
@@ -205,7 +218,7 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
         """All settings by their own names: the run's, the algorithm's, the environment's."""
         parts = (self, self.algorithm, self.env_config)
         known = {name: getattr(part, name) for part in parts for name in _names(part)}
-        return {name: value for name, value in known.items() if name not in ("algorithm", "env_config")}
+        return {name: value for name, value in known.items() if name not in PARTS}
 
     @property
     def run_name(self) -> str:
@@ -262,54 +275,62 @@ def to_json(config: TrainConfig) -> str:
     return json.dumps(plain(dataclasses.asdict(config)), indent=2)
 
 
-def from_json(text: str) -> TrainConfig:
-    """The settings that `to_json` wrote; unknown names raise `ConfigError`, names that are newer have their default.
+def from_file(path: Path) -> TrainConfig:
+    """The settings in a run's config.json; see `from_json`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error})") from None
+    return from_json(text, str(path))
 
+
+def from_json(text: str, place: str = "config.json") -> TrainConfig:
+    """The settings that `to_json` wrote; names that are newer than the text have their default.
+
+    place: where the text was found, for the message. Raises ConfigError for names that are unknown, values of another
+    type, and settings that no command line could have asked for.
     ValueError where they name code of a module that the user has not named himself (`trust`).
     """
+    fields = _plain(text, place)
+    for flag in ("env", "algo"):
+        registry.check_named_by_file(flag, fields[flag])
     try:
-        fields = upgrade.settings(json.loads(text))
-        for flag in ("env", "algo"):
-            registry.check_named_by_file(flag, fields[flag])
         default = _recipe(fields["env"], fields["scenario"], fields["algo"])
-        fields["env_config"] = _filled(default.env_config, fields["env_config"])
-        fields["algorithm"] = _filled(default.algorithm, fields["algorithm"])
-        return _filled(default, fields)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ConfigError(
-            f"config.json does not hold the settings of a run ({type(error).__name__}: {error})"
-        ) from None
+        parts = {name: _filled(getattr(default, name), fields[name], name) for name in PARTS}
+        return dataclasses.replace(default, **fields | parts)
+    except ValueError as error:
+        raise ConfigError(f"{place} does not hold the settings of a run ({error})") from None
+
+
+def _filled(default: Any, values: dict[str, Any], place: str) -> Any:
+    """`default` with every field replaced by what JSON kept of it."""
+    return dataclasses.replace(default, **schema.fields(type(default), values, place))
+
+
+def _plain(text: str, place: str = "config.json") -> dict[str, Any]:
+    """The settings that `to_json` wrote, or an earlier version, with the two parts as they are; imports nothing."""
+    try:
+        known = upgrade.settings(schema.read(dict[str, Any], schema.parse_json(text, "it"), "it"))
+        fields = schema.fields(TrainConfig, known, "", {"env", "scenario", "algo", *PARTS})
+        return fields | {name: schema.read(dict[str, Any], fields[name], name) for name in PARTS}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        cause = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{place} does not hold the settings of a run ({cause})") from None
 
 
 def flat_json(text: str) -> dict[str, Any]:
     """All settings that `to_json` wrote by their own names, as plain values; nothing that they name is imported."""
-    fields = upgrade.settings(json.loads(text))
+    fields = _plain(text)
     known = fields | fields["algorithm"] | fields["env_config"]
     for name in PER_AGENT:
         if name in known:
-            value = known[name]
-            known[name] = spelled(tuple(map(float, value)) if isinstance(value, list) else float(value))
-    return {name: value for name, value in known.items() if name not in ("algorithm", "env_config")}
+            known[name] = spelled(schema.read(PerAgent, known[name], name))
+    return {name: value for name, value in known.items() if name not in PARTS}
 
 
 def trust(path: Path) -> None:
     """Take the environment and the algorithm of a run folder or policy file as the user's own."""
-    settings = json.loads(checkpoint.load_policy_file(path)["config"])
+    begun = path.is_file() or checkpoint.begun(path)
+    text = checkpoint.load_policy_file(path)["config"] if begun else (path / "config.json").read_text()
+    settings = _plain(text, str(path))
     registry.vouch(settings["env"], settings["algo"])
-
-
-def _filled(default: Any, values: dict[str, Any]) -> Any:
-    """`default` with every field replaced by what JSON kept of it."""
-    unknown = set(values) - _names(default)
-    if unknown:
-        raise ConfigError(f"config.json holds settings that this version does not know: {', '.join(sorted(unknown))}")
-    types = typing.get_type_hints(type(default))
-
-    def typed(name: str, value: Any) -> Any:
-        if name in PER_AGENT and name in types:
-            return tuple(map(float, value)) if isinstance(value, list) else float(value)
-        if isinstance(value, list):
-            return tuple(value)
-        return float(value) if types[name] is float else value
-
-    return dataclasses.replace(default, **{name: typed(name, value) for name, value in values.items()})

@@ -100,8 +100,12 @@ BY_NAME = Environment(
 def environment(name: str) -> Environment:
     """The entry of `name`; of MODULE:ENTRY, an `Environment` in a module of the user's own. ValueError otherwise."""
     if ":" not in name:
+        if name not in ENVIRONMENTS and (meant := _meant(name)):
+            raise ValueError(f"--env {name} is unknown: use {meant}")
         return _entry(ENVIRONMENTS, "env", name)
     if name.startswith(("gymnasium:", "pettingzoo:")):
+        if not SAFE.fullmatch(name):
+            look_here()
         return BY_NAME
     found = load_own("env", name)
     return found if isinstance(found, Environment) else BY_NAME
@@ -134,6 +138,16 @@ def _entry(known: dict[str, Entry], flag: str, name: str) -> Entry:
     return known[name]
 
 
+def _meant(name: str) -> str:
+    """The environment of another package that `name` is most likely meant for; empty where there is none."""
+    import gymnasium
+
+    ids = [known for known in gymnasium.registry if name in (known, known.rpartition("-v")[0])]
+    if ids:
+        return f"gymnasium:{ids[-1]}"
+    return f"pettingzoo:{name} or MODULE:FACTORY" if "." in name else ""
+
+
 def load(part: Part) -> Any:
     """The object at `module:name`; whatever is no string stands for itself."""
     if not isinstance(part, str):
@@ -158,8 +172,15 @@ def check_named_by_file(flag: str, name: str) -> None:
     if not SAFE.fullmatch(name) and name not in VOUCHED:
         raise ValueError(
             f"the run's settings name --{flag} {name}, code that would be imported and called: "
-            "add --trust if the run is your own"
+            "add --trust if the run is your own (from Python trust=True)"
         )
+
+
+def look_here() -> None:
+    """Let modules that the user named be found in the working folder: console scripts do not look there themselves."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
 
 
 def load_own(flag: str, name: str) -> Any:
@@ -170,9 +191,7 @@ def load_own(flag: str, name: str) -> Any:
     module, _, attribute = name.partition(":")
     if module.partition(".")[0] in sys.stdlib_module_names:
         raise ValueError(f"--{flag} {name}: {module} belongs to Python itself: name a module of your own")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # console scripts look there no more than they must
+    look_here()
     try:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:

@@ -99,3 +99,13 @@ def training(content: dict[str, Any]) -> dict[str, Any]:
         "worker_restarts": content.get("worker_restarts", []),
         **{name: content[name] for name in ("generator", "env", "step", "updates", "resumed")},
     }
+
+
+def risk_state(state: Any) -> Any:
+    """The state of a risk schedule, without the sums of undiscounted returns that version 0.1 kept.
+
+    A unit that is known stays; one that is not is measured anew.
+    """
+    if not isinstance(state, dict) or "squares" not in state:
+        return state
+    return {name: value for name, value in state.items() if name in ("return_scale", "started")} | {"measured": {}}

@@ -42,6 +42,8 @@ class Setting:
 
 def tau(values: Sequence[str], algo: str) -> list[Setting]:
     """One setting for each tau, most averse first."""
+    if not values:
+        raise ConfigError("--taus names no value: give some with commas between, as in 0.3,1,inf")
     values = sorted({number("tau", value) for value in values}, key=per_agent_order)
     return [Setting(f"tau {value}", algo, f"tau {value}", (("tau", value),)) for value in values]
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO, Literal
 
 from rqe_mappo.checkpoint import write_atomically
+from rqe_mappo.config import ConfigError
+from rqe_mappo.sweeps import reading
 
 State = Literal["waiting", "done", "failed", "interrupted"]
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -68,11 +70,11 @@ def finished(job: Job) -> bool:
     """Whether the run has been trained and evaluated as far as the job asks, with drawn actions."""
     folder = Path(job.folder)
     try:
-        found = json.loads((folder / "eval.json").read_text())
-        enough = found["timesteps"] >= job.timesteps and found["episodes"] >= job.episodes
-        return enough and not found["deterministic"] and (folder / "eval_episodes.npz").is_file()
-    except (OSError, ValueError, KeyError, TypeError):
+        found = reading.evaluation(folder)
+    except (OSError, ConfigError):  # it is evaluated again
         return False
+    enough = found["timesteps"] >= job.timesteps and found["episodes"] >= job.episodes
+    return enough and not found["deterministic"] and (folder / "eval_episodes.npz").is_file()
 
 
 def run(job: Job, started: Started = lambda child: None, stopping: Callable[[], bool] = lambda: False) -> Outcome:
@@ -140,7 +142,7 @@ def _reason(code: int, log: Path) -> str:
 def begin_attempt(folder: Path) -> None:
     """Record in the run folder when an attempt begins."""
     folder.mkdir(parents=True, exist_ok=True)
-    attempts = [*_attempts(folder), {"began": time.time(), "saved": None}]
+    attempts: list[reading.Attempt] = [*_attempts(folder), {"began": time.time(), "saved": None}]
     write_atomically(folder / "attempts.json", json.dumps(attempts).encode())
 
 
@@ -149,10 +151,12 @@ def end_attempt(folder: Path) -> None:
     write_atomically(folder / "attempts.json", json.dumps(_attempts(folder)).encode())
 
 
-def _attempts(folder: Path) -> list[dict[str, float]]:
+def _attempts(folder: Path) -> list[reading.Attempt]:
     """The attempts so far; one that was killed counts up to its last checkpoint, since later work was lost."""
     path, latest = folder / "attempts.json", folder / "latest"
-    attempts = json.loads(path.read_text()) if path.is_file() else []
+    attempts: list[reading.Attempt] = []
+    if path.is_file():
+        attempts = reading.read_json(list[reading.Attempt], path, "delete it: only the training time is lost")
     if attempts and attempts[-1]["saved"] is None:
         began = attempts[-1]["began"]
         attempts[-1]["saved"] = max(began, latest.stat().st_mtime) if latest.is_file() else began
@@ -161,7 +165,7 @@ def _attempts(folder: Path) -> list[dict[str, float]]:
 
 def train_seconds(folder: Path) -> float:
     """Wall time that the training took, start of the process to last checkpoint, over all attempts."""
-    return sum(attempt["saved"] - attempt["began"] for attempt in _attempts(folder))
+    return sum((attempt["saved"] or 0.0) - attempt["began"] for attempt in _attempts(folder))
 
 
 def steps_done(folder: Path) -> int:

@@ -1,15 +1,16 @@
 """The record of a sweep in its folder: manifest.json."""
 
-import fcntl
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import Annotated, TypedDict
 
 from rqe_mappo.checkpoint import write_atomically
 from rqe_mappo.config import ConfigError
-from rqe_mappo.sweeps.job import Job, Outcome
+from rqe_mappo.schema import Rule
+from rqe_mappo.sweeps.job import Job, Outcome, State
+from rqe_mappo.sweeps.reading import read_json
 
 FORMAT = "rqe_mappo sweep 1"
 
@@ -18,15 +19,26 @@ FORMAT = "rqe_mappo sweep 1"
 class Entry:
     """A job, its state, and the reason if it failed; paths are within the sweep's folder."""
 
-    name: str
+    name: Annotated[str, Rule(lambda name: Path(name).name == name != "..", "be the name of a folder")]
     label: str
     family: str
     point: str
     flags: dict[str, str]
     seed: int
     args: tuple[str, ...]
-    state: str = "waiting"
+    state: State = "waiting"
     reason: str = ""
+
+
+class Content(TypedDict):
+    """What manifest.json holds."""
+
+    format: str
+    env: str
+    reference: str
+    commands: list[str]
+    versions: dict[str, str]
+    jobs: list[Entry]
 
 
 @dataclass
@@ -77,27 +89,8 @@ def load(folder: Path) -> Manifest:
     path = folder / "manifest.json"
     if not path.is_file():
         raise ConfigError(f"{folder} is not a folder of rqe-sweep: it holds no manifest.json")
-    try:
-        content = json.loads(path.read_text())
-        if content["format"] != FORMAT:
-            raise ValueError(content["format"])
-        jobs = {job["name"]: replace(Entry(**job), args=tuple(job["args"])) for job in content["jobs"]}
-        head = {name: content[name] for name in ("env", "reference", "commands", "versions")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}): delete it and run again") from None
-    return Manifest(folder, **head, jobs=jobs)
-
-
-def lock(folder: Path) -> IO[str]:
-    """Hold `folder` for one sweep at a time, until the returned file is closed or the process ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "w")  # noqa: SIM115 (it stays open)
-    except OSError as error:
-        raise ConfigError(f"--out {folder} cannot be written ({error.strerror}): choose another") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ConfigError(f"another rqe-sweep is at work in {folder}: wait for it, or choose another --out") from None
-    return file
+    content: Content = read_json(Content, path, "delete it and run again")
+    if content["format"] != FORMAT:
+        raise ConfigError(f"{path} is of another version ({content['format']}): delete it and run again")
+    jobs = {entry.name: entry for entry in content["jobs"]}
+    return Manifest(folder, content["env"], content["reference"], content["commands"], content["versions"], jobs)

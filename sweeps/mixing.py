@@ -25,6 +25,7 @@ from rqe_mappo.evaluation import report
 from rqe_mappo.evaluation.episodes import chooser, drive
 from rqe_mappo.sweeps import front_plots, style, tables
 from rqe_mappo.sweeps.metrics import HEADLINES
+from rqe_mappo.training.lock import hold
 
 MOST_ALPHAS = 1001
 LABELLED = (0.0, 0.25, 0.5, 0.75, 1.0)  # alphas with a label in plots
@@ -131,7 +132,11 @@ class MixtureRun:
 def mix(config: MixConfig) -> None:
     """Measure all mixtures, then write and draw the tables."""
     runs = plan(config)
-    config.out.mkdir(parents=True, exist_ok=True)
+    with hold(config.out, "another rqe-eval --mix"):
+        _mix(config, runs)
+
+
+def _mix(config: MixConfig, runs: Sequence[MixtureRun]) -> None:
     path = config.out / "results.csv"
     done = {_name(row): row for row in tables.read(path) if row.get("kind")}
     pairs = {str(run.pair): (str(run.safe), str(run.neutral)) for run in runs}

@@ -1,6 +1,7 @@
 """The plots of a sweep, from its CSV files alone."""
 
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -36,7 +37,8 @@ def draw(folder: Path) -> list[Path]:
     """Draw all that the tables in `folder` allow; ConfigError where there are none."""
     results = read(folder / "results.csv")
     if not results:
-        raise ConfigError(f"{folder} holds no results.csv with finished runs: run rqe-sweep, or rqe-report {folder}")
+        again = f"rqe-report {shlex.quote(str(folder))}"
+        raise ConfigError(f"{folder} holds no results.csv with finished runs: run rqe-sweep, or {again}")
     volumes = read(folder / "fronts.csv")
     figures = {front_name(pair): reward_against_risk(results, volumes, pair) for pair in pairs_of(results)}
     figures["bars"] = bars(results)
@@ -213,12 +215,13 @@ def _runs(rows: Rows) -> list[np.ndarray]:
     """The returns `[F, A]` of each run, nan where an agent took no part."""
     found: dict[str, list[tuple[int, int, float]]] = {}
     for row in rows:
-        found.setdefault(row["run"], []).append((int(row["episode"]), int(row["agent"]), float(row["return"])))
+        found.setdefault(row["run"], []).append((int(row["episode"]), int(row["agent"]), number(row, "return")))
     runs = []
     for cells in found.values():
         episode, agent, value = (np.array(column) for column in zip(*cells, strict=True))
-        run = np.full((episode.max() + 1, agent.max() + 1), np.nan)
-        run[episode, agent] = value
+        at = [np.unique(index, return_inverse=True)[1] for index in (episode, agent)]
+        run = np.full([index.max() + 1 for index in at], np.nan)
+        run[*at] = value
         runs.append(run[~np.isnan(run).all(1)])
     return runs
 

@@ -25,10 +25,11 @@ from rqe_mappo.sweeps import grid, manifest
 from rqe_mappo.sweeps.backends import Backend, Local, Ray, Slurm
 from rqe_mappo.sweeps.job import Job, Outcome, finished, steps_done
 from rqe_mappo.sweeps.manifest import Manifest
+from rqe_mappo.training.lock import hold
 from rqe_mappo.training.run import versions
 
 EPISODES = 1000  # the worst 5 % are then fifty
-MAY_DIFFER = command_line.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}
+MAY_DIFFER = configs.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}
 KINDS = {
     "tau": "the price of risk aversion: tau times seeds",
     "ablation": "risk aversion and bounded rationality, each with and without the other",
@@ -49,11 +50,17 @@ def parser() -> argparse.ArgumentParser:
     common = Parser(add_help=False, allow_abbrev=False)
     common.add_argument("--env", default="sumo", help="environment, as for rqe-train (default: sumo)")
     common.add_argument("--scenario", default="default", help="its named setting")
-    common.add_argument("--seeds", type=int, default=5, help="runs of each setting (default: 5)")
-    common.add_argument("--first-seed", type=int, default=1, help="the first seed; the others follow (default: 1)")
-    common.add_argument("--episodes", type=int, help=f"of each run's evaluation (default: {EPISODES} where cheap)")
+    common.add_argument("--seeds", type=command_line.whole_number, default=5, help="runs of each setting (default: 5)")
+    common.add_argument(
+        "--first-seed", type=command_line.whole_number, default=1, help="the first seed; the others follow (default: 1)"
+    )
+    common.add_argument(
+        "--episodes", type=command_line.whole_number, help=f"of each run's evaluation (default: {EPISODES} where cheap)"
+    )
     common.add_argument("--out", type=Path, help="folder of the sweep (runs/sweep_ENV; later sweeps add to it)")
-    common.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one core each")
+    common.add_argument(
+        "--jobs", type=command_line.whole_number, default=os.cpu_count() or 1, help="runs at a time, one core each"
+    )
     common.add_argument("--dry-run", action="store_true", help="print the runs and their states; run nothing")
     common.add_argument("--ray", metavar="ADDRESS", nargs="?", const="", help="run on a Ray cluster, or a new one here")
     common.add_argument("--slurm", metavar="KEY=VALUE,...", nargs="?", const="", help="run on SLURM, through submitit")
@@ -154,7 +161,7 @@ def check_folders(plan: Plan) -> None:
         path = Path(job.folder) / "config.json"
         if not (Path(job.folder) / "latest").is_file() or not path.is_file():
             continue
-        found = configs.from_json(path.read_text()).flat()
+        found = configs.from_file(path).flat()
         for name, value in plan.configs[job.name].flat().items():
             if name not in MAY_DIFFER and found.get(name) != value:
                 raise ConfigError(
@@ -262,7 +269,7 @@ def sweep(args: Sequence[str]) -> int:
     if options.dry_run:
         dry_run(plan)
         return 0
-    with manifest.lock(plan.folder):
+    with hold(plan.folder, "another rqe-sweep"):
         path = plan.folder / "manifest.json"
         known = manifest.load(plan.folder) if path.is_file() else Manifest(plan.folder, plan.env, plan.reference)
         if known.env != plan.env:

@@ -11,9 +11,8 @@ episodes.csv.gz  a row an agent and episode of every run's evaluation
 import csv
 import gzip
 import io
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from rqe_mappo.sweeps import fronts
 from rqe_mappo.sweeps.job import train_seconds
 from rqe_mappo.sweeps.manifest import Entry, Manifest
 from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, HEADLINES, METRICS, POSITIVE, TAIL, Metric
+from rqe_mappo.sweeps.reading import episodes, evaluation, number, read
 
 Row = dict[str, Any]
 SETTINGS = ("env", "scenario", "algo", "advantage", "risk", "tau", "eps")
@@ -51,20 +51,6 @@ def _format(value: Any) -> Any:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.7g}"
     return value
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV as text; none if there is no file."""
-    if not path.is_file():
-        return []
-    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def number(row: dict[str, Any], column: str) -> float:
-    """A cell as a number; nan where it is empty or missing."""
-    text = row.get(column)
-    return math.nan if text in ("", None) else float(text)
 
 
 def collect(known: Manifest) -> None:
@@ -100,7 +86,7 @@ def _head(entry: Entry) -> Row:
 def _result(known: Manifest, entry: Entry) -> Row:
     folder = known.run_folder(entry.name)
     settings = configs.flat_json((folder / "config.json").read_text())
-    found = json.loads((folder / "eval.json").read_text())
+    found = evaluation(folder)
     row = _head(entry)
     for name in SETTINGS:
         row[name] = settings.get(name, "")
@@ -111,7 +97,7 @@ def _result(known: Manifest, entry: Entry) -> Row:
     return row | {f"critic {name}": critic[name] for name in ("ks", "value_gap_in_std") if name in critic}
 
 
-def cells(metrics: Sequence[dict[str, Any]]) -> Row:
+def cells(metrics: Sequence[Mapping[str, Any]]) -> Row:
     """The metrics of an evaluation, as eval.json lists them, each with its interval over episodes."""
     row = {}
     for metric in metrics:
@@ -124,10 +110,7 @@ def cells(metrics: Sequence[dict[str, Any]]) -> Row:
 
 def headline(folder: Path) -> str:
     """The main numbers of a run in a few words."""
-    found = {
-        f"{row['metric']} ({row['level']})": row["value"]
-        for row in json.loads((folder / "eval.json").read_text())["metrics"]
-    }
+    found = {f"{row['metric']} ({row['level']})": row["value"] for row in evaluation(folder)["metrics"]}
     shown = [(metric, found.get(metric.column)) for metric in HEADLINES]
     return "  ".join(f"{metric.name.removesuffix(' of return')} {v:.4g}" for metric, v in shown if v is not None)
 
@@ -144,9 +127,9 @@ def _episodes(known: Manifest, entry: Entry) -> list[Row]:
     path = known.run_folder(entry.name) / "eval_episodes.npz"
     if not path.is_file():
         return []
-    with np.load(path) as kept:
-        arrays = {name: kept[name] for name in EPISODES if name in kept}
-        took_part = kept["length"] > 0
+    kept = episodes(path)
+    arrays = {name: kept[name] for name in EPISODES if name in kept}
+    took_part = kept["length"] > 0
     head = _head(entry)
     return [
         {**head, "episode": episode, "agent": agent, **{n: f"{v[episode, agent]:.6g}" for n, v in arrays.items()}}

@@ -38,7 +38,8 @@ def estimates(config, chunk, critic):
     """Advantages of an algorithm with `config` and the given critic, before they are scaled."""
     run = Run.build(config.replace(norm_adv=False, return_scale=1.0), Path("unused"), vector.make(config, 1))
     run.algorithm.critic.load_state_dict(critic.state_dict())
-    return run.algorithm.targets(chunk, run.algorithm.risk.measures(1.0))[0].advantage
+    run.algorithm.support.started = run.algorithm.support.fixed = True
+    return run.algorithm.targets(chunk, run.algorithm.predict(chunk), run.algorithm.risk.measures(1.0))[0].advantage
 
 
 def test_command_line_takes_one_value_or_one_an_agent():
@@ -65,7 +66,7 @@ def test_groups_are_the_different_pairs(tmp_path):
 def test_settings_that_a_file_does_not_know_have_their_default():
     text = to_json(default_config("toy")).replace('"settle": 0.0,', "")
     assert from_json(text) == default_config("toy")
-    with pytest.raises(ConfigError, match="does not know: sette"):
+    with pytest.raises(ConfigError, match="does not know: 'sette'"):
         from_json(to_json(default_config("toy")).replace('"settle"', '"sette"'))
 
 

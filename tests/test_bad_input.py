@@ -13,8 +13,8 @@ from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_intersection import network
-from rqe_mappo.envs.sumo_intersection.dynamics import roads_of
-from rqe_mappo.envs.sumo_intersection.roads import plain_xml
+from rqe_mappo.envs.sumo_intersection.dynamics import junction_of
+from rqe_mappo.envs.sumo_intersection.junction import copies_of
 from rqe_mappo.envs.sumo_intersection.simulation import Simulation, SimulationCrashed
 from rqe_mappo.training.loop import train
 
@@ -50,7 +50,7 @@ def complaint(capsys, command, *args: str) -> str:
         (["--scenario", "moon"], ["--scenario moon", "default"]),
         (["--risk", "luck"], ["--risk luck", "entropic"]),
         (["--risk", "cvar:2"], ["--risk", "cvar"]),
-        (["--risk", "cvar:0.1", "--advantage", "nested"], ["--advantage", "nested"]),
+        (["--risk", "gini:0.5", "--advantage", "nested"], ["--advantage nested", "--risk gini:0.5", "cvar:LEVEL"]),
         (["--tau", "0.3,1"], ["--tau 0.3,1 names 2 agents", "one value for all"]),
         (["--tau", "0.3,-1"], ["--tau", "must be > 0", "-1"]),
         (["--tau", "0.3,abc"], ["--tau", "0.3,abc"]),
@@ -109,12 +109,17 @@ def test_missing_sumo(capsys, monkeypatch, tmp_path):
 
 
 def test_damaged_network(capsys, monkeypatch, tmp_path):
+    """A built-in junction, or the copies of one that are trained on."""
     pytest.importorskip("libsumo")
     monkeypatch.setenv("RQE_MAPPO_CACHE", str(tmp_path))
-    net = network.build(plain_xml(roads_of(default_config("sumo").env_config), 1), "junction_1")
-    net.write_text(net.read_text()[:2000])
-    said = complaint(capsys, cli.train, "--env", "sumo", "--out", str(tmp_path / "run"))
-    assert str(net) in said and "delete it" in said
+    config = default_config("sumo")
+    junction = junction_of(config.env_config)
+    copies = network.keep(copies_of(junction, config.num_envs), f"junction_{config.num_envs}")
+    (built,) = copies.parent.glob("built_*")
+    for net in (copies, built):
+        net.write_text(net.read_text()[:2000])
+        said = complaint(capsys, cli.train, "--env", "sumo", "--out", str(tmp_path / "run"))
+        assert str(net) in said and "delete it" in said
 
 
 def test_cache_that_cannot_be_written(capsys, monkeypatch, tmp_path):
@@ -149,8 +154,10 @@ def test_out_that_holds_a_run_is_not_overwritten(capsys, run):
 
 def test_resume_without_run_or_checkpoint(capsys, tmp_path, run):
     assert "config.json" in complaint(capsys, cli.train, "--resume", str(tmp_path / "nothing"))
-    (tmp_path / "config.json").write_text((run / "config.json").read_text())
+    for name in ("config.json", "metrics.csv"):  # it has learned, and its checkpoints are gone
+        (tmp_path / name).write_text((run / name).read_text())
     assert "holds no checkpoint" in complaint(capsys, cli.train, "--resume", str(tmp_path))
+    assert (tmp_path / "metrics.csv").read_text() == (run / "metrics.csv").read_text()
 
 
 def test_evaluation_refuses_an_unknown_measure(capsys, run):
@@ -225,6 +232,15 @@ def test_damaged_training_state(capsys, tmp_path, run, kind):
     said = complaint(capsys, cli.train, "--resume", str(copy), "--total-timesteps", "1000")
     assert training.name in said
     assert not (tmp_path / "boom").exists()
+
+
+def test_more_than_the_memory_holds_is_told_in_one_line(capsys, monkeypatch):
+    def build(config, resume):
+        raise MemoryError("Unable to allocate 29.1 TiB")
+
+    monkeypatch.setattr("rqe_mappo.training.loop.train", build)
+    said = complaint(capsys, cli.train, "--env", "cartpole")
+    assert "not enough memory" in said and "--num-envs" in said
 
 
 def test_eval_of_nothing(capsys, tmp_path):

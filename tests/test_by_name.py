@@ -1,12 +1,15 @@
 """Environments of other packages by their name, against one whose every number is known."""
 
+import random
+import warnings
 from dataclasses import replace
 from functools import partial
 
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sequence, Tuple, flatten
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sequence, Tuple, flatdim, flatten
 from pettingzoo.utils import parallel_to_aec
 
 from benchmarks import simple_spread
@@ -14,7 +17,9 @@ from rqe_mappo import cli
 from rqe_mappo.command_line import train_config
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.by_name import ByNameConfig, batched_from, make
+from rqe_mappo.envs.by_name import BatchedCopies, ByNameConfig, batched_from, make
+from rqe_mappo.envs.by_name.actions import common_space
+from rqe_mappo.envs.by_name.own_spaces import spaces_of
 from rqe_mappo.envs.contract import PaddedBox, PaddedDiscrete, action_dtype
 from rqe_mappo.training.loop import train
 from tests import toy
@@ -104,7 +109,7 @@ def test_an_environment_with_continuous_actions_trains_within_their_bounds(tmp_p
 
 def test_a_pettingzoo_environment_trains(tmp_path):
     config = default_config("pettingzoo:tests.parallel_toy")
-    small = {"total_timesteps": 4000, "eval_episodes": 0, "out": str(tmp_path / "run"), "tau": float("inf")}
+    small = {"total_timesteps": 8000, "eval_episodes": 0, "out": str(tmp_path / "run"), "tau": float("inf")}
     policy = Policy.load(train(config.replace(**small, learning_rate=5e-3)))
     env = make(TOY, 4)
     seen = env.reset(0)
@@ -318,7 +323,7 @@ def test_agents_that_left_have_no_masks():
 @pytest.mark.parametrize(
     ("space", "masks", "message"),
     [
-        (MultiDiscrete([2, 2]), [[1, 1, 1, 1]] * 4, "an action_mask needs Discrete actions"),
+        (MultiDiscrete([2, 2]), [[1, 1, 1, 1]] * 4, "the action_mask of a needs Discrete actions"),
         (Discrete(2), [[1, 1], [0, 0], [1, 1], [1, 1]], "the action_mask of a allows nothing: allow an action"),
     ],
 )
@@ -428,3 +433,257 @@ def test_bad_bounds_are_refused():
         ByNameConfig(reward_low=1.0, reward_high=0.0)
     with pytest.raises(ValueError, match="--max-steps"):
         ByNameConfig(max_steps=0)
+
+
+def test_what_truncation_hides_is_what_the_next_decision_would_have_shown():
+    """Who terminates in the very step of a truncation is gone from the critic's view, as in an episode that goes on."""
+    cut, on = (batched_from(Countdown, 2, replace(TOY, max_steps=most)) for most in (2, 4))
+    for env in (cut, on):
+        env.reset(0)
+    for _ in range(2):
+        last, shown = (env.step(np.array([[1, 1]] * 2)) for env in (cut, on))
+    assert last.terminated.tolist() == [[True, False]] * 2 and last.truncated.tolist() == [[False, True]] * 2
+    assert np.array_equal(last.final_obs, shown.obs[:, 1]) and np.array_equal(last.final_state, shown.state[:, 1])
+
+
+class Odd(Countdown):
+    """A countdown that gives what it is told to."""
+
+    given: tuple = ()
+
+    def step(self, actions):
+        parts = super().step(actions)
+        for index, change in self.given:
+            change(parts[index], self)
+        return parts
+
+
+SEEN, REWARDS, DEAD, CUT, INFOS = range(5)
+
+
+def odd(*given: tuple, bounds: bool = True) -> BatchedCopies:
+    """Two copies of one that differs from `Countdown` by `given`."""
+    made = type("Odd", (Odd,), {"given": given})
+    low, high = (0.0, 2.0) if bounds else (None, None)
+    return batched_from(made, 2, ByNameConfig("toy", 9, low, high))
+
+
+def leave(part: dict, env: Countdown) -> None:
+    """No entry for agents that leave."""
+    for agent in set(part) - set(env.agents):
+        del part[agent]
+
+
+def test_agents_without_entries_in_their_last_step_have_terminated_and_earned_nothing(capsys):
+    env = odd(*((index, leave) for index in range(5)))
+    env.reset(0)
+    steps = [env.step(np.array([[1, 2]] * 2)) for _ in range(4)]
+    assert steps[1].terminated.tolist() == [[True, False]] * 2 and steps[1].reward.tolist() == [[0, 2]] * 2
+    assert steps[3].terminated.tolist() == [[False, True]] * 2 and not any(step.truncated.any() for step in steps)
+    assert steps[3].episodes["length"].tolist() == [[2, 4]] * 2
+    said = capsys.readouterr().err.strip().split("\n")
+    assert len(said) == 2 and all("without a termination or truncation" in line for line in said)  # one an agent
+
+
+def test_agents_left_out_of_rewards_earned_nothing():
+    env = odd((REWARDS, lambda part, env: part.pop("slow", None)))
+    env.reset(0)
+    assert env.step(np.array([[1, 2]] * 2)).reward.tolist() == [[1, 0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((REWARDS, lambda part, env: part.update(slow=None)), "the reward of slow must be a number .got NoneType None"),
+        ((REWARDS, lambda part, env: part.update(slow=1e300)), "the reward of slow must fit single precision"),
+        ((REWARDS, lambda part, env: part.update(slow=[1, 2])), "the reward of slow must be a number"),
+        ((INFOS, lambda part, env: part.update(slow={"cost": None})), "the cost of slow must be a number"),
+        ((SEEN, lambda part, env: part.update(quick=np.full(2, -1e300))), "the observation of quick must fit single"),
+        ((SEEN, lambda part, env: part.update(quick=np.zeros(3))), r"the observation of quick must be an array"),
+        ((SEEN, lambda part, env: part.update(slow={"time": [1]})), "the observation of slow must be a dict"),
+        ((SEEN, lambda part, env: part.pop("slow")), r"step\(\) gives no observation of slow, which is in agents"),
+        ((SEEN, lambda part, env: env.agents.append("late")), "late is in agents and not in possible_agents"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_learned_from_is_refused_by_name(given, message):
+    with pytest.raises(ValueError, match=f"^--env toy: {message}") as error:
+        env = odd(given)
+        env.reset(0)
+        env.step(np.array([[1, 2]] * 2))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_run_that_the_environment_stops_keeps_what_it_learned(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.train(["--env", "tests.odd_envs:Fading", "--num-envs", "2", "--num-steps", "8", "--save-interval", "1000",
+                   "--total-timesteps", "5000", "--eval-episodes", "0", "--out", str(tmp_path / "a run")])  # fmt: skip
+    said, error = capsys.readouterr()
+    assert stop.value.code == 2 and "the reward of quick must be a number (got NoneType None)" in error
+    assert f"rqe-train --resume '{tmp_path / 'a run'}'" in said
+    assert Policy.load(tmp_path / "a run").timesteps > 100
+
+
+@pytest.mark.parametrize("value", [np.float64(2), np.array([2.0]), np.array(2), True + 1, np.int8(2)])
+def test_rewards_may_be_any_number(value):
+    env = odd((REWARDS, lambda part, env: part.update(slow=value)))
+    env.reset(0)
+    assert env.step(np.array([[1, 2]] * 2)).reward[0, 1] == 2
+
+
+def test_an_episode_ends_where_the_environment_forgets_to_empty_its_agents():
+    def forget(part, env):
+        if not env.agents:
+            env.agents = ["slow"]
+
+    env = odd((CUT, forget))
+    env.reset(0)
+    steps = [env.step(np.array([[1, 2]] * 2)) for _ in range(4)]
+    assert steps[3].episodes["copy"].tolist() == [0, 1] and steps[3].active.all()
+
+
+def test_poison_of_agents_that_left_reaches_nobody():
+    env = odd((SEEN, lambda part, env: part.update(quick=np.full(2, np.nan)) if env.time == 2 else None))
+    env.reset(0)
+    for _ in range(4):
+        step = env.step(np.array([[1, 2]] * 2))
+        assert np.isfinite(step.obs).all() and np.isfinite(step.state).all() and np.isfinite(step.final_state).all()
+
+
+def test_agents_must_be_listed():
+    with pytest.raises(ValueError, match=r"^--env toy has no possible_agents: list all"):
+        batched_from(type("None", (Countdown,), {"possible_agents": []}), 1, ByNameConfig("toy"))
+
+
+class Chancy(gymnasium.Env):
+    """Whose layout, start and rewards are drawn from global generators."""
+
+    observation_space, action_space = Box(0, 1, (3,)), Discrete(2)
+
+    def __init__(self):
+        self.layout = random.random()
+
+    def _drawn(self):
+        return np.array([self.layout, random.random(), np.random.random()], np.float32)
+
+    def reset(self, seed=None, options=None):
+        return self._drawn(), {}
+
+    def step(self, action):
+        return self._drawn(), float(torch.rand(())), False, False, {}
+
+
+def test_environments_that_draw_from_global_generators_repeat(capsys):
+    def play() -> list[np.ndarray]:
+        env = batched_from(Chancy, 2, ByNameConfig("toy", 5, 0.0, 1.0))
+        trace = [env.reset(3).obs]
+        for _ in range(12):
+            random.random(), np.random.random(), torch.rand(())
+            step = env.step(np.zeros((2, 1), np.int64))
+            trace += [step.obs, step.reward]
+        return trace
+
+    random.seed(1)
+    first = play()
+    random.seed(2)
+    again = play()
+    assert all(map(np.array_equal, first, again))
+    assert not np.array_equal(first[1][0], first[1][1]) and not np.array_equal(first[0], first[1])
+    assert not capsys.readouterr().err
+
+
+def test_environments_leave_the_programs_generators_alone():
+    def drawn() -> list[float]:
+        return [random.random(), float(np.random.random()), float(torch.rand(()))]
+
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    expected = drawn()
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    env = batched_from(Chancy, 2, ByNameConfig("toy", 5, 0.0, 1.0))
+    env.reset(3)
+    env.step(np.zeros((2, 1), np.int64))
+    assert drawn() == expected
+
+
+def test_environments_that_no_seed_governs_are_named_once(capsys):
+    class Stubborn(Chancy):
+        def _drawn(self):
+            return np.random.default_rng().random(3).astype(np.float32)
+
+    env = batched_from(Stubborn, 2, ByNameConfig("toy", 5, 0.0, 1.0))
+    env.reset(3)
+    error = capsys.readouterr().err.strip()
+    assert error == "--env toy: the same seed and actions give other episodes: its runs cannot be repeated"
+
+
+def test_masks_of_a_method_are_heeded():
+    class Masking(gymnasium.Env):
+        observation_space, action_space = Box(0, 1, (1,)), Discrete(3)
+
+        def reset(self, seed=None, options=None):
+            self.allowed = 0
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            assert action == self.allowed
+            self.allowed = (action + 1) % 3
+            return np.zeros(1, np.float32), 0.0, False, False, {}
+
+        def action_masks(self):
+            return np.arange(3) == self.allowed
+
+    env = batched_from(lambda: gymnasium.wrappers.TimeLimit(Masking(), 5), 1, ByNameConfig("toy", 5))
+    assert env.reset(0).avail.tolist() == [[[True, False, False]]]
+    assert env.step(np.array([[0]])).avail.tolist() == [[[False, True, False]]]
+
+
+def test_what_looks_like_a_mask_is_said_to_be_observed(capsys):
+    seen = Dict({"observation": Box(0, 9, (2,)), "legal_moves": MultiBinary(2)})
+    batched_from(lambda: Echo({"a": Discrete(2), "b": Discrete(2)}, {"a": seen, "b": seen}), 1, ByNameConfig("toy"))
+    assert capsys.readouterr().err.strip() == (
+        "--env toy: legal_moves is a part of what agents see: name it action_mask if it says what they can do"
+    )
+
+
+@pytest.mark.parametrize("mask", [[1], [[1, 0]], [0, 2], [0.5, 1], "10"])
+def test_masks_of_another_form_are_refused(mask):
+    class Wrong(Echo):
+        def _shown(self):
+            seen, infos = super()._shown()
+            return seen, {agent: {"action_mask": mask} for agent in infos}
+
+    with pytest.raises(ValueError, match=r"^--env toy: the action_mask of a must be 0 or 1 for each of 2 actions"):
+        batched_from(lambda: Wrong({"a": Discrete(2)}), 1, ByNameConfig("toy"))
+
+
+@pytest.mark.parametrize(
+    "boxes", [[Box(-1e300, 1e300, (1,), np.float64)], [Box(-1e300, 1, (1,), np.float64), Box(0, 1, (1,))]]
+)
+def test_bounds_of_actions_beyond_single_precision_are_none(boxes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert common_space(boxes, "--env toy").low.tolist() == [-np.inf]
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Box(-1, 1, (2, 3)), Box(0, 255, (3, 2), np.uint8), Discrete(4, start=-2), MultiDiscrete([[2, 3], [4, 5]]),
+        MultiDiscrete([2, 3], start=[1, -1]), MultiBinary((2, 2)), Tuple((Discrete(2), Box(0, 1, (2, 2), np.float64))),
+        Dict({"b": Discrete(3), "a": Tuple((MultiBinary(2), Dict({"x": Box(0, 1, (1,))}))), "1": Box(0, 1, ())}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_flat_observation_is_gymnasiums(space):
+    own = spaces_of(space, Discrete(2), Discrete(2)).observation
+    space.seed(0)
+    for _ in range(20):
+        value = space.sample()
+        assert np.array_equal(own.flat(value), flatten(space, value).astype(np.float32))
+    assert own.width == flatdim(space)
+
+
+@pytest.mark.parametrize("value", [-1, 4, 1.0, [1, 2], None, "1"])
+def test_a_choice_that_is_none_is_refused(value):
+    with pytest.raises(ValueError, match="must be"):
+        spaces_of(Discrete(4), Discrete(2), Discrete(2)).observation.flat(value)

@@ -43,9 +43,11 @@ def advantages(advantage, measure, lam, reward, log_probs):
     if advantage == "influence":
         return returns.influence_advantage(measure.influence(ATOMS, log_probs), target, probs), target
     value = measure.value(ATOMS, log_probs)
-    utility = measure.utility if advantage == "nested" else returns.identity
     following = torch.cat((value[1:], value[-1:]))
-    return returns.gae(reward, value, following, terminated, terminated, 1.0, lam, utility), target
+    if advantage == "nested":  # for the entropic measure without discount this value is the nested one
+        surplus = measure.utility(reward + following * ~terminated - value)
+        return returns.traced(surplus, terminated, lam), target
+    return returns.gae(reward, value, following, terminated, terminated, 1.0, lam), target
 
 
 def probability_of_gambling(advantage, schedule, lam, late, start):

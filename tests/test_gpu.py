@@ -3,6 +3,7 @@
 On a machine without a card, a device that is pretended (`tests.pretend_device`) refuses what a card refuses.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from rqe_mappo import Policy, cli, registry
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.config import TrainConfig, default_config
-from rqe_mappo.data import vector
+from rqe_mappo.data import finite, vector
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.deploy.interpolation import interpolate
 from rqe_mappo.evaluation.evaluation import evaluate
@@ -34,7 +35,7 @@ SMALL = {
     "world": "4x3", "n_atoms": 31, "shared_actor": True, "settle": 0.0, "average": 0.0, "critic_first": 0.0,
 }  # fmt: skip
 AVERSE = {"return_scale": 10.0, "warmup_fraction": 0.0, "risk_anneal_fraction": 0.0}
-TRAJECTORY = 12  # copies of a trajectory: random numbers, what is seen last, and what the CPU kept
+TRAJECTORY = 13  # copies of a trajectory: random numbers, what is seen last, what the CPU kept, one look
 
 
 @pytest.fixture(autouse=True)
@@ -148,6 +149,21 @@ def test_first_update_is_that_of_the_cpu_and_seldom_waits(case, device):
         assert_same(getattr(chunk, name).cpu(), getattr(expected_chunk, name), device)
     assert_same(scalars, expected, device)
     assert_same(weights(there), weights(here), device)
+
+
+@pytest.mark.parametrize("steps", [8, 64])
+@pytest.mark.parametrize("name", ["rqe-mappo", "rqe-mappo recurrent"])
+def test_looking_whether_all_is_finite_waits_once_a_trajectory_and_once_an_update(name, steps):
+    config = dict(cases())[name].config(PRETEND).replace(num_steps=steps)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        run = Run.build(config, Path(), env)
+        run.collector.start(env.reset(1))
+        chunk, _ = run.collector.collect()
+    names = env.possible_agents
+    for look in (lambda: finite.check_trajectory(chunk, names), lambda: finite.check_weights(run.algorithm.modules)):
+        with pretend_device.waits() as counted:
+            look()
+        assert counted.total() == 1, dict(counted)
 
 
 @pytest.mark.parametrize("device", [PRETEND, CUDA])

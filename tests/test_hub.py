@@ -1,6 +1,8 @@
 """Policies in folders for strangers come back bit by bit; uploads meet a stand-in for the Hub, never the network."""
 
+import contextlib
 import json
+import random
 import sys
 from unittest.mock import create_autospec
 
@@ -92,6 +94,32 @@ def damaged(folder, name, content):
         (folder / name).write_bytes(content)
 
 
+def without_checksum(folder) -> None:
+    """As an earlier version wrote it."""
+    known = json.loads((folder / hub.CONFIG).read_text())
+    del known[hub.CHECKSUM]
+    (folder / hub.CONFIG).write_text(json.dumps(known))
+
+
+@pytest.mark.parametrize("name", [hub.CONFIG, hub.WEIGHTS])
+def test_no_flipped_bit_is_taken_for_the_policy_that_was_saved(name, tmp_path):
+    invented().save_pretrained(tmp_path)
+    whole, flips = (tmp_path / name).read_bytes(), random.Random(0)
+    for _ in range(100):
+        bits = bytearray(whole)
+        bits[flips.randrange(len(bits))] ^= 1 << flips.randrange(8)
+        (tmp_path / name).write_bytes(bits)
+        with contextlib.suppress(CheckpointError):
+            Policy.from_pretrained(tmp_path)
+            assert json.loads(bits) == json.loads(whole)  # a flip in what lies between the entries
+
+
+def test_a_folder_without_checksum_loads(tmp_path):
+    invented().save_pretrained(tmp_path)
+    without_checksum(tmp_path)
+    assert Policy.from_pretrained(tmp_path).timesteps == 7
+
+
 @pytest.mark.parametrize("name", [hub.CONFIG, hub.WEIGHTS])
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"\x80\x02cos\nsystem\n"])
 def test_damage_is_one_line(name, content, tmp_path):
@@ -104,6 +132,7 @@ def test_damage_is_one_line(name, content, tmp_path):
 def test_weights_that_do_not_fit_are_one_line(tmp_path):
     invented(hidden=(8,)).save_pretrained(tmp_path / "other")
     damaged(tmp_path, hub.WEIGHTS, (tmp_path / "other" / hub.WEIGHTS).read_bytes())
+    without_checksum(tmp_path)
     with pytest.raises(CheckpointError, match="does not hold a whole policy"):
         Policy.from_pretrained(tmp_path)
 

@@ -1,8 +1,6 @@
 """Junctions other than the four-way one: built in, from plain XML, cut out of networks that we did not make."""
 
-import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,33 +8,15 @@ import pytest
 pytest.importorskip("libsumo")
 
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, scripted
-from rqe_mappo.envs.sumo_intersection.dynamics import roads_of
-from rqe_mappo.envs.sumo_intersection.geometry import read, seen_from
-from rqe_mappo.envs.sumo_intersection.network import build, netconvert, sumo_home
-from rqe_mappo.envs.sumo_intersection.roads import plain_xml
+from rqe_mappo.envs.sumo_intersection.dynamics import junction_of
+from rqe_mappo.envs.sumo_intersection.geometry import crossing_of, seen_from
+from rqe_mappo.envs.sumo_intersection.junction import read_town, unfit
+from rqe_mappo.envs.sumo_intersection.network import sumo_home
+from rqe_mappo.envs.sumo_intersection.overlaps import BODY, LENGTH_M, WIDTH_M, corners, overlap
 from rqe_mappo.evaluation.episodes import run_episodes
+from tests.networks import changed, geometry_of, star
 
 DEFAULT = SCENARIOS["default"]
-
-
-def geometry_of(config):
-    roads = roads_of(config)
-    return read(build(plain_xml(roads, 1), "test"), roads.junction)
-
-
-def star(folder: Path, arms: int, kind: str = "priority", lanes: int = 1, length_m: float = 40.0) -> Path:
-    """A network with one junction `J` of that many arms, made from plain XML as a user would."""
-    nodes, edges = [f'<node id="J" x="0" y="0" type="{kind}"/>'], []
-    for i in range(arms):
-        x, y = (round(length_m * f(2 * math.pi * i / arms), 2) for f in (math.sin, math.cos))
-        nodes.append(f'<node id="{i}" x="{x}" y="{y}"/>')
-        edges += [f'<edge id="in{i}" from="{i}" to="J" numLanes="{lanes}"/>',
-                  f'<edge id="out{i}" from="J" to="{i}" numLanes="{lanes}"/>']  # fmt: skip
-    (folder / "n.nod.xml").write_text(f"<nodes>{''.join(nodes)}</nodes>")
-    (folder / "n.edg.xml").write_text(f"<edges>{''.join(edges)}</edges>")
-    net = folder / "town.net.xml"
-    netconvert("-n", folder / "n.nod.xml", "-e", folder / "n.edg.xml", "-o", net)
-    return net
 
 
 @pytest.mark.slow
@@ -72,37 +52,6 @@ def test_junctions_of_public_networks_can_be_cut_out():
         assert known.conflicts.any()
 
 
-def test_a_cut_junction_keeps_its_paths(tmp_path):
-    """Lengths within the junction are those of the network it was cut from."""
-    import sumolib
-
-    net = star(tmp_path, 4, length_m=150.0)
-    known = geometry_of(replace(DEFAULT, net=str(net), junction="J"))
-    town = sumolib.net.readNet(str(net), withInternal=True)
-    for entry, leave, length_m in zip(known.entry, known.leave, known.length_m, strict=True):
-        start, end = (town.getEdge(name.removesuffix("@")) for name in (entry, leave))
-        connection = start.getConnections(end)[0]
-        whole, via = 0.0, connection.getViaLaneID()
-        while via:
-            lane = town.getLane(via)
-            whole += lane.getLength()
-            via = next((c.getViaLaneID() for c in lane.getOutgoing()), "")
-        assert abs(whole - length_m) < 0.05
-
-
-def test_copies_of_a_junction_do_not_meet(tmp_path):
-    config = replace(DEFAULT, net=str(star(tmp_path, 3)), junction="J")
-    env = BatchedIntersection(config, 9)
-    env.reset(0)
-    vehicle = env.world.sim.vehicle
-    env.step(np.full((9, 4), scripted.GO))
-    places = np.array([[vehicle.getPosition(name) for name in names[:4]] for names in env.world.ids])
-    centres = places.mean(1)
-    env.close()
-    apart = np.linalg.norm(centres[:, None] - centres[None], axis=-1) + 1e9 * np.eye(9)
-    assert apart.min() > 100
-
-
 @pytest.mark.parametrize(
     ("kind", "lanes", "junction", "message"),
     [
@@ -111,23 +60,132 @@ def test_copies_of_a_junction_do_not_meet(tmp_path):
         ("priority", 2, "J", "several lanes"),
         ("priority", 1, "0", "fewer than two roads"),
         ("priority", 1, "nowhere", "is not in"),
+        ("traffic_light_unregulated", 1, "J", "traffic lights"),
     ],
 )
 def test_what_is_not_supported_is_refused_with_the_reason(tmp_path, kind, lanes, junction, message):
     net = star(tmp_path, 4, kind, lanes)
     with pytest.raises(ValueError, match=message) as refusal:
-        roads_of(replace(DEFAULT, net=str(net), junction=junction))
+        junction_of(replace(DEFAULT, net=str(net), junction=junction))
     assert "--junction" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('via=":J_1_0"', 'via=":J_1_0" tl="lamp" linkIndex="0"', "traffic lights"),
+        ('<edge id="in0"', '<edge bidi="out0" id="in0"', "in0 .bidi."),
+        ('<edge id="in1" from="1"', '<edge id="in1" from="J"', "in1 leads from the junction back"),
+        ('via=":J_1_0"', "", "no lane within the junction: make the network anew"),
+    ],
+)
+def test_what_the_copy_cannot_carry_is_refused_by_name(tmp_path, old, new, message):
+    net = changed(star(tmp_path, 4), old, new)
+    with pytest.raises(ValueError, match=f"--junction J cannot be used: .*{message}"):
+        junction_of(replace(DEFAULT, net=str(net), junction="J"))
+
+
+def test_a_junction_where_nothing_can_collide_is_refused(tmp_path):
+    """Two roads whose movements only pass each other; it is not suggested in place of another either."""
+    net = star(tmp_path, 2, length_m=100.0)
+    config = replace(DEFAULT, net=str(net), junction="J")
+    with pytest.raises(ValueError, match=r"--junction J cannot be used: .*so nothing can collide there"):
+        junction_of(config)
+    with pytest.raises(ValueError, match="use another network"):
+        junction_of(replace(config, junction="nowhere"))
+
+
+def test_opposite_directions_of_a_bend_are_no_conflict():
+    """At a junction of a public network whose two movements come within 2.2 m, and are no foes by SUMO's matrix."""
+    net = sumo_home() / "tools" / "game" / "DRT" / "osm.net.xml"
+    town = read_town(net)
+    node = town.getNode("1685653005")
+    assert crossing_of(town, node).conflicts.any()
+    assert "nothing can collide" in unfit(town, node)
+
+
+@pytest.mark.slow
+def test_something_can_collide_at_every_junction_that_is_accepted():
+    net = sumo_home() / "tools" / "game" / "A10KW" / "osm.net.xml"
+    town = read_town(net)
+    usable = [node.getID() for node in town.getNodes() if not unfit(town, node)]
+    assert len(usable) == 10
+    for junction in usable[:4]:
+        env = BatchedIntersection(replace(DEFAULT, net=str(net), junction=junction, n_agents=6), 16)
+        records, _ = run_episodes(env, lambda env, seen: scripted.always_go(env), 2, seed=1)
+        env.close()
+        assert records["collision"].any()
+        assert np.isfinite(records["min_ttc_s"]).any()
 
 
 def test_a_file_that_is_no_network_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"--net .* is no file"):
-        roads_of(replace(DEFAULT, net=str(tmp_path / "none.net.xml"), junction="J"))
+        junction_of(replace(DEFAULT, net=str(tmp_path / "none.net.xml"), junction="J"))
     (tmp_path / "bad.net.xml").write_text("not xml")
     with pytest.raises(ValueError, match="is no SUMO network"):
-        roads_of(replace(DEFAULT, net=str(tmp_path / "bad.net.xml"), junction="J"))
+        junction_of(replace(DEFAULT, net=str(tmp_path / "bad.net.xml"), junction="J"))
     with pytest.raises(ValueError, match="--junction oval is unknown"):
-        roads_of(replace(DEFAULT, junction="oval"))
+        junction_of(replace(DEFAULT, junction="oval"))
+
+
+def overlapping(env: BatchedIntersection) -> int:
+    """Pairs of vehicles on their way whose bodies, 0.2 m shorter and narrower, overlap and were not removed."""
+    world = env.world
+    vehicle, found = world.sim.vehicle, 0
+    smaller = BODY * ((LENGTH_M - 0.2) / LENGTH_M, (WIDTH_M - 0.2) / WIDTH_M) + np.array([0.1, 0.0])
+    for k, ids in enumerate(world.ids):
+        there = np.flatnonzero(world.present[k] & ~world.fresh[k] & (world.pos_m[k] > -10))
+        front = np.array([vehicle.getPosition(ids[j]) for j in there]).reshape(-1, 2)
+        body = corners(front, np.array([vehicle.getAngle(ids[j]) for j in there]), smaller)
+        found += int(np.triu(overlap(body[:, None], body[None]), 1).sum())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arms", "kind", "steps"), [(4, "right_before_left", 40), (4, "unregulated", 40), (6, "priority", 160)]
+)
+def test_every_overlap_of_bodies_is_a_collision(tmp_path, arms, kind, steps):
+    """Where SUMO's matrix has them as foes and where not: at six arms it lacks some, where unregulated all."""
+    config = replace(DEFAULT, net=str(star(tmp_path, arms, kind)), junction="J", n_agents=6)
+    env = BatchedIntersection(config, 16)
+    missed, collisions = 0, 0
+
+    def look() -> None:
+        nonlocal missed
+        missed += overlapping(env)
+
+    env.world.watch = look
+    env.reset(1)
+    for _ in range(steps):
+        step = env.step(np.full(env.active.shape, scripted.GO))
+        collisions += int(step.cost.sum())
+        assert (step.episodes["impact_mps"][step.episodes["collision"]] > 0).all()
+    env.close()
+    assert missed == 0
+    assert collisions > 20
+
+
+def test_sumo_registers_all_conflicts_of_the_built_in_junctions():
+    """So that counting overlaps costs them nothing."""
+    for junction in ("cross", "merge"):
+        known = geometry_of(replace(DEFAULT, junction=junction))
+        assert known.conflicts.any() and not known.unregistered.any()
+
+
+def test_bodies_overlap_where_their_shapes_do():
+    """At angles of 0 (north) and 90 degrees (east), with SUMO's cut corners, from numbers worked out by hand."""
+    north = corners(np.array([0.0, 0.0]), np.array(0.0))
+    assert np.allclose([north.min(0), north.max(0)], [(-0.9, -4.5), (0.9, 0.0)])
+    for front, angle, meets in (
+        ((1.79, 0.0), 0.0, True), ((1.81, 0.0), 0.0, False),  # side by side
+        ((0.0, 4.49), 0.0, True), ((0.0, 4.51), 0.0, False),  # one behind the other
+        ((-0.89, -2.0), 90.0, True), ((-0.91, -2.0), 90.0, False),  # its bumper at our side
+        ((-0.8, 0.8), 90.0, False),  # corner beside corner: the boxes would overlap
+        ((0.0, -2.0), 45.0, True),
+    ):  # fmt: skip
+        other = corners(np.array(front), np.array(angle))
+        assert overlap(north, other) == overlap(other, north) == meets
 
 
 def test_an_arm_is_seen_left_ahead_or_right():

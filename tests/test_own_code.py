@@ -1,7 +1,9 @@
 """Algorithms and environments of a user's own, in files outside the package, train by name and from Python."""
 
 import importlib
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -43,18 +45,41 @@ class Guess(gymnasium.Env):
 '''
 
 
+TURNS = """
+import pettingzoo
+
+
+class Turns(pettingzoo.AECEnv):
+    def __init__(self): self.agents = self.possible_agents = []
+
+
+env = Turns
+"""
+GAME = """
+import pettingzoo.utils
+from my_guess import Guess
+from rqe_mappo.envs.by_name.one_agent import OneAgent
+
+
+def parallel_env():
+    return OneAgent(Guess())
+"""
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A working folder with the page's algorithm and an environment, forgotten afterwards."""
     code = re.search(r"```python\n(\"\"\"REINFORCE.*?)```", PAGE.read_text(), re.S)[1]
     (tmp_path / "my_reinforce.py").write_text(code)
     (tmp_path / "my_guess.py").write_text(ENVIRONMENT)
+    (tmp_path / "my_turns.py").write_text(TURNS)
+    (tmp_path / "my_game.py").write_text(GAME)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(registry, "ALGORITHMS", dict(registry.ALGORITHMS))
     monkeypatch.setattr(registry, "ENVIRONMENTS", dict(registry.ENVIRONMENTS))
     yield tmp_path
-    for name in ("my_reinforce", "my_guess", "my_network", "my_nan"):
+    for name in ("my_reinforce", "my_guess", "my_network", "my_nan", "my_turns", "my_game"):
         sys.modules.pop(name, None)
 
 
@@ -109,6 +134,15 @@ def test_help_shows_its_own_flags_and_no_others(folder, capsys):
             "is no algorithm: it needs a method learn, and a Config",
         ),
         (["--env", "my_reinforce:Reinforce"], "--env my_reinforce:Reinforce cannot be opened"),
+        (["--env", "CartPole-v1"], "--env CartPole-v1 is unknown: use gymnasium:CartPole-v1"),
+        (["--env", "CartPole"], "use gymnasium:CartPole-v1"),
+        (["--env", "mpe2.simple_spread_v3"], "use pettingzoo:mpe2.simple_spread_v3"),
+        (
+            ["--env", "pettingzoo:my_turns"],
+            "the module my_turns has no parallel_env(), but an env(): its agents act in turn",
+        ),
+        (["--env", "my_turns:env"], "--env my_turns:env gives a Turns: its agents act in turn"),
+        (["--env", "pettingzoo:nowhere"], "run from the folder that holds nowhere, or pip install"),
     ],
 )
 def test_what_is_no_such_thing_is_refused_in_one_line(folder, capsys, flags, words):
@@ -116,6 +150,21 @@ def test_what_is_no_such_thing_is_refused_in_one_line(folder, capsys, flags, wor
         cli.train([*flags, "--total-timesteps", "64", "--out", "run"])
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.count("\n") == 1 and words in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_module_in_the_working_folder_is_found_where_the_command_line_names_it(folder, workers):
+    """By the installed commands, which do not look there by themselves."""
+    small = "--num-envs 2 --num-steps 8 --total-timesteps 32 --eval-episodes 2 --max-steps 4 --out game"
+    command = Path(sys.executable).with_name("rqe-train")
+    package = {"PYTHONPATH": str(Path(rqe_mappo.__file__).parent.parent)}
+    for args in (
+        [command, "--env", "pettingzoo:my_game", "--num-workers", workers, *small.split()],
+        [command.with_name("rqe-eval"), "game", "--episodes", "2", "--trust"],
+    ):
+        done = subprocess.run(args, capture_output=True, text=True, env=os.environ | package, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def test_names_with_a_colon_are_left_to_modules():
@@ -230,7 +279,7 @@ def test_a_reward_that_is_no_number_ends_the_run_with_what_was_learned(folder):
     code = ENVIRONMENT.replace("reward = float(", counted + "reward = float('nan') if self.count > 400 else float(")
     (folder / "my_nan.py").write_text(code)
     small = {"num_envs": 1, "num_steps": 64, "reward_low": 0.0, "reward_high": 1.0}
-    with pytest.raises(RuntimeError, match="the reward nan"):
+    with pytest.raises(RuntimeError, match="--env my_nan:Guess: agent in copy 0 was given nan in its reward"):
         rqe_mappo.train("my_nan:Guess", **small, out="nan", quiet=True)
     policy = rqe_mappo.Policy.load("nan")
     assert policy.timesteps > 0 and all(bool(w.isfinite().all()) for w in policy.actor.parameters())

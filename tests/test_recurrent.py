@@ -10,6 +10,7 @@ from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.ppo import Batch
 from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data import vector
+from rqe_mappo.data.trajectory import flat
 from rqe_mappo.deploy.interpolation import interpolate
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.evaluation.episodes import chooser
@@ -252,7 +253,8 @@ def test_a_critic_learns_from_what_it_predicted():
     run = started("critic with memory")
     for _ in range(4):
         chunk, _ = run.collector.collect()
-        batch, old, _ = run.algorithm.targets(chunk)
+        batch, predicted, _ = run.algorithm.targets(chunk)
+        old = flat(predicted.raw)[batch.rows]
         for part in batch.minibatches(3, run.generator):
             where, agent = batch.rows[part.rows], batch.agent[part.rows]
             now = run.algorithm.value._predicted(chunk, where, agent, part.sequences)

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from rqe_mappo.algorithms.rqe_mappo import FINER
 from rqe_mappo.functional import categorical as cat
-from rqe_mappo.functional.returns import gae, identity, influence_advantage, lambda_targets
+from rqe_mappo.functional.returns import gae, influence_advantage, lambda_targets, traced
 from rqe_mappo.functional.risk import Entropic, Neutral
 
 NEVER = torch.tensor([False, False, False])
@@ -47,8 +47,9 @@ def test_gae_by_hand(terminated, ended, expected):
     assert out.tolist() == pytest.approx(expected)
 
 
-def test_gae_applies_the_utility_to_each_error():
-    out = gae(REWARD, VALUE, NEXT_VALUE, NEVER, NEVER, 0.9, 0.5, Entropic(2.0).utility)
+def test_the_trace_sums_the_utility_of_each_error():
+    delta = REWARD + 0.9 * NEXT_VALUE - VALUE
+    out = traced(Entropic(2.0).utility(delta), NEVER, 0.9 * 0.5)
     u = [1.0068293, 1.3823619, 1.6159002]  # 2 (1 - exp(-delta / 2))
     last = u[2]
     middle = u[1] + 0.45 * last
@@ -68,10 +69,6 @@ def test_gae_of_a_batch_equals_the_loop():
                 trace = 0.0 if ended[t, e, a] else 0.9 * 0.8 * following
                 following = float(reward[t, e, a]) + bootstrap - float(value[t, e, a]) + trace
                 assert float(batch[t, e, a]) == pytest.approx(following, abs=1e-13)
-
-
-def test_identity_changes_nothing():
-    assert identity(REWARD) is REWARD
 
 
 @pytest.mark.parametrize(

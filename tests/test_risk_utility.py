@@ -69,12 +69,12 @@ def test_utility_of_the_expectile_by_hand():
     assert float(Expectile(0.25).utility(Z - 0.5) @ LOTTERY.exp()) == pytest.approx(0, abs=1e-6)
 
 
-def test_nested_refuses_measures_without_a_utility():
-    having = (Neutral, Entropic, Expectile)
+def test_nested_refuses_measures_that_cannot_be_learned_from_samples():
+    having = (Neutral, Entropic, Expectile, CVaR)
     for measure in [*MEASURES, *REPORTED]:
         if not isinstance(measure, having):
-            with pytest.raises(ValueError, match=r"--advantage nested .* --risk neutral, entropic or expec") as caught:
-                measure.utility(torch.zeros(3))
+            with pytest.raises(ValueError, match=r"nested .* --risk neutral, entropic, expectile") as caught:
+                measure.identification(torch.zeros(3), torch.zeros(3, 1))
             assert measure.name in str(caught.value)
 
 

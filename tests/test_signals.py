@@ -140,7 +140,7 @@ def test_what_truncation_hides_is_what_the_single_form_sees(opened):
     single.close()
     assert steps[-1].truncated.all() and not any(len(step.final_obs) for step in steps[:-1])
     assert np.array_equal(steps[-1].final_obs, np.stack(list(last.values())))
-    assert np.array_equal(steps[-1].final_state[0], state)
+    assert np.array_equal(steps[-1].final_state, state)
     assert not np.array_equal(steps[-1].final_obs, steps[-1].obs[0])
 
 

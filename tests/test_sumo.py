@@ -169,14 +169,13 @@ def test_critic_sees_nothing_hidden_and_every_agent_itself_first(opened):
     env = opened(copies=2)
     env.reset(4)
     world = env.world
-    before = observations.critic_view(world), observations.global_state(world)
+    before = observations.critic_view(world)
     world.friction[:] = 0.123
     world.aggressive[:] = ~world.aggressive
-    assert np.array_equal(before[0], observations.critic_view(world))
-    assert np.array_equal(before[1], observations.global_state(world))
+    assert np.array_equal(before, observations.critic_view(world))
     width = DEFAULT.max_speed_mps
-    assert np.allclose(before[0][:, :, 3], world.speed_mps[:, :4] / width, atol=1e-6)
-    assert (before[0][..., 2 + 6] == 1).all()  # its own arm, seen from itself, is arm 0
+    assert np.allclose(before[:, :, 3], world.speed_mps[:, :4] / width, atol=1e-6)
+    assert (before[..., 2 + 6] == 1).all()  # its own arm, seen from itself, is arm 0
 
 
 def test_zones_of_two_straight_crossing_paths():

@@ -19,6 +19,7 @@ from rqe_mappo.sweeps.backends import Local, Ray, Slurm
 from rqe_mappo.sweeps.job import Job, Outcome, begin_attempt, end_attempt, finished, run, steps_done, train_seconds
 from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, METRICS
 from rqe_mappo.sweeps.sweep import Progress, make_plan
+from rqe_mappo.training.lock import hold
 from tests.test_bad_input import complaint
 
 TINY = ["--num-envs", "4", "--num-steps", "16", "--n-atoms", "11", "--total-timesteps", "256"]
@@ -106,6 +107,7 @@ def test_grid_is_a_product_and_semicolons_part_values_with_commas():
     [
         (["tau", "--taus", "0.3,abc"], ["--tau", "abc"]),
         (["tau", "--taus", "0.3,-1"], ["--tau", "must be > 0"]),
+        (["tau", "--taus", ""], ["--taus names no value", "0.3,1,inf"]),
         (["tau", "--tau", "0.3"], ["--tau is what this sweep varies", "--taus"]),
         (["tau", "--seed", "3"], ["--seed", "--seeds"]),
         (["tau", "--seeds", "0"], ["--seeds must be at least 1"]),
@@ -147,7 +149,7 @@ def test_folders_that_cannot_be(capsys, tmp_path, swept):
     assert "no manifest.json" in complaint(capsys, cli.report, str(swept[0] / "runs"))
     assert "no results.csv" in complaint(capsys, cli.plot, str(tmp_path))
     assert "is not a folder" in complaint(capsys, cli.plot, str(tmp_path / "nothing"))
-    with manifest.lock(tmp_path):
+    with hold(tmp_path, "another rqe-sweep"):
         assert "another rqe-sweep" in complaint(capsys, cli.sweep, *tau, "--out", str(tmp_path))
     again = ["grid", "--grid", "device=cpu", "--seeds", "1", "--out", str(swept[0])]
     assert "holds a sweep of --env cartpole" in complaint(

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from rqe_mappo import checkpoint, registry
+from rqe_mappo.algorithms.averages import Moments
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.groups import agent_groups
 from rqe_mappo.algorithms.rqe_mappo import RqeMappo
@@ -131,12 +132,14 @@ def test_truncation_bootstraps_and_termination_does_not(tmp_path):
     run, chunk, _ = collected(config)
     assert chunk.truncated.any()
     measures = run.algorithm.risk.measures(0.0)
-    before = run.algorithm.targets(chunk, measures)[0].target
+    before = run.algorithm.targets(chunk, run.algorithm.predict(chunk), measures)[0].target
     chunk.final_state += 5.0
-    moved = (run.algorithm.targets(chunk, measures)[0].target - before).abs().sum(-1) > 1e-6
+    moved = (run.algorithm.targets(chunk, run.algorithm.predict(chunk), measures)[0].target - before).abs().sum(
+        -1
+    ) > 1e-6
     assert torch.equal(moved, chunk.truncated[chunk.active])
     terminal = RqeMappo(config.replace(time_limit="terminal"), run.env, run.generator)
-    target = terminal.targets(chunk, measures)[0].target[chunk.truncated[chunk.active]]
+    target = terminal.targets(chunk, terminal.predict(chunk), measures)[0].target[chunk.truncated[chunk.active]]
     assert torch.allclose((target > 0).sum(-1).float(), torch.ones(len(target)), atol=1.0)
 
 
@@ -154,9 +157,7 @@ def test_support_holds_every_return_and_lies_on_the_rewards_grid(tmp_path):
 def test_unit_of_tau_is_measured_once_and_then_frozen(tmp_path):
     config = toy_config(tmp_path, tau=2.0, warmup_fraction=0.1, risk_anneal_fraction=0.5).algorithm
     schedule = config.schedule(agent_groups(config.tau, config.eps, 1))
-    first, second = (
-        [{"return": values, "length": np.ones(200, int)}] for values in (np.full(200, 7.0), np.tile([1.0, 3.0], 100))
-    )
+    first, second = Moments(200, 7.0, 0.0), Moments(200, 2.0, 200.0)
     schedule.observe(first, 0.01)
     assert schedule.return_scale is None and schedule.shortfall
     schedule.observe(second, 0.1)
@@ -171,7 +172,7 @@ def test_unit_of_tau_is_measured_once_and_then_frozen(tmp_path):
 def test_warm_up_is_risk_neutral_whether_the_unit_is_measured_or_given(tmp_path, unit):
     config = toy_config(tmp_path, tau=2.0, return_scale=unit, warmup_fraction=0.2, risk_anneal_fraction=0.3).algorithm
     schedule = config.schedule(agent_groups(config.tau, config.eps, 1))
-    returns = [{"return": np.tile([-2.5, 2.5], 100), "length": np.ones(200, int)}]
+    returns = Moments(200, 0.0, 200 * 2.5**2)
     strength = {}
     for share in (0.01, 0.1, 0.2, 0.35, 0.5):
         schedule.observe(returns, share)

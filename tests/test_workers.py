@@ -319,7 +319,7 @@ def test_lost_step_is_bootstrapped_and_not_learned_from(time_limit):
 
     assert len(chunk.final_obs) == len(chunk.final_state)
 
-    batch, _ = algorithm.targets(chunk, algorithm.risk.measures(1.0))
+    batch, _ = algorithm.targets(chunk, algorithm.predict(chunk), algorithm.risk.measures(1.0))
     means = torch.full(chunk.reward.shape, torch.nan)
     means[chunk.active] = categorical.mean(algorithm.critic.atoms, batch.target)
     value = categorical.mean(algorithm.critic.atoms, algorithm.critic(chunk.state, chunk.agent).softmax(-1))

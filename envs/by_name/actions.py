@@ -1,4 +1,4 @@
-"""The action spaces of an environment's agents as the one space that the contract asks for, and back."""
+"""The action spaces of an environment's agents as the one space that the contract asks for; random actions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,43 +10,12 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from rqe_mappo.envs.contract import ActionSpace, Array, PaddedBox, PaddedDiscrete
 
 
-class AgentActions:
-    """What agents with action spaces of their own can choose, in elements of one common `space`.
+def common_space(spaces: Sequence[Space], name: str) -> ActionSpace:
+    """One space for agents with action spaces of their own.
 
-    counts: how many actions each agent has, where they are `Discrete`.
-
-    Where agents start to count at different numbers, the common space counts from 0. `MultiBinary` becomes a
-    `MultiDiscrete` of twos, and arrays become flat. Raises ValueError, beginning with `name`, where there is no common
-    space.
+    Where agents start to count at different numbers, it counts from 0. `MultiBinary` becomes a `MultiDiscrete` of twos,
+    and arrays become flat. Raises ValueError, beginning with `name`, where there is no common space.
     """
-
-    def __init__(self, spaces: Sequence[Space], name: str):
-        self.own = list(spaces)
-        self.space = _common(self.own, name)
-        self.counts = tuple(int(space.n) for space in self.own if isinstance(space, Discrete))
-
-    def native(self, agent: int, action: Array) -> Any:
-        """The action of one agent, an element of `space`, as its own space has it; a `Box` is clipped to its bounds."""
-        own, common = self.own[agent], self.space
-        if isinstance(own, Discrete) and isinstance(common, Discrete):
-            return int(action - common.start + own.start)
-        if isinstance(own, MultiDiscrete) and isinstance(common, MultiDiscrete):
-            return (action - common.start).reshape(own.shape).astype(own.dtype) + own.start
-        if isinstance(own, Box):
-            return np.clip(action[: own.low.size].reshape(own.shape), own.low, own.high).astype(own.dtype)
-        return action.reshape(own.shape).astype(own.dtype)
-
-    def random(self, agent: int, rng: np.random.Generator, mask: Array | None) -> Any:
-        """A uniform action of one agent, in its own space, among those that `mask` allows."""
-        own = self.own[agent]
-        if isinstance(own, Discrete):
-            chosen = rng.integers(int(own.n)) if mask is None else rng.choice(np.flatnonzero(mask))
-            return int(own.start + chosen)
-        own.seed(int(rng.integers(2**31)))
-        return own.sample()
-
-
-def _common(spaces: Sequence[Space], name: str) -> ActionSpace:
     discrete = [space for space in spaces if isinstance(space, Discrete)]
     boxes = [space for space in spaces if isinstance(space, Box)]
     several = [
@@ -60,8 +29,9 @@ def _common(spaces: Sequence[Space], name: str) -> ActionSpace:
         return Discrete(counts[0], start=start) if len(set(counts)) == 1 else PaddedDiscrete(counts, start)
     if len(boxes) == len(spaces):
         same = all(space == boxes[0] for space in boxes)
-        low, high = (bound.ravel().astype(np.float32) for bound in (boxes[0].low, boxes[0].high))
-        return Box(low, high, dtype=np.float32) if same else PaddedBox(boxes)
+        with np.errstate(over="ignore"):  # bounds beyond single precision are none
+            low, high = (bound.ravel().astype(np.float32) for bound in (boxes[0].low, boxes[0].high))
+            return Box(low, high, dtype=np.float32) if same else PaddedBox(boxes)
     if len(several) == len(spaces) and all(np.array_equal(space.nvec, several[0].nvec) for space in several):
         same = all(np.array_equal(space.start, several[0].start) for space in several)
         return MultiDiscrete(several[0].nvec.ravel(), start=several[0].start.ravel() if same else None)
@@ -70,3 +40,12 @@ def _common(spaces: Sequence[Space], name: str) -> ActionSpace:
         f"{name}: agents must all have Discrete actions, all Box, or all the same MultiDiscrete (got {found}): "
         "wrap the environment so that they have"
     )
+
+
+def random_action(space: Space, rng: np.random.Generator, mask: Array | None) -> Any:
+    """A uniform action in an agent's own space, among those that `mask` allows."""
+    if isinstance(space, Discrete):
+        chosen = rng.integers(int(space.n)) if mask is None else rng.choice(np.flatnonzero(mask))
+        return int(space.start + chosen)
+    space.seed(int(rng.integers(2**31)))
+    return space.sample()

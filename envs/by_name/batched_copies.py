@@ -1,20 +1,23 @@
 """Copies of an environment of another package, stepped one after the other in this process."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium import Space
-from gymnasium.spaces import Box, Dict, Discrete, flatdim, flatten
+from gymnasium.spaces import Box, Dict
 from pettingzoo import ParallelEnv
 
-from rqe_mappo.envs.by_name.actions import AgentActions
+from rqe_mappo.envs.by_name import trial
+from rqe_mappo.envs.by_name.actions import common_space
 from rqe_mappo.envs.by_name.config import ByNameConfig
+from rqe_mappo.envs.by_name.global_generators import GlobalGenerators
+from rqe_mappo.envs.by_name.one_copy import Copy, Facts, Seen
+from rqe_mappo.envs.by_name.own_spaces import spaces_of
 from rqe_mappo.envs.contract import ActionSpace, Array, Observed, Step
+from rqe_mappo.spaces import MASK, AgentSpaces, own_first
 
-TRIAL_EPISODES, TRIAL_SEED = 20, 0
-MARGIN = 0.5  # of the range of rewards that random actions brought, added at either end
-MASK = "action_mask"  # PettingZoo's name for the actions that are available, in an info or an observation
+LIKE_A_MASK = re.compile(r"mask|legal|avail|valid", re.IGNORECASE)
 
 
 class BatchedCopies:
@@ -26,10 +29,15 @@ class BatchedCopies:
     `action_mask` in an agent's info or `Dict` observation, which is then no part of what it observes.
     `metadata["common_reward"]` declares that all agents are given the same reward.
 
-    Agents may differ in what they can do: see `AgentActions`. A `Box` action beyond the bounds is clipped.
+    Agents may differ in what they can do: see `common_space`. A `Box` action beyond the bounds is clipped.
+
+    Environments that draw from a global generator see one that follows from the seed of `reset`; those that draw from
+    elsewhere are named in a line on standard error, for runs with them cannot be repeated.
 
     Rewards are bounded by `reward_low` and `reward_high`; where these are not given, by what random actions brought in
     20 episodes and half that range more: rewards beyond lie on the edge atoms of a categorical critic, which is logged.
+
+    agent_spaces: what each agent observes and does, for the policy file.
 
     Raises ValueError, in one line, where an agent's observations or actions cannot be handled.
     """
@@ -41,166 +49,150 @@ class BatchedCopies:
     state_space: Box
 
     def __init__(self, envs: Sequence[ParallelEnv], config: ByNameConfig):
-        self.config, self.envs = config, list(envs)
-        self.num_envs, self.horizon = len(self.envs), config.max_steps
-        first = self.envs[0]
+        self.config, self.num_envs, self.horizon = config, len(envs), config.max_steps
+        first, name = envs[0], f"--env {config.name}"
+        if not getattr(first, "possible_agents", None):
+            raise ValueError(f"{name} has no possible_agents: list all that can take part")
         self.possible_agents = tuple(first.possible_agents)
         a = len(self.possible_agents)
         self.common_reward = bool((first.metadata or {}).get("common_reward", a == 1))
-        self.actions = AgentActions(
-            [first.action_space(agent) for agent in self.possible_agents], f"--env {config.name}"
-        )
-        self.action_space = self.actions.space
-        self.spaces = [self._observed_space(first.observation_space(agent)) for agent in self.possible_agents]
-        self.width = max(flatdim(space) for space in self.spaces)
+        self.own_actions = [first.action_space(agent) for agent in self.possible_agents]
+        self.action_space = common_space(self.own_actions, name)
+        self.facts = Facts(config.name, self.possible_agents, self._spaces(first))
+        self.envs = list(envs)
+        self.copies = [Copy(env, self.facts) for env in envs]
+        self.width = max(spaces.observation.width for spaces in self.agent_spaces)
         self.observation_space = Box(-np.inf, np.inf, (self.width,), np.float32)
         self.state_space = Box(-np.inf, np.inf, (a * self.width,), np.float32)
-        self.order = np.array([[i, *(j for j in range(a) if j != i)] for i in range(a)])
         shape = (self.num_envs, a)
         self.obs, self.active = np.zeros((*shape, self.width), np.float32), np.zeros(shape, bool)
         self.steps = np.zeros(self.num_envs, np.int64)
         self.totals = {name: np.zeros(shape) for name in ("return", "cost", "length")}
-        self.avail = self._all_available()
+        self.generators = GlobalGenerators(trial.SEED)
+        with self.generators:
+            self.avail = self._all_available()
+        self._check_repeats()
         self.reward_bounds = self._reward_bounds()
         low, high = self.reward_bounds
         self.return_bounds = min(low * self.horizon, low), max(high * self.horizon, high)
 
-    def _observed_space(self, space: Space) -> Space:
-        """What of an agent's observations is observed: all but the mask."""
-        if isinstance(space, Dict) and MASK in space.spaces:
-            space = Dict({key: part for key, part in space.spaces.items() if key != MASK})
-        if not space.is_np_flattenable:
-            raise ValueError(
-                f"--env {self.config.name}: observations of {space} have no fixed length: "
-                "wrap the environment so that they are a Box"
-            )
-        return space
+    @property
+    def agent_spaces(self) -> tuple[AgentSpaces, ...]:
+        return self.facts.spaces
+
+    def _spaces(self, env: ParallelEnv) -> list[AgentSpaces]:
+        found = []
+        for agent, does in zip(self.possible_agents, self.own_actions, strict=True):
+            try:
+                found.append(spaces_of(env.observation_space(agent), does, self.action_space))
+            except ValueError as error:
+                raise ValueError(f"--env {self.config.name}: {error}") from None
+        return found
 
     def _all_available(self) -> Array | None:
         """Masks `[E, A, actions]` to be filled in, or None where the environment gives none when it is reset."""
-        seen, infos = self.envs[0].reset(seed=TRIAL_SEED)
-        if not any(_has_mask(part) for part in (*seen.values(), *infos.values())):
+        for agent in self.possible_agents:
+            space = self.envs[0].observation_space(agent)
+            for key in space.spaces if isinstance(space, Dict) else ():
+                if key != MASK and LIKE_A_MASK.search(str(key)):
+                    self.facts.say(f"{key} is a part of what agents see: name it {MASK} if it says what they can do")
+        if not self.copies[0].reset(trial.SEED).masks:
             return None
-        if not isinstance(self.action_space, Discrete):
-            raise ValueError(f"--env {self.config.name}: an {MASK} needs Discrete actions (got {self.action_space})")
-        return np.ones((*self.active.shape, int(self.action_space.n)), bool)
+        most = max(spaces.action.count for spaces in self.agent_spaces)
+        return np.ones((*self.active.shape, most), bool)  # masks of other actions than Discrete ones were refused
+
+    def _check_repeats(self) -> None:
+        """Say so where the same seed does not give the same episode."""
+        traces = []
+        for _ in range(2):
+            self.generators.seed(trial.SEED)
+            with self.generators:
+                traces.append(trial.first_steps(self.copies[0], self.own_actions, self.horizon))
+        if not trial.same(*traces):
+            self.facts.say("the same seed and actions give other episodes: its runs cannot be repeated")
 
     def _reward_bounds(self) -> tuple[float, float]:
         """Given, or measured."""
         if self.config.reward_low is not None and self.config.reward_high is not None:
             return self.config.reward_low, self.config.reward_high
-        rng, env, rewards = np.random.default_rng(TRIAL_SEED), self.envs[0], []
-        number = {agent: index for index, agent in enumerate(self.possible_agents)}
-        for episode in range(TRIAL_EPISODES):
-            seen, infos = env.reset(seed=TRIAL_SEED + episode)
-            for _ in range(self.horizon):
-                masks = {agent: self._mask(agent, seen, infos) for agent in env.agents}
-                drawn = {agent: self.actions.random(number[agent], rng, mask) for agent, mask in masks.items()}
-                seen, gained, _, _, infos = env.step(drawn)
-                rewards += gained.values()
-                if not env.agents:
-                    break
-        low, high = float(min(rewards)), float(max(rewards))
-        margin = MARGIN * (high - low)
+        with self.generators:
+            rewards = trial.rewards(self.copies[0], self.own_actions, self.horizon)
+        low, high = min(rewards, default=0.0), max(rewards, default=0.0)
+        margin = trial.MARGIN * (high - low)
         low, high = min(low - margin, 0.0), max(high + margin, 0.0)
         return (low, high) if low < high else (-1.0, 1.0)  # no reward at all was seen
 
     def reset(self, seed: int) -> Observed:
         """Start every copy from the beginning, each with a seed of its own."""
         seeds = np.random.SeedSequence(seed).generate_state(self.num_envs)
-        for copy, own in enumerate(seeds.tolist()):
-            self._begin(copy, own >> 1)
+        self.generators.seed(seed)
+        with self.generators:
+            for copy, own in enumerate(seeds.tolist()):
+                self._begin(copy, own >> 1)
         return self._observed()
 
     def _begin(self, copy: int, seed: int | None = None) -> None:
         self.active[copy] = False
-        self._see(copy, *self.envs[copy].reset(seed=seed))
+        self._see(copy, self.copies[copy].reset(seed))
         self.steps[copy] = 0
         for total in self.totals.values():
             total[copy] = 0
 
-    def _see(self, copy: int, seen: dict[str, Any], infos: dict[str, Any]) -> None:
+    def _see(self, copy: int, seen: Seen) -> None:
         """Keep what the agents of a copy see, who will act, and what each can do then."""
         self.obs[copy, ~self.active[copy]] = 0  # an agent that is cut off unseen keeps what it saw last
         self.active[copy] = False
-        if self.avail is not None:
-            self.avail[copy] = True
-        acting = set(self.envs[copy].agents)
-        for index, agent in enumerate(self.possible_agents):
-            if agent in seen:
-                flat = np.asarray(flatten(self.spaces[index], seen[agent]), np.float32)
-                self.obs[copy, index, : len(flat)] = flat
-                if agent in acting:
-                    self.active[copy, index] = True
-                    self._allow(copy, index, self._mask(agent, seen, infos))
-
-    def _allow(self, copy: int, index: int, mask: Array | None) -> None:
-        """Keep which actions an acting agent can choose."""
-        if self.avail is not None:
-            count = self.actions.counts[index]
-            self.avail[copy, index, :count] = True if mask is None else mask
-            self.avail[copy, index, count:] = False
-        elif mask is not None:
-            agent = self.possible_agents[index]
-            raise ValueError(
-                f"--env {self.config.name}: {agent} has an {MASK} now and had none at first: give it in reset()"
-            )
-
-    def _mask(self, agent: str, seen: dict[str, Any], infos: dict[str, Any]) -> Array | None:
-        """Which actions an acting agent can choose, `[actions]`, by its info or observation; None by neither."""
-        holder = next((part[agent] for part in (infos, seen) if _has_mask(part.get(agent))), None)
-        if holder is None:
-            return None
-        mask = np.asarray(holder[MASK], bool)
-        if not mask.any():
-            raise ValueError(
-                f"--env {self.config.name}: the {MASK} of {agent} allows nothing: allow an action that does nothing"
-            )
-        return mask
-
-    def _state(self, obs: Array) -> Array:
-        """`[..., A, A * D]` from observations `[..., A, D]`."""
-        return obs[..., self.order, :].reshape(*obs.shape[:-1], -1)
+        self.active[copy, seen.acting] = True
+        for index, flat in seen.obs.items():
+            self.obs[copy, index, : len(flat)] = flat
+        if self.avail is None:
+            for index in seen.masks:
+                agent = self.possible_agents[index]
+                raise self.facts.error(f"{agent} has an {MASK} now and had none at first: give it in reset()")
+            return
+        self.avail[copy] = True
+        for index in seen.acting:
+            own = self.agent_spaces[index].action.count
+            self.avail[copy, index, :own] = seen.masks.get(index, True)
+            self.avail[copy, index, own:] = False
 
     def _observed(self) -> Observed:
-        obs = self.obs * self.active[..., None]
+        obs = np.where(self.active[..., None], self.obs, np.float32(0))
         avail = None if self.avail is None else self.avail.copy()
-        return Observed(obs, self._state(obs) * self.active[..., None], self.active.copy(), avail=avail)
+        state = np.where(self.active[..., None], own_first(obs), np.float32(0))
+        return Observed(obs, state, self.active.copy(), avail=avail)
 
     def step(self, actions: Array) -> Step:
         """`actions`: `[E, A]` or `[E, A, U]`, elements of `action_space`."""
         acted, shape = self.active.copy(), self.active.shape
         reward, cost = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         terminated, truncated = np.zeros(shape, bool), np.zeros(shape, bool)
-        final_obs, final_state = [self.obs[0, :0]], [self._state(self.obs[0])[:0]]
-        ended = []
-        for copy, env in enumerate(self.envs):
-            chosen = {
-                agent: self.actions.native(i, actions[copy, i])
-                for i, agent in enumerate(self.possible_agents)
-                if acted[copy, i]
-            }
-            seen, *parts = env.step(chosen)
-            self.steps[copy] += 1
-            cut = self.steps[copy] >= self.horizon
-            for i, agent in enumerate(self.possible_agents):
-                if acted[copy, i]:
-                    gain, dead, over, info = (part.get(agent) for part in parts)
-                    reward[copy, i], cost[copy, i] = gain, info.get("cost", 0.0) if isinstance(info, dict) else 0.0
-                    terminated[copy, i] = dead
-                    truncated[copy, i] = not dead and (over or cut or agent not in env.agents)
-            self._see(copy, seen, parts[-1])
-            final_obs.append(self.obs[copy][truncated[copy]])
-            final_state.append(self._state(self.obs[copy])[truncated[copy]])
-            if cut or not env.agents:
-                ended.append(copy)
-        for name, value in (("return", reward), ("cost", cost), ("length", acted)):
-            self.totals[name] += value
-        which = np.array(ended, np.int64)
-        episodes = {"copy": which, "return": self.totals["return"][which], "cost": self.totals["cost"][which],
-                    "length": self.totals["length"][which].astype(np.int64)}  # fmt: skip
-        for copy in ended:
-            self._begin(copy)
+        final_obs, final_state = [self.obs[0, :0]], [own_first(self.obs[0])[:0]]
+        with self.generators:
+            ended = []
+            for copy, env in enumerate(self.copies):
+                who = np.flatnonzero(acted[copy]).tolist()
+                seen, earned = env.step({i: self.agent_spaces[i].action.own(actions[copy, i]) for i in who})
+                self.steps[copy] += 1
+                cut = self.steps[copy] >= self.horizon
+                for i in who:
+                    reward[copy, i], cost[copy, i] = earned.reward[i], earned.cost[i]
+                    terminated[copy, i] = i in earned.terminated
+                    truncated[copy, i] = not terminated[copy, i] and (cut or i in earned.left)
+                self._see(copy, seen)
+                stay = (self.active[copy] | truncated[copy])[:, None]  # who terminated would not be seen any more
+                last = np.where(stay, self.obs[copy], np.float32(0))
+                final_obs.append(last[truncated[copy]])
+                final_state.append(own_first(last)[truncated[copy]])
+                if cut or not seen.acting:
+                    ended.append(copy)
+            for name, value in (("return", reward), ("cost", cost), ("length", acted)):
+                self.totals[name] += value
+            which = np.array(ended, np.int64)
+            episodes = {"copy": which, "return": self.totals["return"][which], "cost": self.totals["cost"][which],
+                        "length": self.totals["length"][which].astype(np.int64)}  # fmt: skip
+            for copy in ended:
+                self._begin(copy)
         shown = self._observed()
         return Step(
             shown.obs, shown.state, shown.active, reward=reward, cost=cost, terminated=terminated, truncated=truncated,
@@ -219,8 +211,4 @@ class BatchedCopies:
     def close(self) -> None:
         for env in self.envs:
             env.close()
-        self.envs = []
-
-
-def _has_mask(part: Any) -> bool:
-    return isinstance(part, dict) and MASK in part
+        self.envs, self.copies = [], []

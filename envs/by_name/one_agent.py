@@ -5,15 +5,24 @@ from typing import Any
 import gymnasium
 from pettingzoo import ParallelEnv
 
+from rqe_mappo.spaces import MASK
+
 
 class OneAgent(ParallelEnv):
-    """A Gymnasium environment whose only agent is `agent`."""
+    """A Gymnasium environment whose only agent is `agent`.
+
+    The masks of an environment that has a method `action_masks`, as sb3-contrib asks for, are put into its infos.
+    """
 
     def __init__(self, env: gymnasium.Env):
         self.env = env
         self.possible_agents = ["agent"]
         self.agents: list[str] = []
         self.metadata = env.metadata
+        self.masks = env.get_wrapper_attr("action_masks") if env.has_wrapper_attr("action_masks") else None
+
+    def _info(self, info: dict[str, Any]) -> dict[str, Any]:
+        return info if self.masks is None or MASK in info else {**info, MASK: self.masks()}
 
     def observation_space(self, agent: str) -> gymnasium.Space:
         return self.env.observation_space
@@ -24,13 +33,14 @@ class OneAgent(ParallelEnv):
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         obs, info = self.env.reset(seed=seed, options=options)
         self.agents = ["agent"]
-        return {"agent": obs}, {"agent": info}
+        return {"agent": obs}, {"agent": self._info(info)}
 
     def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
         obs, reward, terminated, truncated, info = self.env.step(actions["agent"])
         if terminated or truncated:
             self.agents = []
-        return {"agent": obs}, {"agent": reward}, {"agent": terminated}, {"agent": truncated}, {"agent": info}
+        seen, earned, info = {"agent": obs}, {"agent": reward}, {"agent": self._info(info)}
+        return seen, earned, {"agent": terminated}, {"agent": truncated}, info
 
     def close(self) -> None:
         self.env.close()

@@ -10,12 +10,18 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 from pettingzoo import AECEnv, ParallelEnv
 
+from rqe_mappo.envs.by_name import trial
 from rqe_mappo.envs.by_name.batched_copies import BatchedCopies
 from rqe_mappo.envs.by_name.config import ByNameConfig
+from rqe_mappo.envs.by_name.global_generators import GlobalGenerators
 from rqe_mappo.envs.by_name.one_agent import OneAgent
 from rqe_mappo.envs.contract import BatchedEnv
 
 Factory = Callable[..., Any]
+IN_TURN = (
+    "its agents act in turn: convert it with pettingzoo.utils.aec_to_parallel, "
+    "as in parallel_env = lambda: aec_to_parallel(env()) in a module of your own"
+)
 KINDS = "gymnasium:ID, pettingzoo:MODULE or MODULE:FACTORY"
 
 
@@ -43,7 +49,8 @@ def batched_from(factory: Factory, num_envs: int, config: ByNameConfig | None = 
                 f"it has no {', '.join(missing)}"
             )
         return env
-    envs = [_parallel(_called(factory, config.name), config.name) for _ in range(num_envs)]
+    with GlobalGenerators(trial.SEED):  # so that what their makers draw is the same in every process
+        envs = [_parallel(_called(factory, config.name), config.name) for _ in range(num_envs)]
     if len({id(env.env if isinstance(env, OneAgent) else env) for env in envs}) < num_envs:
         raise ValueError(f"--env {config.name} gives the same environment twice: make a new one in each call")
     return BatchedCopies(envs, config)
@@ -58,11 +65,16 @@ def _factory(name: str) -> Factory:
         return partial(gymnasium.make, rest)
     module, attribute = (rest, "parallel_env") if kind == "pettingzoo" else (kind, rest)
     try:
-        return getattr(import_module(module), attribute)
+        found = import_module(module)
     except ImportError as error:
-        raise ValueError(f"--env {name} cannot be imported ({error}): pip install what it belongs to") from None
-    except AttributeError:
-        raise ValueError(f"--env {name}: the module {module} has no {attribute}()") from None
+        fix = f"run from the folder that holds {module}, or pip install what it belongs to"
+        raise ValueError(f"--env {name} cannot be imported ({error}): {fix}") from None
+    if not hasattr(found, attribute):
+        turns = kind == "pettingzoo" and (hasattr(found, "env") or hasattr(found, "raw_env"))
+        raise ValueError(
+            f"--env {name}: the module {module} has no {attribute}(){f', but an env(): {IN_TURN}' * turns}"
+        )
+    return getattr(found, attribute)
 
 
 def _parameters(factory: Factory) -> list[str]:
@@ -91,7 +103,7 @@ def _parallel(env: Any, name: str) -> ParallelEnv:
         return OneAgent(env)
     fix = "return a gymnasium.Env or a PettingZoo ParallelEnv, or take num_envs and return a BatchedEnv"
     if isinstance(env, AECEnv):
-        fix = "its agents act in turn: convert it with pettingzoo.utils.aec_to_parallel"
+        fix = IN_TURN
     if isinstance(env, VectorEnv):
         fix = "return a single environment, of which copies are made"
     raise ValueError(f"--env {name} gives a {type(env).__name__}: {fix}")

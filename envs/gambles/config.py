@@ -12,8 +12,8 @@ class GambleConfig:
     """A choice between a sure reward and a gamble, and what stands around the choice."""
 
     kind: Kind = "at-once"
-    """at-once: the gamble is drawn in the step of the choice; late: one step later; shown-prize, hidden-prize: a prize
-    is drawn before the choice, and seen or not; delayed: the choice comes after an idle step."""
+    """at-once: the gamble is drawn in the step of the choice; late: steps later; shown-prize, hidden-prize: a prize is
+    drawn before the choice, and seen or not; delayed: the choice comes after an idle step."""
     win: float = 4.0
     """Reward of a gamble won."""
     loss: float = -2.0
@@ -27,12 +27,17 @@ class GambleConfig:
     prize_probability: float = 0.5
     """Chance of the prize (shown-prize and hidden-prize only)."""
 
+    late_steps: int = 1
+    """How many steps after the choice the reward is drawn (late only)."""
+
     def __post_init__(self):
         _require(self, self.kind in get_args(Kind), "kind", f"be {', '.join(get_args(Kind)[:-1])} or delayed")
         for name in ("win", "loss", "sure", "prize"):
             _require(self, math.isfinite(getattr(self, name)), name, "be finite")
         for name in ("win_probability", "prize_probability"):
             _require(self, 0 <= getattr(self, name) <= 1, name, "be in [0, 1]")
+        steps = self.late_steps
+        _require(self, isinstance(steps, int) and steps >= 1, "late_steps", "be a whole number >= 1")
         _require(self, self.win >= self.loss, "win", f"be at least --loss {self.loss}")
 
 
@@ -75,4 +80,5 @@ SCENARIOS: dict[str, GambleConfig | PathConfig] = {
     "m3b": GambleConfig(kind="hidden-prize", win=9.0, loss=-3.0, sure=1.0, prize=6.0),
     "m4": GambleConfig(kind="delayed"),
     "m5": PathConfig(),
+    "m6": GambleConfig(kind="late", late_steps=3),
 }

@@ -29,6 +29,7 @@ class GambleEnv(TabularEnv):
     | `m3b` | 2 | first a prize of 6 or 0 at even odds, not seen; then safe 1 or risky 9 or -3 at even odds |
     | `m4` | 2 | an idle step, then the choice of `m1`; meant for a discount of 0.5 |
     | `m5` | up to 20 | safe: 20 steps to the goal; risky: 3 steps, falling with probability 0.05 in each. A step pays -0.2, the goal +5 and a fall -10 on top, and both end the episode |
+    | `m6` | 4 | as `m2`, but paid three steps after the choice; meant for a discount of 0.5 |
 
     ## Exact thresholds
     The risky action is the better one if and only if
@@ -53,6 +54,8 @@ class GambleEnv(TabularEnv):
       the prize is worth more than 1. With entropic tau = 3 safe is best throughout (2.699), remembered or not.
     * `m4` with discount 0.5. Seen from the choice the entropic threshold is tau > 8.8321, seen from the start half of
       that, tau > 4.4161.
+    * `m6` with discount 0.5. The nested entropic threshold is tau > 8.8321, that of the whole return seen from the choice
+      an eighth of it, tau > 1.1040.
 
     ## Episode end
     Terminated after the last step. Nothing is truncated: no episode can outlast its horizon.

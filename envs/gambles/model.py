@@ -24,7 +24,7 @@ def _stages(config: GambleConfig) -> tuple[str, ...]:
     """What happens in the steps of an episode, in order."""
     return {
         "at-once": ("choice",),
-        "late": ("choice", "draw"),
+        "late": ("choice", *["wait"] * (config.late_steps - 1), "draw"),
         "shown-prize": ("prize", "choice"),
         "hidden-prize": ("prize", "choice"),
         "delayed": ("wait", "choice"),
@@ -35,11 +35,15 @@ def _gamble(config: GambleConfig) -> dict[str, tuple[Outcomes, Outcomes]]:
     p, prize = config.win_probability, config.prize_probability
     safe, risky = [(1.0, config.sure, END)], [(p, config.win, END), (1 - p, config.loss, END)]
     if config.kind == "late":
-        return {
-            CHOICE: ([(1.0, 0.0, "before sure")], [(1.0, 0.0, "before draw")]),
-            "before sure": (safe, safe),
-            "before draw": (risky, risky),
+        # "before draw" is the last step but one, "2 before draw" the step before that
+        names = [f"{n} before " if n > 1 else "before " for n in range(config.late_steps, 0, -1)]
+        states: dict[str, tuple[Outcomes, Outcomes]] = {
+            CHOICE: ([(1.0, 0.0, names[0] + "sure")], [(1.0, 0.0, names[0] + "draw")])
         }
+        for end, drawn in (("sure", safe), ("draw", risky)):
+            nexts = [[(1.0, 0.0, name + end)] for name in names[1:]] + [drawn]
+            states |= {name + end: (then, then) for name, then in zip(names, nexts, strict=True)}
+        return states
     if config.kind == "delayed":
         wait = [(1.0, 0.0, CHOICE)]
         return {"wait": (wait, wait), CHOICE: (safe, risky)}

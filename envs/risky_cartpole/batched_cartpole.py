@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import ActionSpace, Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, Step, put_back
 from rqe_mappo.envs.risky_cartpole.config import RiskyCartPoleConfig
 from rqe_mappo.envs.risky_cartpole.dynamics import CartPoleDynamics, observation_space
 
@@ -103,9 +103,7 @@ class BatchedRiskyCartPole:
         """Go on from `snapshot`."""
         self.rng = np.random.default_rng()
         self.rng.bit_generator.state = snapshot["rng"]
-        self.dynamics.values[:] = snapshot["values"]
-        self.returns[:] = snapshot["returns"]
-        self.x_sum_m[:] = snapshot["x_sum_m"]
+        put_back({"values": self.dynamics.values, "returns": self.returns, "x_sum_m": self.x_sum_m}, snapshot)
         return self._observed()
 
     def close(self) -> None:

@@ -112,6 +112,10 @@ class RiskyCartPoleEnv(gymnasium.Env[np.ndarray, np.int64]):
         info = {"cost": float(terminated[0]), "gust": float(self.dynamics.gust_n[0])}
         return self.dynamics.observe()[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
+    def state(self) -> np.ndarray:
+        """What a centralised critic takes, float32 `[1, features]`: the observation."""
+        return self.dynamics.observe()
+
 
 class RiskyCartPoleVectorEnv(VectorEnv):
     """`num_envs` carts stepped as one array, reset within the step that ends them; see `RiskyCartPoleEnv` for the rest.

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.linalg import solve_discrete_are
 
 from rqe_mappo.envs.risky_cartpole.batched_cartpole import BatchedRiskyCartPole
-from rqe_mappo.envs.risky_cartpole.dynamics import GRAVITY, HALF_POLE_M, POLE_KG, STEP_S, TOTAL_KG
+from rqe_mappo.envs.risky_cartpole.dynamics import GRAVITY, HALF_POLE_M, POLE_KG, STEP_S, TOTAL_KG, X_LIMIT_M
 
 POSITION_ERROR_M = 0.6  # a larger error would need a tilt at which the pole falls
 ScriptedPolicy = Callable[[BatchedRiskyCartPole], np.ndarray]
@@ -50,12 +50,15 @@ def by_name(name: str, seed: int = 0) -> ScriptedPolicy:
         rng = np.random.default_rng(seed)
         return lambda env: rng.integers(0, 2, (env.num_envs, 1))
     kind, _, setpoint = name.partition(":")
+    if kind != "lqr":
+        raise ValueError(f"--driver {name} is unknown: use random, or lqr:SETPOINT such as lqr:-0.1")
     try:
-        if kind == "lqr":
-            return lqr(float(setpoint))
+        position_m = float(setpoint)
     except ValueError:
-        pass
-    raise ValueError(f"--driver {name} is unknown: use random, or lqr:SETPOINT such as lqr:-0.1")
+        position_m = np.nan
+    if not abs(position_m) <= X_LIMIT_M:
+        raise ValueError(f"--driver {name} needs a position from -{X_LIMIT_M} to {X_LIMIT_M} m, such as lqr:-0.1")
+    return lqr(position_m)
 
 
 def first_episodes(env: BatchedRiskyCartPole, policy: ScriptedPolicy, seed: int) -> dict[str, np.ndarray]:

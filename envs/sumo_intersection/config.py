@@ -1,5 +1,6 @@
 """Settings of the intersection, in SI units, and their named combinations."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +32,7 @@ class IntersectionConfig:
     step_s: float = 0.1
     """Simulation step; above 0.2 SUMO misses collisions."""
     max_speed_mps: float = 11.0
-    """Speed limit of every vehicle."""
+    """Highest speed of every vehicle; the speed limits of a network hold too."""
     human_share: float = 0.0
     """Chance, drawn for each agent and episode, that its vehicle is driven by SUMO as a background vehicle is."""
     p_aggressive: float = 0.3
@@ -60,6 +61,8 @@ class IntersectionConfig:
     """Highest speed at the start."""
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            self._require(not isinstance(value, float) or math.isfinite(value), name, "be finite")
         for name in ("n_agents", "neighbours"):
             self._require(getattr(self, name) >= 1, name, "be at least 1")
         for name in ("n_background", "time_cost", "hard_brake_cost", "accel_noise_mps2", "position_noise_m",

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rqe_mappo.envs.sumo_intersection import roads
 from rqe_mappo.envs.sumo_intersection.config import IntersectionConfig
 from rqe_mappo.envs.sumo_intersection.geometry import read
-from rqe_mappo.envs.sumo_intersection.network import build
+from rqe_mappo.envs.sumo_intersection.junction import Junction, copies_of, cut, read_town
+from rqe_mappo.envs.sumo_intersection.network import build, keep, read_cached
+from rqe_mappo.envs.sumo_intersection.overlaps import LENGTH_M, corners, overlap
+from rqe_mappo.envs.sumo_intersection.roads import BUILT_IN, JUNCTION
 from rqe_mappo.envs.sumo_intersection.safety import Encounters
 from rqe_mappo.envs.sumo_intersection.simulation import Simulation
 
@@ -30,17 +32,19 @@ WAITING_MPS = 0.5
 NOT_INSERTED_M = -1e5  # libsumo reports a huge negative distance until a vehicle has entered the road
 
 
-def roads_of(config: IntersectionConfig) -> roads.Roads:
-    """The roads that `net` and `junction` name; ValueError with the reason where they cannot be used."""
+def junction_of(config: IntersectionConfig) -> Junction:
+    """The junction that `net` and `junction` name; ValueError with the reason where it cannot be used."""
     if config.net:
-        return roads.cut(Path(config.net), config.junction, config.room_m)
-    if config.junction not in roads.BUILT_IN:
-        known = " or ".join(roads.BUILT_IN)
+        net = Path(config.net)
+        return cut(net, read_town(net), config.junction, config.room_m)
+    if config.junction not in BUILT_IN:
+        known = " or ".join(BUILT_IN)
         raise ValueError(
             f"--junction {config.junction} is unknown: use {known}, or one of the network that --net names"
         )
-    arms, make = roads.BUILT_IN[config.junction]
-    return make(config.room_m(arms))
+    arms, make = BUILT_IN[config.junction]
+    net = build(make(config.room_m(arms)))
+    return cut(net, read_cached(net), JUNCTION)
 
 
 class Intersections:
@@ -60,12 +64,13 @@ class Intersections:
         if copies < 1:
             raise ValueError(f"an intersection needs at least 1 copy (got {copies})")
         self.config, self.copies = config, copies
-        layout = roads_of(config)
-        self.geometry = read(build(roads.plain_xml(layout, 1), "junction_1"), layout.junction)
-        net = build(roads.plain_xml(layout, copies), f"junction_{copies}")
+        junction = junction_of(config)
+        net = keep(copies_of(junction, copies), f"junction_{copies}")
+        self.geometry = read(net, junction.name)
         self.sim = Simulation(net, config.step_s, config.sumo_backend)
         self.turns = self._turns()
         self.several_lanes = any(self.geometry.lane)
+        self.all_registered = not self.geometry.unregistered.any()
         k, m, n = copies, config.n_vehicles, config.n_agents
         self.pos_m, self.speed_mps, self.friction, self.spawn_m = (np.zeros((k, m)) for _ in range(4))
         self.present, self.fresh, self.crashed, self.on_road, self.aggressive = (
@@ -106,7 +111,7 @@ class Intersections:
         types.setEmergencyDecel("controlled", EMERGENCY_MPS2)
         types.setAccel("controlled", ACCEL_MPS2)
         types.setMaxSpeed("controlled", self.config.max_speed_mps)
-        types.setLength("controlled", 4.5)
+        types.setLength("controlled", LENGTH_M)
         types.setMinGap("controlled", 1.5)
         types.copy("controlled", "background")
         types.setImperfection("background", 0.5)
@@ -143,7 +148,7 @@ class Intersections:
             for j, a in enumerate(arm.tolist()):
                 first, shares = self.turns[a]
                 self.movement[k, j] = first + shares.searchsorted(chance[j], "right")
-            self.speed_mps[k] = speed
+            self.speed_mps[k] = speed = np.minimum(speed, geometry.limit_mps[self.movement[k]])
             for j in range(m):
                 self.spawned += 1
                 ids[j] = name = f"{k * m + j}.{self.spawned}"
@@ -183,11 +188,14 @@ class Intersections:
         accel = np.maximum(accel, -EMERGENCY_MPS2 * self.friction[:, :n])
         self.accel_mps2 = accel = np.where(active, accel, 0.0)
         late = self._command(accel, active & ~left)
+        pairs = [] if self.all_registered else self._unregistered()
         for substep in range(round(config.decision_s / config.step_s)):
             for collision in self.sim.step():
                 impact_mps = max(collision.colliderSpeed, collision.victimSpeed)
                 self._crash(collision.collider, impact_mps)
                 self._crash(collision.victim, impact_mps)
+            if pairs:
+                self._collide(pairs)
             if substep == 0:
                 self._command_fresh(accel, late)
             if self.watch is not None:
@@ -233,6 +241,30 @@ class Intersections:
             if self.present[k, j]:  # collisions of vehicles that are already clear do not count
                 self.crashed[k, j], self.impact_mps[k, j] = True, impact_mps
             self.present[k, j] = self.on_road[k, j] = False
+
+    def _unregistered(self) -> list[list[int]]:
+        """A copy and two of its vehicles each, that may meet in this decision without SUMO's registering it."""
+        ahead_m = self.config.max_speed_mps * self.config.decision_s + LENGTH_M
+        near = self.present & ~self.fresh & (self.pos_m > -ahead_m)
+        apart = self.geometry.unregistered[self.movement[:, :, None], self.movement[:, None]]
+        return np.argwhere(np.triu(apart & near[:, :, None] & near[:, None])).tolist()
+
+    def _collide(self, pairs: list[list[int]]) -> None:
+        """Let those `pairs` collide whose bodies overlap now, as SUMO does where it registers it: both are removed."""
+        vehicle, ids = self.sim.vehicle, self.ids
+        pairs = [pair for pair in pairs if self.present[pair[0], pair[1:]].all()]
+        if not pairs:
+            return
+        names = [(ids[k][i], ids[k][j]) for k, i, j in pairs]
+        front = np.array([[vehicle.getPosition(name) for name in both] for both in names])
+        body = corners(front, np.array([[vehicle.getAngle(name) for name in both] for both in names]))
+        for hit in np.flatnonzero(overlap(body[:, 0], body[:, 1])).tolist():
+            k, *both = pairs[hit]
+            there = [j for j in both if self.on_road[k, j]]  # one may have hit a third vehicle just now
+            impact_mps = max(vehicle.getSpeed(ids[k][j]) for j in there) if there else 0.0
+            for j in there:
+                vehicle.remove(ids[k][j])
+                self._crash(ids[k][j], impact_mps)
 
     def _read(self) -> None:
         """Positions and speeds of all present vehicles; those not yet inserted keep their initial values."""

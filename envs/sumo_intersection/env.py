@@ -54,9 +54,9 @@ class IntersectionEnv(ParallelEnv):
     Positions and speeds of others carry noise drawn at each decision, and one farther than 8 m from the zone is
     missed with probability `miss_probability`.
 
-    **State**: float32 `[1 + n_agents + (6 + arms) M]` for M vehicles, what the centralised critic may know: elapsed
-    time, the agents' last accelerations, and for each vehicle its true position, speed, presence, turn and arm; nothing
-    hidden.
+    **State**: float32 `[n_agents, 2 + (6 + arms) M]` for M vehicles, what the centralised critic takes, a row an agent:
+    elapsed time, the agent's last acceleration, and for each vehicle, the agent's own first, its true position, speed,
+    presence, turn and arm as seen from the agent's; nothing hidden. Rows of agents that left are 0.
 
     **Reward**, in seconds: `-time_cost` per second until clear (8 m beyond the junction), `-collision_cost` on a
     collision, `-hard_brake_cost` for a decision that brakes harder than 4 m/s2 above 1 m/s.
@@ -86,8 +86,7 @@ class IntersectionEnv(ParallelEnv):
         self.agents: list[str] = []
         self.render_mode = render_mode
         self.camera: Camera | None = None
-        width = 1 + self.config.n_agents + observation.state_width(self.core.world) * self.config.n_vehicles
-        self.state_space = Box(-np.inf, np.inf, (width,), np.float32)
+        self.state_space = Box(-np.inf, np.inf, (self.config.n_agents, *self.core.state_space.shape), np.float32)
         self.seeded = False
 
     def observation_space(self, agent: str) -> Box:
@@ -144,8 +143,8 @@ class IntersectionEnv(ParallelEnv):
         return observations, per_agent(outcome.reward, float), per_agent(outcome.terminated, bool), truncated, infos
 
     def state(self) -> np.ndarray:
-        """What the centralised critic may know; see the class."""
-        return observation.global_state(self.core.world)[0]
+        """What the centralised critic takes; see the class."""
+        return observation.critic_view(self.core.world)[0]
 
     def render(self) -> np.ndarray | None:
         """The junction from above, uint8 `[480, 480, 3]`, or None without `render_mode="rgb_array"`."""

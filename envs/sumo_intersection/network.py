@@ -4,7 +4,10 @@ import hashlib
 import os
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from xml.sax import SAXException
 
 
 class SumoMissing(ImportError):
@@ -32,15 +35,32 @@ def netconvert(*options: str | Path) -> None:
         raise RuntimeError(f"netconvert failed: {' '.join(done.stderr.split())} (command: {' '.join(command)})")
 
 
-def build(plain: dict[str, str], name: str) -> Path:
-    """The .net.xml of plain node, edge and connection files `{"nod": ..., "edg": ..., "con": ...}`, cached.
-
-    The cache lies in RQE_MAPPO_CACHE, else XDG_CACHE_HOME or ~/.cache; processes may build at the same time.
-    """
+def build(plain: dict[str, str]) -> Path:
+    """The .net.xml that netconvert makes of plain files `{"nod": ..., "edg": ..., "con": ...}`, cached."""
     from importlib.metadata import version
 
     sumo_home()
-    key = hashlib.sha256("".join((*plain.values(), version("eclipse-sumo"))).encode()).hexdigest()[:16]
+
+    def make(path: Path, folder: Path) -> None:
+        files = {kind: folder / f"plain.{kind}.xml" for kind in plain}
+        for kind, text in plain.items():
+            files[kind].write_text(text)
+        netconvert("-n", files["nod"], "-e", files["edg"], "-x", files["con"], "-o", path, "--no-turnarounds", "true")
+
+    return _cached("built", "".join((*plain.values(), version("eclipse-sumo"))), make)
+
+
+def keep(text: str, name: str) -> Path:
+    """The .net.xml with this text, in the cache."""
+    return _cached(name, text, lambda path, folder: path.write_text(text))
+
+
+def _cached(name: str, contents: str, make: Callable[[Path, Path], object]) -> Path:
+    """The network that follows from `contents`; where there is none, `make(path, scratch folder)` writes it.
+
+    The cache lies in RQE_MAPPO_CACHE, else XDG_CACHE_HOME or ~/.cache; processes may write at the same time.
+    """
+    key = hashlib.sha256(contents.encode()).hexdigest()[:16]
     root = os.environ.get("RQE_MAPPO_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(root) / "rqe_mappo" / f"{name}_{key}.net.xml"
     if path.is_file():
@@ -52,10 +72,17 @@ def build(plain: dict[str, str], name: str) -> Path:
         fix = "set RQE_MAPPO_CACHE to a folder that can"
         raise ValueError(f"the cache folder {path.parent} cannot be written ({error.strerror}): {fix}") from None
     with scratch as folder:
-        files = {kind: Path(folder) / f"plain.{kind}.xml" for kind in plain}
-        for kind, text in plain.items():
-            files[kind].write_text(text)
         made = Path(folder) / "made.net.xml"
-        netconvert("-n", files["nod"], "-e", files["edg"], "-x", files["con"], "-o", made, "--no-turnarounds", "true")
+        make(made, Path(folder))
         os.replace(made, path)
     return path
+
+
+def read_cached(net: Path) -> Any:
+    """A network of the cache as sumolib knows it; ValueError if the file is damaged."""
+    import sumolib
+
+    try:
+        return sumolib.net.readNet(str(net), withInternal=True)
+    except SAXException as error:
+        raise ValueError(f"the road network {net} is damaged ({error}): delete it, and it is made again") from None

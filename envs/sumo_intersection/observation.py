@@ -101,16 +101,8 @@ def true_features(world: Intersections) -> np.ndarray:
     return out
 
 
-def global_state(world: Intersections) -> np.ndarray:
-    """float32 `[K, 1 + n_agents + (6 + arms) M]`: elapsed time, agents' last accelerations, true features."""
-    features = true_features(world).reshape(world.copies, -1)
-    return np.concatenate(
-        ((world.time_s / world.config.horizon_s)[:, None], world.accel_mps2 / 6, features), 1, dtype=np.float32
-    )
-
-
 def critic_view(world: Intersections) -> np.ndarray:
-    """float32 `[K, n_agents, 2 + (6 + arms) M]`: the global state as seen by each agent, itself first."""
+    """float32 `[K, n_agents, 2 + (6 + arms) M]`: elapsed time, own acceleration, true features, itself first."""
     n, m = world.config.n_agents, world.config.n_vehicles
     order = np.array([[i, *(j for j in range(m) if j != i)] for i in range(n)])
     features = true_features(world)[:, order]  # [K, n, M, 6 + arms]

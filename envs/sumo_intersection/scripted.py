@@ -96,9 +96,12 @@ def by_name(name: str, seed: int = 0) -> ScriptedPolicy:
     """`always-go`, `random`, `caution:LEVEL` or `sumo`; ValueError otherwise."""
     if name.startswith("caution:"):
         try:
-            return caution(float(name.removeprefix("caution:")))
+            level = float(name.removeprefix("caution:"))
         except ValueError:
-            raise ValueError(f"--driver {name} needs a level from 0 to 1, such as caution:0.5") from None
+            level = np.nan
+        if not 0 <= level <= 1:
+            raise ValueError(f"--driver {name} needs a level from 0 to 1, such as caution:0.5")
+        return caution(level)
     known = {"always-go": always_go, "random": random(seed), "sumo": sumo}
     if name not in known:
         raise ValueError(f"--driver {name} is unknown: use {', '.join(known)} or caution:0.5")

@@ -1,5 +1,6 @@
 """Settings of the traffic lights, with their units, and named combinations."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -45,6 +46,8 @@ class SignalsConfig:
     """Seconds after which SUMO teleports a stuck vehicle (-1: never)."""
 
     def __post_init__(self):
+        if not self.demand < math.inf:
+            raise ValueError(f"--demand must be finite (got {self.demand})")
         if self.net not in NETS:
             raise ValueError(f"--net {self.net} is unknown: use {', '.join(NETS)}, or --net-file with --route-file")
         if self.net_file is None and self.route_file is not None:

@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from pettingzoo import ParallelEnv
 
+from rqe_mappo.envs.sumo_signals import observation
 from rqe_mappo.envs.sumo_signals.batched_signals import BatchedSignals
 from rqe_mappo.envs.sumo_signals.config import SignalsConfig
 
@@ -36,8 +37,8 @@ class SignalsEnv(ParallelEnv):
     | next L | standing ones (below 0.1 m/s) | / the same, 0 to 1 |
     | next L | how long these have stood on average | minutes, at most 5 |
 
-    **State**: float32 `[A (4 + P + 3 L)]`, all observations, each followed by the vehicles that wait outside before
-    that light's roads (/ 20, at most 5).
+    **State**: float32 `[A, A (4 + P + 3 L)]`, what the centralised critic takes, a row an agent: all observations, its
+    own first, each followed by the vehicles that wait outside before that light's roads (/ 20, at most 5).
 
     **Reward**: `reward` of `SignalsConfig`; see docs/signals.md.
 
@@ -61,7 +62,8 @@ class SignalsEnv(ParallelEnv):
         self.render_mode = None
         counts = zip(self.possible_agents, self.core.counts, strict=True)
         self.actions = {agent: Discrete(count) for agent, count in counts}
-        self.state_space = self.core.state_space
+        rows = (len(self.possible_agents), *self.core.state_space.shape)
+        self.state_space = Box(0.0, observation.LIMIT, rows, np.float32)
         self.seeded = False
 
     def observation_space(self, agent: str) -> Box:
@@ -106,8 +108,8 @@ class SignalsEnv(ParallelEnv):
         )
 
     def state(self) -> np.ndarray:
-        """What the centralised critic may know; see the class."""
-        return self.seen.state[0, 0]
+        """What the centralised critic takes; see the class."""
+        return self.seen.state[0]
 
     def close(self) -> None:
         self.core.close()

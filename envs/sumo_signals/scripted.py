@@ -60,7 +60,7 @@ def by_name(name: str, seed: int = 0) -> ScriptedPolicy:
             shown_s = [float(part) for part in times.split(",")] if times else None
         except ValueError:
             shown_s = []
-        if shown_s is None or (shown_s and min(shown_s) > 0):
+        if shown_s is None or (shown_s and all(0 < time_s < np.inf for time_s in shown_s)):
             return fixed(shown_s)
         raise ValueError(f"--driver {name} needs seconds for each phase, as in fixed:25,15,10,10")
     known = {"greedy": greedy, "random": random(seed)}

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import ActionSpace, Observed, Step
+from rqe_mappo.envs.contract import ActionSpace, Observed, Step, put_back
 from rqe_mappo.envs.tabular import exact
 from rqe_mappo.envs.tabular.dynamics import Moved, TabularDynamics
 from rqe_mappo.envs.tabular.model import FiniteGame
@@ -104,9 +104,8 @@ class BatchedTabular:
         """Go on from `snapshot`."""
         self.rng = np.random.default_rng()
         self.rng.bit_generator.state = snapshot["rng"]
-        self.dynamics.state[:], self.dynamics.t[:] = snapshot["state"], snapshot["t"]
-        for name, total in self.totals.items():
-            total[:] = snapshot["totals"][name]
+        put_back({"state": self.dynamics.state, "t": self.dynamics.t}, snapshot)
+        put_back(self.totals, snapshot["totals"])
         return self._observed()
 
     def close(self) -> None:

@@ -30,7 +30,10 @@ def configure(scenarios: Mapping[str, Config], scenario: str, overrides: dict[st
 
 
 class TabularEnv(gymnasium.Env[np.ndarray, np.int64]):
-    """One play of a game with a single player; observation and actions as the game has them."""
+    """One play of a game with a single player; observation and actions as the game has them.
+
+    `state()` is what a centralised critic takes, float32 `[1, D']`.
+    """
 
     metadata = {"render_modes": []}  # noqa: RUF012  (Gymnasium's declaration)
 
@@ -58,11 +61,15 @@ class TabularEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.ended = terminated or truncated
         return self.dynamics.seen(self.game.obs)[0, 0], float(moved.reward[0, 0]), terminated, truncated, {}
 
+    def state(self) -> np.ndarray:
+        """What a centralised critic takes; see the class."""
+        return self.dynamics.seen(self.game.state)[0]
+
 
 class TabularParallelEnv(ParallelEnv):
     """One play of a game with several players, who all act until it is over.
 
-    `state()` is what a centralised critic may see, float32 `[n, D']`, one row a player.
+    `state()` is what a centralised critic takes, float32 `[n, D']`, one row a player.
     """
 
     metadata = {"name": "finite_game_v0", "render_modes": []}  # noqa: RUF012  (as PettingZoo declares it)
@@ -118,5 +125,5 @@ class TabularParallelEnv(ParallelEnv):
         return dict(zip(self.possible_agents, self.dynamics.seen(self.game.obs)[0], strict=True))
 
     def state(self) -> np.ndarray:
-        """What a centralised critic may see; see the class."""
+        """What a centralised critic takes; see the class."""
         return self.dynamics.seen(self.game.state)[0]

@@ -1,7 +1,7 @@
 """What can be computed of a finite game without sampling: distributions of returns, bounds, grids."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -54,6 +54,31 @@ def return_distribution(
     values, probs = (np.concatenate(parts) for parts in zip(*ended, strict=True))
     (values,), probs = _merged((values,), probs)
     return values, probs
+
+
+def nested_values(
+    game: FiniteGame,
+    policies: Sequence[np.ndarray],
+    risk: Callable[[np.ndarray, np.ndarray], float],
+    player: int = 0,
+    gamma: float = 1.0,
+) -> np.ndarray:
+    """One player's nested value in every state with 0 to H decisions made, `[H + 1, S]`; 0 in terminal states and at H.
+
+    Backward recursion `V_t(s) = risk(r + gamma V_{t+1}(s'))`: the risk of each step, step by step.
+
+    policies: as in `joint_policy`.
+    risk: of an outcome's values `[M]` and their probabilities `[M]`, which are positive.
+    """
+    chosen = np.broadcast_to(joint_policy(game, policies), (game.horizon, game.n_states, game.n_joint))
+    value = np.zeros((game.horizon + 1, game.n_states))
+    for t in reversed(range(game.horizon)):
+        outcome = game.reward[player] + gamma * value[t + 1, game.next_state]
+        weight = chosen[t, :, :, None] * game.prob
+        for state in np.flatnonzero(~game.terminal):
+            (values,), probs = _merged((outcome[state].ravel(),), weight[state].ravel())
+            value[t, state] = risk(values[probs > 0], probs[probs > 0])
+    return value
 
 
 def _merged(keys: tuple[np.ndarray, ...], mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -30,12 +30,25 @@ class SoFar:
 
 
 @dataclass(frozen=True)
+class OneStep:
+    """The nested value and what each step made of it, in units of the return.
+
+    values: the K numbers that the measure needs, rho first (`RiskMeasure.elicited`), before each step.
+    outcome: `r + gamma V(s')`.
+    """
+
+    values: Float[Tensor, "T E A K"]
+    outcome: Float[Tensor, "T E A"]
+
+
+@dataclass(frozen=True)
 class AdvantageInputs:
     """What the estimators look at; axes are time, copy, agent.
 
     log_probs, next_probs: the critic's distribution at each step, and at the step after it (or the final state).
     target: the distribution of the lambda-return.
     so_far: where the environment keeps it.
+    one_step: where the nested value is learned.
     """
 
     atoms: Float[Tensor, " N"]
@@ -48,6 +61,7 @@ class AdvantageInputs:
     gamma: float
     lam: float
     so_far: SoFar | None = None
+    one_step: OneStep | None = None
 
     @property
     def episode(self) -> SoFar:
@@ -58,8 +72,9 @@ class AdvantageInputs:
 
     def of(self, agents: Int[Tensor, " G"]) -> "AdvantageInputs":
         """The part that concerns `agents`."""
-        so_far = None if self.so_far is None else replace(self.so_far, **_of(self.so_far, agents))
-        return replace(self, **_of(self, agents), so_far=so_far)
+        parts = {name: getattr(self, name) for name in ("so_far", "one_step")}
+        parts = {name: part and replace(part, **_of(part, agents)) for name, part in parts.items()}
+        return replace(self, **_of(self, agents), **parts)
 
 
 def _of(parts: Any, agents: Int[Tensor, " G"]) -> dict[str, Tensor]:
@@ -118,23 +133,24 @@ def static(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E 
 
 
 def nested(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E A"]:
-    """GAE of V_tau, each temporal difference through the measure's utility: the risk of each step, step by step."""
-    return _gae(inputs, measure, utility=measure.utility)
+    """GAE with each temporal difference through the measure's utility: the risk of each step, step by step.
+
+    Where the nested value is known, what later steps add has mean zero whatever was done, for every lambda. Without a
+    nested value that is learned there is no risk, and it is plain GAE.
+    """
+    if inputs.one_step is None:
+        return value(inputs, measure)
+    surplus = measure.identification(inputs.one_step.outcome, inputs.one_step.values)[..., 0]
+    return returns.traced(surplus, inputs.ended, inputs.gamma * inputs.lam)
 
 
 def value(inputs: AdvantageInputs, measure: RiskMeasure) -> Float[Tensor, "T E A"]:
     """GAE of V_tau: blind to what is drawn within a step, and at lambda = 1 to all risk."""
-    return _gae(inputs, measure, utility=returns.identity)
-
-
-def _gae(inputs: AdvantageInputs, measure: RiskMeasure, utility: Callable[[Tensor], Tensor]) -> Float[Tensor, "T E A"]:
     here, following = (
         torch.cat([measure.zero_utility_value(inputs.atoms, part) for part in _in_parts(log_probs)])
         for log_probs in (inputs.log_probs, inputs.next_probs.clamp_min(1e-38).log())
     )
-    return returns.gae(
-        inputs.reward, here, following, inputs.terminated, inputs.ended, inputs.gamma, inputs.lam, utility
-    )
+    return returns.gae(inputs.reward, here, following, inputs.terminated, inputs.ended, inputs.gamma, inputs.lam)
 
 
 ESTIMATORS: dict[str, Estimator] = {"influence": influence, "static": static, "nested": nested, "value": value}

@@ -1,7 +1,23 @@
 """Averages over a run: of numbers, of weights, of what is logged."""
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypedDict
+
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+from rqe_mappo import schema
+from rqe_mappo.schema import Count
+
+
+class RunningMeanState(TypedDict):
+    """What a `RunningMean` keeps."""
+
+    memory: float
+    total: float
+    weight: float
 
 
 class RunningMean:
@@ -15,6 +31,61 @@ class RunningMean:
         self.total = self.memory * self.total + (1 - self.memory) * value
         self.weight = self.memory * self.weight + (1 - self.memory)
         return self.total / self.weight
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(schema.read(RunningMeanState, state, "running mean"))
+
+
+class MeanWeightsState(TypedDict):
+    """What `MeanWeights` keeps."""
+
+    total: dict[str, Tensor]
+    count: Count
+
+
+@dataclass
+class Moments:
+    """Count, mean and sum of squared distances from the mean, merged without cancelling digits.
+
+    Source: Chan, Golub and LeVeque, 'Algorithms for Computing the Sample Variance' (1983).
+    """
+
+    count: float = 0.0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of_each(cls, values: Sequence[Float[Tensor, " R"]], counts: Bool[Tensor, " R"]) -> list["Moments"]:
+        """Of those rows of each of `values` that count, brought from the device at once."""
+        number = counts.sum().double()
+        parts = []
+        for rows in values:
+            mean = (rows.double() * counts).sum() / number.clamp(min=1)
+            parts.append(torch.stack((number, mean, ((rows - mean) ** 2 * counts).sum())))
+        return [cls(*part) for part in torch.stack(parts).tolist()]
+
+    def add(self, other: "Moments", memory: float = 1.0) -> None:
+        """Take `other` in; what was there before counts `memory` times."""
+        self.count *= memory
+        self.squares *= memory
+        count = self.count + other.count
+        if count == 0:
+            return
+        difference = other.mean - self.mean
+        self.squares += other.squares + difference**2 * self.count * other.count / count
+        self.mean += difference * other.count / count
+        self.count = count
+
+    @property
+    def std(self) -> float:
+        """The standard deviation, over `count`; 0 of nothing."""
+        return (self.squares / self.count) ** 0.5 if self.count else 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        return asdict(self)
 
 
 class MeanWeights:
@@ -41,6 +112,19 @@ class MeanWeights:
         for name, weights in net.named_parameters():
             weights.copy_(self.total[name] / self.count)
         self.total, self.count = {}, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any], net: nn.Module) -> None:
+        """Go on as `state_dict` says; ValueError if that is of another network than `net`."""
+        known = schema.read(MeanWeightsState, state, "mean weights")
+        own = dict(net.named_parameters())
+        shapes = {name: weights.shape for name, weights in own.items()} if known["count"] else {}
+        if shapes != {name: total.shape for name, total in known["total"].items()}:
+            raise ValueError("the mean weights are those of another network")
+        self.count = known["count"]
+        self.total = {name: total.to(own[name].device) for name, total in known["total"].items()}
 
 
 class Means:

@@ -6,7 +6,6 @@ Axes are always in this order: T time, E copies of the environment, A agents, th
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -53,8 +52,8 @@ class Algorithm(Protocol):
         """Improve on what was collected; gives scalars to log, by the names of docs/run-folder.md."""
         ...
 
-    def on_episodes(self, records: list[dict[str, np.ndarray]], progress: Progress) -> None:
-        """Take note of episodes that ended in the chunk (`Step.episodes`), after `learn`."""
+    def warnings(self) -> list[str]:
+        """What a user must know at the end of a run, a line each; none if all is well."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,7 +12,6 @@ nested, risk of the others within risk of the environment, step by step.
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -20,9 +19,10 @@ from torch import Tensor, nn
 from rqe_mappo.algorithms.actor_critic import ActorCriticConfig, Optimiser, moment, step_sizes
 from rqe_mappo.algorithms.averages import fetched
 from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.algorithms.episode_returns import EpisodeReturns
 from rqe_mappo.algorithms.groups import agent_groups
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
-from rqe_mappo.algorithms.support import choose_support
+from rqe_mappo.algorithms.support import Seen, choose_support, complete_returns, start
 from rqe_mappo.config import ConfigError, TrainConfig, each_agent, require, require_positive, spelled
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.envs.contract import BatchedEnv
@@ -127,6 +127,8 @@ class ExactRqe:
             joint_actions=joint_actions(env),
         )
         self.critic = JointCritic(critic_spec, atoms).to(self.device)
+        self.started = False  # where returns lie
+        self.episodes = EpisodeReturns(run.gamma, (env.num_envs, len(env.possible_agents)), self.device)
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
         self.actor_optimiser = Optimiser(self.actor, config.learning_rate, config.max_grad_norm)
         self.critic_optimiser = Optimiser(self.critic, config.critic_learning_rate, 2 * config.max_grad_norm)
@@ -138,6 +140,7 @@ class ExactRqe:
         config, now = self.config, moment(self.config, progress)
         self.actor_optimiser.learning_rate, self.critic_optimiser.learning_rate = step_sizes(config, now)
         measures = self.risk.measures(now.share)
+        self._see_returns(chunk, now.share)
         obs, state = chunk.obs[:-1].flatten(0, 1), chunk.state[:-1].flatten(0, 1)
         active = chunk.active.flatten(0, 1)
         rows = active.flatten().nonzero().squeeze(-1)  # in which an agent acted
@@ -162,8 +165,17 @@ class ExactRqe:
         }
         return fetched(scalars) | acting | self.risk.scalars(measures, self.groups.of, self.eps.tolist())
 
-    def on_episodes(self, records: list[dict[str, np.ndarray]], progress: Progress) -> None:
-        self.risk.observe(records, moment(self.config, progress).share)
+    def _see_returns(self, chunk: Trajectory, share: float) -> None:
+        """Let the critic start where the first returns lie, and measure the unit of tau."""
+        ends = chunk.terminated | chunk.truncated, chunk.terminated | chunk.truncated | chunk.lost
+        if not self.started:
+            self.started = True
+            start(self.critic, Seen.of(complete_returns(chunk, *ends, self.run.gamma)))
+        unknown = torch.zeros_like(chunk.reward)  # the critic's values are of joint actions
+        self.risk.observe(self.episodes.observe(chunk, unknown, unknown, *ends), share)
+
+    def warnings(self) -> list[str]:
+        return [text for text in (self.risk.shortfall,) if text]
 
     def _joint(self, action: Int[Tensor, "R A"], active: Tensor) -> Int[Tensor, " R"]:
         """The index of each joint action, agent 0's varying slowest; who does not act counts as action 0."""
@@ -248,12 +260,17 @@ class ExactRqe:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "actor_optimizer": self.actor_optimiser.adam.state_dict(),
-            "critic_optimizer": self.critic_optimiser.adam.state_dict(),
+            "actor_optimizer": self.actor_optimiser.state_dict(),
+            "critic_optimizer": self.critic_optimiser.state_dict(),
             "risk": self.risk.state_dict(),
+            "started": self.started,
+            "episodes": self.episodes.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.actor_optimiser.adam.load_state_dict(state["actor_optimizer"])
-        self.critic_optimiser.adam.load_state_dict(state["critic_optimizer"])
+        self.actor_optimiser.load_state_dict(state["actor_optimizer"])
+        self.critic_optimiser.load_state_dict(state["critic_optimizer"])
         self.risk.load_state_dict(state["risk"])
+        self.started = state.get("started", True)  # older files hold neither
+        if "episodes" in state:
+            self.episodes.load_state_dict(state["episodes"])

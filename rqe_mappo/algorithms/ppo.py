@@ -233,18 +233,16 @@ class PolicyUpdate:
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state, the advantages' scale, and the mean of weights; the weights are saved apart."""
         return {
-            "actor_optimizer": self.optimiser.adam.state_dict(),
-            "advantage_variance": [dict(vars(variance)) for variance in self.variance],
-            "mean_weights": dict(vars(self.mean_weights)),
+            "actor_optimizer": self.optimiser.state_dict(),
+            "advantage_variance": [variance.state_dict() for variance in self.variance],
+            "mean_weights": self.mean_weights.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for variance, saved in zip(self.variance, state["advantage_variance"], strict=True):
-            vars(variance).update(saved)
-        known = state["mean_weights"]
-        self.mean_weights.total = {name: weights.to(self.device) for name, weights in known["total"].items()}
-        self.mean_weights.count = known["count"]
-        self.optimiser.adam.load_state_dict(state["actor_optimizer"])
+            variance.load_state_dict(saved)
+        self.mean_weights.load_state_dict(state["mean_weights"], self.actor)
+        self.optimiser.load_state_dict(state["actor_optimizer"])
 
 
 @dataclass(frozen=True)

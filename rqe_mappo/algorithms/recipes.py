@@ -66,7 +66,7 @@ def gamble(scenario: str) -> dict[str, Any]:
         total_timesteps=400_000 if scenario == "m5" else 100_000,  # of which an episode takes up to 20
         num_envs=32,
         num_steps=32,  # the longest episode is of 20
-        gamma=0.5 if scenario == "m4" else 1.0,  # m4 asks what discounting does to tau
+        gamma=0.5 if scenario in ("m4", "m6") else 1.0,  # these ask what discounting does to tau
         time_limit="terminal",
         return_scale=1.0,  # docs/games.md gives thresholds of tau in units of the reward
         warmup_fraction=0.0,  # nothing to measure, and a table that was taught to gamble is slow to unlearn it

@@ -3,16 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from rqe_mappo.config import AlgorithmConfig, PerAgent, require, require_range
+from rqe_mappo import schema, upgrade
+from rqe_mappo.algorithms.averages import Moments
+from rqe_mappo.config import AlgorithmConfig, PerAgent, each_agent, require, require_range
 from rqe_mappo.functional.risk import Neutral, RiskMeasure
+from rqe_mappo.schema import Positive
 
-NO_VARIANCE = 1e-12  # relative to the squared mean; double precision tells no smaller variance from none
+ROUNDING = 1e-6  # relative; a std smaller than that of the mean is what float32 left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +30,27 @@ class RiskConfig(AlgorithmConfig):
     def check_risk(self) -> None:
         """Raise ConfigError for shares and units that cannot be."""
         require_range(self, warmup_fraction=(0, 1), risk_anneal_fraction=(0, 1))
-        require(self, self.return_scale is None or self.return_scale > 0, "return_scale", "be > 0")
+        require(
+            self, self.return_scale is None or 0 < self.return_scale < math.inf, "return_scale", "be > 0 and finite"
+        )
+        require(self, not any(map(math.isnan, each_agent(self.tau))), "tau", "be a number")
+
+
+class RiskState(TypedDict):
+    """What a `RiskSchedule` has found out."""
+
+    return_scale: Positive | None
+    started: float | None
+    measured: Moments
 
 
 class RiskSchedule:
     """Warm-up, then 1/tau grows linearly.
 
-    The warm-up is risk-neutral and measures the return's std, the unit of tau; it then stays frozen for the run: a
-    running std shrinks as an averse policy succeeds and would make it ever more averse. Returns of the first half of
-    the warm-up, when the policy is still random, do not count.
+    The warm-up is risk-neutral and measures the unit of tau, which then stays frozen for the run: a running std shrinks
+    as an averse policy succeeds and would make it ever more averse. The unit is the std of the discounted return from
+    the start of episodes, which is what the critic predicts there (`EpisodeReturns`), under the policies of the second
+    half of the warm-up: before, the policy is still random.
 
     description: the measure as a policy file keeps it: name, tau of each agent in units of the return's std, clip.
     full: the measures of each group of agents at full strength, tau in units of the return's std.
@@ -52,7 +63,7 @@ class RiskSchedule:
         self.config, self.full, self.description = config, list(full), description
         self.return_scale = config.return_scale
         self.started = None if config.return_scale is None else config.warmup_fraction
-        self.count, self.total, self.squares = 0, 0.0, 0.0
+        self.measured = Moments()
 
     @property
     def neutral(self) -> bool:
@@ -72,22 +83,17 @@ class RiskSchedule:
             f"{fix}, or a smaller --risk-anneal-fraction"
         )
 
-    def observe(self, records: Sequence[dict[str, np.ndarray]], share: float) -> None:
-        """Take in episodes that ended when `share` of the learning was over; freeze the unit after the warm-up."""
-        for record in records:
-            if self.return_scale is None and share >= self.config.warmup_fraction / 2:
-                took_part = record["length"] > 0
-                self._observe(torch.from_numpy(record["return"][took_part]).double(), share)
+    def observe(self, ended: Moments, share: float) -> None:
+        """Take in the discounted returns of episodes that ended when `share` of the learning was over.
 
-    def _observe(self, returns: Tensor, share: float) -> None:
-        self.count += len(returns)
-        self.total += float(returns.sum())
-        self.squares += float((returns**2).sum())
-        if share >= self.config.warmup_fraction and self.count >= self.FEWEST_RETURNS:
-            mean = self.total / self.count
-            variance = self.squares / self.count - mean**2
-            varies = variance > NO_VARIANCE * mean**2  # else it is what rounding left
-            self.return_scale = math.sqrt(variance) if varies else 1.0
+        After the warm-up, once there are enough of them, their std is frozen as the unit.
+        """
+        if self.return_scale is not None or share < self.config.warmup_fraction / 2:
+            return
+        self.measured.add(ended)
+        if share >= self.config.warmup_fraction and self.measured.count >= self.FEWEST_RETURNS:
+            varies = self.measured.std > ROUNDING * abs(self.measured.mean)
+            self.return_scale = self.measured.std if varies else 1.0
             self.started = share
 
     def measures(self, share: float) -> list[RiskMeasure]:
@@ -124,9 +130,9 @@ class RiskSchedule:
         return shown
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("return_scale", "started", "count", "total", "squares")
-        return {name: getattr(self, name) for name in names}
+        return {"return_scale": self.return_scale, "started": self.started, "measured": self.measured.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
+        known = schema.read(RiskState, upgrade.risk_state(state), "risk")
+        self.return_scale, self.started = known["return_scale"], known["started"]
+        self.measured = known["measured"]

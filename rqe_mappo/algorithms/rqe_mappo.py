@@ -7,6 +7,7 @@ docs/risk.md). Actors climb that advantage by PPO's clipped surrogate, with an e
 bounded rationality, after risk-averse quantal response equilibria.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,13 +18,15 @@ from torch import Tensor, nn
 from tyro.conf import arg
 
 from rqe_mappo.algorithms.actor_critic import Optimiser, moment, passes, step_sizes
-from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, SoFar, influence_by_age
-from rqe_mappo.algorithms.averages import fetched
+from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, OneStep, SoFar, influence_by_age
+from rqe_mappo.algorithms.averages import Moments, fetched
 from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.algorithms.episode_returns import EpisodeReturns
 from rqe_mappo.algorithms.groups import AgentGroups, agent_groups
+from rqe_mappo.algorithms.nested import Known, NestedValue
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, PPOConfig, advantage_scalars
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
-from rqe_mappo.algorithms.support import choose_support
+from rqe_mappo.algorithms.support import FollowingSupport, Predicted, around, choose_support, on_grid
 from rqe_mappo.config import ConfigError, TrainConfig, each_agent, require, require_positive, spelled
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
@@ -51,7 +54,11 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
     risk_clip: float = 3.0
     """Largest exponent of the entropic influence, continued linearly beyond (keep clip * tau >= 1)."""
     n_atoms: int = 201
-    """Largest number of atoms of the return distribution; the support itself is chosen by the program."""
+    """Largest number of atoms of the return distribution."""
+    return_low: float | None = None
+    """Lowest return that the critic can tell; the support follows the returns that are seen unless given here."""
+    return_high: float | None = None
+    """Highest return that the critic can tell; likewise."""
 
     @property
     def label(self) -> str:
@@ -63,6 +70,9 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
         self.check_risk()
         require_positive(self, "risk_clip")
         require(self, self.n_atoms >= 5, "n_atoms", "be at least 5")
+        low, high = self.return_low, self.return_high
+        require(self, (low is None) == (high is None), "return_low", "go with --return-high: give both or neither")
+        require(self, low is None or low < high < math.inf, "return_high", f"be finite and above --return-low {low}")
         for tau in each_agent(self.tau):
             self._measure(tau)
         if self.discount_tau and self.advantage != "influence":
@@ -74,10 +84,16 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
             if measure.evaluation_only:
                 raise ValueError(measure.evaluation_only)
             if self.advantage == "nested":
-                measure.utility(torch.zeros(1))
+                measure.identification(torch.zeros(1), torch.zeros(1, measure.elicited))
         except ValueError as error:
             raise ConfigError(str(error)) from None
         return measure
+
+    def atoms(self, env: BatchedEnv, run: TrainConfig) -> Float[Tensor, " atoms"]:
+        """The atoms to begin with."""
+        if self.return_low is not None and self.return_high is not None:
+            return around(self.return_low, self.return_high, self.n_atoms)
+        return choose_support(env, run.gamma, run.time_limit, self.n_atoms)
 
     def schedule(self, groups: AgentGroups) -> RiskSchedule:
         """The risk measures of the run, in time."""
@@ -113,7 +129,7 @@ class RqeMappo:
         self.members = [torch.tensor(agents, device=device) for agents in self.groups.members]
         self.risk = config.schedule(self.groups)
         self.actor = config.actor(env, self.groups).to(device)
-        atoms = choose_support(env, run.gamma, run.time_limit, config.n_atoms)
+        atoms = config.atoms(env, run)
         spec = DistributionCriticSpec(
             view_dim=env.state_space.shape[0],
             n_agents=len(env.possible_agents),
@@ -122,18 +138,31 @@ class RqeMappo:
             normalise=config.normalise_obs,
         )
         self.critic = self.returns = DistributionCritic(spec, atoms).to(device)
+        exact = config.return_low is None and on_grid(atoms, env, run.gamma)
+        self.support = FollowingSupport(self.critic, exact or config.return_low is not None, exact)
+        self.episodes = EpisodeReturns(run.gamma, (env.num_envs, len(env.possible_agents)), device)
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
         self.policy = PolicyUpdate(config, self.actor, self.groups, device, ADVANTAGE_MEMORY)
         self.critic_optimiser = Optimiser(self.critic, config.critic_learning_rate, 2 * config.max_grad_norm)
+        self.nested: NestedValue | None = None
+        self.known: Known | None = None  # of the trajectory that is being learned from
+        if config.advantage == "nested" and not self.risk.neutral:
+            elicited = max(measure.elicited for measure in self.risk.full)
+            self.nested = NestedValue(run, env, self.policy.group, elicited)
+            self.modules["premium"] = self.nested.premium
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         """Improve actors and critic on `chunk`; see `rqe_mappo.algorithms.contract.Algorithm`."""
         now = moment(self.config, progress)
         self.policy.optimiser.learning_rate, self.critic_optimiser.learning_rate = step_sizes(self.config, now)
+        if self.nested is not None:
+            self.nested.set_pace(self.critic_optimiser.learning_rate)
         if now.phase == "settle":
             self.policy.rest()
         measures = self.risk.measures(now.share)
-        batch, scalars = self.targets(chunk, measures, finer=1 if now.acting else FINER)
+        predicted = self.predict(chunk)
+        batch, scalars = self.targets(chunk, predicted, measures, finer=1 if now.acting else FINER)
+        self.support.note(*(scalars[f"critic/{name}"] for name in ("edge_mass_low", "edge_mass_high", "std_in_atoms")))
         means = passes(
             self.config,
             lambda: batch.minibatches(self.config.num_minibatches, self.generator),
@@ -142,44 +171,81 @@ class RqeMappo:
         )
         self.policy.average(now)
         self.policy.observe(batch, now)
-        if self.critic.normaliser is not None:
-            self.critic.normaliser.update(flat(chunk.state)[batch.rows])
+        for net in (self.critic, None if self.nested is None else self.nested.premium):
+            if net is not None and net.normaliser is not None:
+                net.normaliser.update(flat(chunk.state)[batch.rows])
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
         eps = (self.policy.eps * scalars["advantage/scale"]).tolist()
         shown = self.risk.scalars(measures, self.groups.of, eps)
+        self.risk.observe(self._ended(chunk, predicted), now.share)
         return dict.fromkeys(SCALARS, np.nan) | scalars | means | {"charts/learning_rate": rate} | shown
 
-    def on_episodes(self, records: list[dict[str, np.ndarray]], progress: Progress) -> None:
-        self.risk.observe(records, moment(self.config, progress).share)
+    def _ended(self, chunk: Trajectory, predicted: Predicted) -> Moments:
+        """The returns of the episodes that ended in a trajectory."""
+        return self.episodes.observe(chunk, *predicted.means(self.critic.atoms), predicted.terminated, predicted.ended)
+
+    def warnings(self) -> list[str]:
+        few = "" if self.risk.neutral else self.support.warning
+        return [text for text in (self.risk.shortfall, self.episodes.warning, few) if text]
 
     @torch.no_grad()
-    def targets(self, chunk: Trajectory, measures: list[RiskMeasure], finer: int = 1) -> tuple[Batch, dict[str, float]]:
+    def targets(
+        self, chunk: Trajectory, predicted: Predicted, measures: list[RiskMeasure], finer: int = 1
+    ) -> tuple[Batch, dict[str, float]]:
         """Target distributions and advantages, once per trajectory, with the critic as it is before the update.
 
         measures: of each group of agents, in units of reward.
         finer: how much finer the grid is on which discounted targets are carried.
         Also gives scalars to log.
         """
-        atoms, agent = self.critic.atoms, chunk.agent
-        log_probs = self.critic(chunk.state, agent).log_softmax(-1)
+        atoms, next_probs = self.critic.atoms, predicted.next_probs
+        terminated, ended = predicted.terminated, predicted.ended
+        target = returns.lambda_targets(
+            atoms, chunk.reward, next_probs, terminated, ended, self.run.gamma, self.config.gae_lambda, finer
+        )
+        inputs = AdvantageInputs(
+            atoms, chunk.reward, terminated, ended, predicted.log_probs[:-1], next_probs, target,
+            gamma=self.run.gamma, lam=self.config.gae_lambda, so_far=self._so_far(chunk),
+            one_step=self._one_step(chunk, predicted, measures),
+        )  # fmt: skip
+        batch = Batch.of(chunk, self._advantage(inputs, measures), target)
+        scalars = advantage_scalars(batch.advantage)
+        scalars |= self._describe(batch, predicted.log_probs[0], chunk.active[0], measures)
+        if inputs.one_step is not None:
+            acts = chunk.active[0]
+            value = (inputs.one_step.values[0, ..., 0] * acts).sum() / acts.sum()
+            scalars |= {"risk/value": value, "risk/mean_minus_value": scalars["critic/mean"] - value}
+        return batch, fetched(scalars) | self.policy.scale(batch)
+
+    @torch.no_grad()
+    def predict(self, chunk: Trajectory) -> Predicted:
+        """What the critic predicts along a trajectory, its atoms laid where returns are seen."""
+        predicted = self._predict(chunk)
+        if not self.support.follow(chunk, predicted, self.run.gamma):
+            return predicted
+        self.critic_optimiser.forget()
+        return self._predict(chunk)
+
+    def _predict(self, chunk: Trajectory) -> Predicted:
+        log_probs = self.critic(chunk.state, chunk.agent).log_softmax(-1)
         next_probs = log_probs[1:].exp()
         terminated, truncated = chunk.ends(self.run.time_limit)
         cut = truncated.nonzero(as_tuple=True)
         if len(cut[0]):
             next_probs = next_probs.clone()
             next_probs[cut] = self.critic(chunk.final_state, cut[2]).softmax(-1)
-        ended = terminated | truncated | chunk.lost
-        target = returns.lambda_targets(
-            atoms, chunk.reward, next_probs, terminated, ended, self.run.gamma, self.config.gae_lambda, finer
+        return Predicted(log_probs, next_probs, terminated, terminated | truncated | chunk.lost, cut)
+
+    def _one_step(self, chunk: Trajectory, predicted: Predicted, measures: list[RiskMeasure]) -> OneStep | None:
+        """The nested value, where it is learned; while the unit of tau is not known, there is no risk."""
+        unit, self.known = self.risk.return_scale, None
+        if self.nested is None or unit is None:
+            return None
+        mean, next_mean = predicted.means(self.critic.atoms)
+        self.known = self.nested.know(
+            chunk, mean, next_mean, predicted.terminated, predicted.cut, self.critic.atoms, measures, unit
         )
-        inputs = AdvantageInputs(
-            atoms, chunk.reward, terminated, ended, log_probs[:-1], next_probs, target,
-            gamma=self.run.gamma, lam=self.config.gae_lambda, so_far=self._so_far(chunk),
-        )  # fmt: skip
-        batch = Batch.of(chunk, self._advantage(inputs, measures), target)
-        scalars = advantage_scalars(batch.advantage)
-        scalars |= self._describe(batch, log_probs[0], chunk.active[0], measures)
-        return batch, fetched(scalars) | self.policy.scale(batch)
+        return self.nested.one_step(chunk, self.known, unit)
 
     def _so_far(self, chunk: Trajectory) -> SoFar | None:
         """What the episodes have brought, with the critic's view of their start where the advantage asks for it."""
@@ -208,6 +274,7 @@ class RqeMappo:
         first = log_probs.flatten(0, 1)[rows]
         probs = first.exp()
         low, high = categorical.edge_mass(batch.target)
+        spread = categorical.variance(atoms, batch.target.mean(0)).sqrt()
         group = self.policy.group
         mean = categorical.mean(atoms, probs).mean()
         values = [
@@ -218,6 +285,7 @@ class RqeMappo:
         return {
             "critic/edge_mass_low": low.mean(),
             "critic/edge_mass_high": high.mean(),
+            "critic/std_in_atoms": spread / (atoms[1] - atoms[0]),
             "critic/mean": mean,
             "critic/std": categorical.variance(atoms, probs).mean().sqrt(),
             "risk/value": value,
@@ -229,16 +297,29 @@ class RqeMappo:
         logits = self.critic(flat(batch.chunk.state)[batch.rows[rows]], batch.agent[rows])
         loss = categorical.cross_entropy(batch.target[rows], logits).mean()
         self.critic_optimiser.descend(loss)
-        return {"losses/critic_cross_entropy": loss.detach()}
+        shown = {"losses/critic_cross_entropy": loss.detach()}
+        if self.nested is not None and self.known is not None:
+            shown |= self.nested.step(batch, self.known, rows)
+        return shown
 
     def state_dict(self) -> dict[str, Any]:
         return {
             **self.policy.state_dict(),
-            "critic_optimizer": self.critic_optimiser.adam.state_dict(),
+            "critic_optimizer": self.critic_optimiser.state_dict(),
             "risk": self.risk.state_dict(),
+            "support": self.support.state_dict(),
+            "episodes": self.episodes.state_dict(),
+            **({} if self.nested is None else {"nested": self.nested.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state)
-        self.critic_optimiser.adam.load_state_dict(state["critic_optimizer"])
+        self.critic_optimiser.load_state_dict(state["critic_optimizer"])
         self.risk.load_state_dict(state["risk"])
+        if "support" in state:  # older files hold neither, and their supports stayed where they were
+            self.support.load_state_dict(state["support"])
+            self.episodes.load_state_dict(state["episodes"])
+        else:
+            self.support.fixed = self.support.started = True
+        if self.nested is not None:
+            self.nested.load_state_dict(state["nested"])

@@ -1,31 +1,250 @@
-"""Where the atoms of a return distribution lie."""
+"""Where the atoms of a return distribution lie: what an environment promises, then what is seen of its returns."""
 
-from jaxtyping import Float
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rqe_mappo import schema
+from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
-from rqe_mappo.functional import categorical
+from rqe_mappo.functional import categorical, returns
+from rqe_mappo.nets.critics import CategoricalCritic, DistributionCritic
+
+FEW_ATOMS = 8  # a support of which the std of the first returns spans fewer is too wide for them
+MARGIN = 0.5  # of the range of returns seen, added where the support must reach further
+CUT_OFF = 0.01  # of the targets' probability on an edge atom: returns lie beyond
+REFIT_STEPS, REFIT_PARTS, REFIT_RATE = 400, 8, 3e-3
+
+
+def return_bounds(env: BatchedEnv, gamma: float, time_limit: str) -> tuple[float, float]:
+    """Bounds of every return that `env` can give from any state, under the discount `gamma`.
+
+    Of two bounds, both of which hold, the tighter. A return of k steps lies between k times the bounds of a reward,
+    discounted. And with R_t the undiscounted returns from the steps of an episode, all within `env.return_bounds`, the
+    discounted one is `R_0 - (1 - gamma) sum_{t >= 1} gamma^(t-1) R_t`: it passes the undiscounted bound at one end by
+    no more than the other end allows. The latter does not hold where time limits are bootstrapped over.
+    """
+    low, high = env.reward_bounds
+    if time_limit == "bootstrap":
+        steps = 1 / (1 - gamma)
+        return min(low, low * steps), max(high, high * steps)
+    steps = env.horizon if gamma == 1 else (1 - gamma**env.horizon) / (1 - gamma)
+    later = 0.0 if env.horizon == 1 else 1 - gamma ** (env.horizon - 1)
+    first, last = env.return_bounds
+    return (
+        max(min(low, low * steps), first - later * max(last, 0.0)),
+        min(max(high, high * steps), last - later * min(first, 0.0)),
+    )
 
 
 def choose_support(env: BatchedEnv, gamma: float, time_limit: str, n_atoms: int) -> Float[Tensor, " atoms"]:
     """At most `n_atoms` atoms that hold every return the environment can give under the discount `gamma`.
 
     Where rewards lie on a grid and returns are not discounted, the atoms lie on that grid too, and projecting a
-    target onto them is exact. Zero, the return after the end, is always an atom. One atom lies beyond each bound, so
-    that mass on an edge atom always means a tail that was cut off.
+    target onto them is exact. One atom lies beyond each bound, so that mass on an edge atom always means a tail that
+    was cut off.
     """
-    horizon = env.horizon
-    if time_limit == "bootstrap":
-        steps = 1 / (1 - gamma)
-        low, high = (bound * steps for bound in env.reward_bounds)
-    else:
-        steps = horizon if gamma == 1 else (1 - gamma**horizon) / (1 - gamma)
-        low = max(min(env.return_bounds[0], 0.0), env.reward_bounds[0] * steps)
-        high = min(max(env.return_bounds[1], 0.0), env.reward_bounds[1] * steps)
-    low, high = min(low, 0.0), max(high, 0.0)
+    low, high = return_bounds(env, gamma, time_limit)
     if env.reward_step is not None and gamma == 1:
-        inner = categorical.aligned_support(low, high, env.reward_step, n_atoms - 2)
+        inner = categorical.aligned_support(low, max(high, low + env.reward_step), env.reward_step, n_atoms - 2)
         spacing = float(inner[1] - inner[0])
         return categorical.aligned_support(low - spacing, high + spacing, spacing, n_atoms)
-    step = (high - low) / (n_atoms - 4)
-    return categorical.aligned_support(low - step, high + step, step, n_atoms)
+    if not low < high:
+        return around(low, high, n_atoms)
+    spacing = (high - low) / (n_atoms - 4)
+    return categorical.aligned_support(low - spacing, high + spacing, spacing, n_atoms)
+
+
+def on_grid(atoms: Float[Tensor, " atoms"], env: BatchedEnv, gamma: float) -> bool:
+    """Whether every return lies on an atom, so that nothing is lost between them however far apart they are."""
+    return gamma == 1 and env.reward_step is not None and bool(atoms[1] - atoms[0] < 1.5 * env.reward_step)
+
+
+def around(low: float, high: float, n_atoms: int) -> Float[Tensor, " atoms"]:
+    """`n_atoms` evenly spaced atoms, the first a spacing below `low`, the last one above `high`."""
+    if not low < high:
+        half = abs(low) / 2 or 1.0
+        low, high = low - half, high + half
+    spacing = (high - low) / (n_atoms - 3)
+    return categorical.support(low - spacing, high + spacing, n_atoms)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a critic of distributions predicts along a trajectory, and where returns and traces end.
+
+    log_probs: at each step, and in the last entry after all of them.
+    next_probs: after each step, or at the final state.
+    cut: where that is, the places after which a return goes on from `final_state`.
+    """
+
+    log_probs: Float[Tensor, "T+1 E A N"]
+    next_probs: Float[Tensor, "T E A N"]
+    terminated: Bool[Tensor, "T E A"]
+    ended: Bool[Tensor, "T E A"]
+    cut: tuple[Tensor, ...]
+
+    def means(self, atoms: Float[Tensor, " N"]) -> tuple[Float[Tensor, "T E A"], Float[Tensor, "T E A"]]:
+        """Means of the return, before and after each step."""
+        return categorical.mean(atoms, self.log_probs[:-1].exp()), categorical.mean(atoms, self.next_probs)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Returns that a trajectory has shown: the lowest, the highest, mean, std."""
+
+    low: float
+    high: float
+    mean: float
+    std: float
+
+    @classmethod
+    def bootstrapped(cls, chunk: Trajectory, predicted: Predicted, atoms: Tensor, gamma: float) -> "Seen":
+        """Of all steps, with the critic's mean where the trajectory ends before the episode."""
+        nothing = torch.zeros_like(chunk.reward)
+        following = categorical.mean(atoms, predicted.next_probs)
+        cut = predicted.ended.clone()
+        cut[-1] = True
+        reward = chunk.reward + gamma * following * (cut & ~predicted.terminated)
+        return cls.of(returns.gae(reward, nothing, nothing, predicted.terminated, cut, gamma, 1.0)[chunk.active])
+
+    @classmethod
+    def of(cls, values: Float[Tensor, " R"]) -> "Seen":
+        """Of some returns."""
+        exact = values.double()
+        return cls(*torch.stack((exact.min(), exact.max(), exact.mean(), exact.std(correction=0))).tolist())
+
+
+def complete_returns(
+    chunk: Trajectory, terminated: Bool[Tensor, "T E A"], ended: Bool[Tensor, "T E A"], gamma: float
+) -> Float[Tensor, " R"]:
+    """Returns from the steps of episodes that end in a trajectory; where none does, what its steps have brought."""
+    nothing, ends = torch.zeros_like(chunk.reward), (terminated, ended)
+    brought = returns.gae(chunk.reward, nothing, nothing, *ends, gamma, 1.0)[chunk.active]
+    whole = returns.gae(terminated.to(nothing), nothing, nothing, *ends, 1.0, 1.0)[chunk.active] > 0
+    return brought[whole] if whole.any() else brought
+
+
+def start(critic: CategoricalCritic, seen: Seen) -> None:
+    """Let a critic begin with a bell where returns were seen."""
+    critic.start(seen.mean, max(seen.std, float(critic.atoms[1] - critic.atoms[0])))
+
+
+class SupportState(TypedDict):
+    """What a `FollowingSupport` keeps beside the atoms."""
+
+    started: bool
+    fitted: bool
+    cut_off: tuple[bool, bool]
+    widest: float
+
+
+class FollowingSupport:
+    """Lays a critic's atoms where returns are seen.
+
+    The critic starts as a bell where the returns of the first trajectory lie. If their std spans fewer than 8 atoms,
+    the support is laid anew around them. Where returns pass the support later, it grows. Each time the critic keeps
+    what it had learned: it is fitted to its own predictions, projected onto the new atoms, on the states of the
+    trajectory. A `fixed` support stays.
+    """
+
+    def __init__(self, critic: DistributionCritic, fixed: bool, exact: bool):
+        """exact: every return lies on an atom; see `on_grid`."""
+        self.critic, self.fixed, self.exact = critic, fixed, exact
+        self.started = self.fitted = False
+        self.widest = 0.0  # std that the targets of a trajectory had
+        self.cut_off = (False, False)  # whether the last targets passed the support, at either end
+
+    def follow(self, chunk: Trajectory, predicted: Predicted, gamma: float) -> bool:
+        """Look at a trajectory before it is learned from; says whether the critic was changed."""
+        atoms, changed = self.critic.atoms, not self.started
+        if changed:
+            seen = Seen.of(complete_returns(chunk, predicted.terminated, predicted.ended, gamma))
+            self.started = True
+            start(self.critic, seen)
+        elif self.fixed:
+            return False
+        else:
+            seen = Seen.bootstrapped(chunk, predicted, atoms, gamma)
+        moved = None if self.fixed else self._moved(seen)
+        if moved is None:
+            return changed
+        if changed:
+            self.critic.move(moved)
+            start(self.critic, seen)
+        else:
+            self._carry_over(chunk, predicted, moved)
+        return True
+
+    def _moved(self, seen: Seen) -> Float[Tensor, " atoms"] | None:
+        """Where the atoms shall lie instead; None where they lie well."""
+        atoms = self.critic.atoms
+        spacing = float(atoms[1] - atoms[0])
+        low, high = float(atoms[0]) + spacing, float(atoms[-1]) - spacing
+        margin = MARGIN * (seen.high - seen.low)
+        if not self.fitted and seen.std > 0:
+            self.fitted = True
+            if seen.std < FEW_ATOMS * spacing:
+                return around(seen.low - margin, seen.high + margin, len(atoms)).to(atoms)
+        margin = max(margin, MARGIN * (high - low))
+        below, above = seen.low < low or self.cut_off[0], seen.high > high or self.cut_off[1]
+        self.cut_off = (False, False)
+        if not (below or above):
+            return None
+        low = min(low, seen.low) - margin if below else low
+        high = max(high, seen.high) + margin if above else high
+        return around(low, high, len(atoms)).to(atoms)
+
+    def note(self, edge_mass_low: float, edge_mass_high: float, std_in_atoms: float) -> None:
+        """Take note of the targets: their mean mass on either edge, and how many atoms the std of all of them spans."""
+        self.cut_off = (edge_mass_low > CUT_OFF, edge_mass_high > CUT_OFF)
+        self.widest = max(self.widest, std_in_atoms * self.spacing)
+
+    @property
+    def spacing(self) -> float:
+        """Between two atoms."""
+        return float(self.critic.atoms[1] - self.critic.atoms[0])
+
+    @property
+    def warning(self) -> str:
+        """What a user must know of atoms too far apart; empty if they are not.
+
+        What counts is the widest spread that returns have had: an averse policy may have chosen what varies little.
+        """
+        atoms = self.widest / self.spacing
+        if self.exact or atoms >= FEW_ATOMS:
+            return ""
+        return (
+            f"the std of the returns spanned {atoms:.2g} atoms at most, so that smaller risks are hardly told apart: "
+            "raise --n-atoms, or give narrower --return-low and --return-high"
+        )
+
+    @torch.enable_grad()
+    def _carry_over(self, chunk: Trajectory, predicted: Predicted, atoms: Float[Tensor, " atoms"]) -> None:
+        """Move the critic to `atoms`, and fit it to what it predicted before."""
+        rows = chunk.active.flatten()
+        state, agent = flat(chunk.state[:-1])[rows], flat(chunk.agent[:-1])[rows]
+        probs = flat(predicted.log_probs[:-1])[rows].exp()
+        parts = min(REFIT_PARTS, len(probs))
+        target = categorical.project_points(atoms, self.critic.atoms.expand_as(probs), probs)
+        entropy = categorical.cross_entropy(target, target.clamp(min=1e-12).log())
+        self.critic.move(atoms)
+        adam = torch.optim.Adam(self.critic.parameters(), REFIT_RATE)
+        for step in range(REFIT_STEPS):
+            part = slice(step % parts, None, parts)
+            loss = (
+                categorical.cross_entropy(target[part], self.critic(state[part], agent[part])) - entropy[part]
+            ).mean()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in SupportState.__annotations__}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in schema.read(SupportState, state, "support").items():
+            setattr(self, name, value)

@@ -1,6 +1,7 @@
 """Critics of numbers, as MAPPO trains them: what the rivals share that predict moments of the return."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -8,8 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rqe_mappo import schema
 from rqe_mappo.algorithms.actor_critic import Optimiser
+from rqe_mappo.algorithms.averages import Moments
+from rqe_mappo.algorithms.episode_returns import EpisodeReturns
 from rqe_mappo.algorithms.ppo import Batch, Minibatch, PPOConfig, Sequences
+from rqe_mappo.algorithms.support import complete_returns
 from rqe_mappo.config import ConfigError, TrainConfig, require
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
@@ -63,17 +68,28 @@ class Predicted:
 
 
 class ValueUpdate:
-    """A `ValueCritic` and its optimiser: PPO's clipped value loss, in normalised units."""
+    """A `ValueCritic` and its optimiser: PPO's clipped value loss, in normalised units.
 
-    def __init__(self, run: TrainConfig, env: BatchedEnv, values: int = 1, view: Literal["state", "obs"] = "state"):
-        self.run, self.config = run, run.algorithm
+    The first prediction is in units of the returns of the first trajectory already. Otherwise, where returns are small,
+    actors would learn from the critic's first errors alone, and Adam would remember their size.
+    """
+
+    def __init__(
+        self,
+        run: TrainConfig,
+        env: BatchedEnv,
+        values: Callable[[Float[Tensor, " R"]], Float[Tensor, "R K"]] = lambda found: found[:, None],
+        view: Literal["state", "obs"] = "state",
+    ):
+        """values: what is predicted, of some returns."""
+        self.run, self.config, self.values = run, run.algorithm, values
         space = env.observation_space if view == "obs" else env.state_space
         spec = ValueCriticSpec(
             view_dim=space.shape[0],
             n_agents=len(env.possible_agents),
             hidden=self.config.critic_hidden,
             view=view,
-            values=values,
+            values=values(torch.zeros(1)).shape[1],
             memory=self.config.memory if view == "obs" else 0,
             normalise=self.config.normalise_obs,
         )
@@ -82,19 +98,25 @@ class ValueUpdate:
         self.before = self.memory  # and before the one that is being learned from
         self.critic = ValueCritic(spec).to(torch.device(run.device))
         self.optimiser = Optimiser(self.critic, self.config.critic_learning_rate, 2 * self.config.max_grad_norm)
+        self.started = False
+        shape = env.num_envs, len(env.possible_agents)
+        self.episodes = EpisodeReturns(run.gamma, shape, torch.device(run.device))
 
     def predict(self, chunk: Trajectory) -> Predicted:
         """What the critic predicts along a trajectory."""
         critic = self.critic
         view, final = chunk.view(critic.view), chunk.final_view(critic.view)
         terminated, truncated = chunk.ends(self.run.time_limit)
+        ended = terminated | truncated | chunk.lost
+        if self.config.value_norm and not self.started:
+            critic.norm.update(self.values(complete_returns(chunk, terminated, ended, self.run.gamma)))
+        self.started = True
         raw, memory = self._along(chunk) if critic.memory_size else (critic.normalised(view, chunk.agent), None)
         value = critic.norm.restore(raw)
         following = value[1:].clone()
         cut = truncated.nonzero(as_tuple=True)
         if len(cut[0]):
             following[cut] = critic(final, cut[2], None if memory is None else memory[cut])
-        ended = terminated | truncated | chunk.lost
         return Predicted(value[:-1], following, raw[:-1], terminated, ended)
 
     def _along(self, chunk: Trajectory) -> tuple[Float[Tensor, "T+1 E A K"], Float[Tensor, "T E A H"]]:
@@ -140,6 +162,11 @@ class ValueUpdate:
         raw, _ = self.critic.unrolled(part.along(view), part.agent, memory, part.begins, part.active)
         return raw[part.step, part.place]
 
+    def ended(self, chunk: Trajectory, predicted: Predicted) -> Moments:
+        """The returns of the episodes that ended in a trajectory."""
+        value, next_value = predicted.value[..., 0], predicted.next_value[..., 0]
+        return self.episodes.observe(chunk, value, next_value, predicted.terminated, predicted.ended)
+
     def observe(self, batch: Batch) -> None:
         """Take what was seen into the running statistics, once everything is learned from it."""
         if self.critic.normaliser is not None:
@@ -147,12 +174,25 @@ class ValueUpdate:
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state, and what a critic with memory remembers."""
-        return {"critic_optimizer": self.optimiser.adam.state_dict(), "critic_memory": self.memory}
+        return {
+            "critic_optimizer": self.optimiser.state_dict(),
+            "critic_memory": self.memory,
+            "started": self.started,
+            "episodes": self.episodes.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimiser.adam.load_state_dict(state["critic_optimizer"])
+        self.optimiser.load_state_dict(state["critic_optimizer"])
         if "critic_memory" in state:  # older files hold none, and critics had no memory
-            self.memory = state["critic_memory"].to(self.run.device)
+            memory = schema.read(Tensor, state["critic_memory"], "critic_memory")
+            if memory.shape != self.memory.shape:
+                raise ValueError(
+                    f"critic_memory must have shape {tuple(self.memory.shape)} (got {tuple(memory.shape)})"
+                )
+            self.memory = memory.to(self.run.device)
+        self.started = schema.read(bool, state.get("started", True), "started")
+        if "episodes" in state:
+            self.episodes.load_state_dict(state["episodes"])
 
 
 def huber(error: Float[Tensor, "*batch"], delta: float) -> Float[Tensor, "*batch"]:

@@ -1,17 +1,27 @@
 """One collector for all environments and actors: T decisions of E copies with A agents each."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rqe_mappo import schema
+from rqe_mappo.data import finite
 from rqe_mappo.data.trajectory import Past, Trajectory
 from rqe_mappo.envs.contract import BatchedEnv, Observed, Step, begun
 from rqe_mappo.envs.history import History
 from rqe_mappo.nets.contract import Actor
 
 FLOATS, FLAGS = ("reward", "cost"), ("active", "terminated", "truncated", "lost")
+
+
+class CollectorState(TypedDict):
+    """What going on exactly needs beside the environment's snapshot."""
+
+    memory: Float[Tensor, "E A H"]
+    begins: Bool[Tensor, " E"]
 
 
 class Collector:
@@ -46,25 +56,34 @@ class Collector:
     def start(self, observed: Observed) -> None:
         """Begin with what the environment shows after `reset`."""
         self.observed = observed
+        if observed.avail is not None:
+            if observed.avail.dtype != bool:  # of numbers, nan would count as True
+                raise finite.NotFinite(f"avail must be bool (got {observed.avail.dtype})")
+            shape = (self.num_steps + 1, *observed.avail.shape)
+            self.avail = torch.empty(shape, dtype=torch.bool, device=self.device)
         self.begins = np.ones(len(observed.active), bool)
         self.memory.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """What going on exactly needs beside the environment's snapshot."""
+        """A `CollectorState`."""
         return {"memory": self.memory.cpu(), "begins": torch.from_numpy(self.begins.copy())}
 
     def go_on(self, observed: Observed, state: dict[str, Any]) -> None:
         """Go on from what the environment shows after `restore`, with what `state_dict` kept."""
         self.start(observed)
         if state:  # older files hold none, and actors had no memory
-            self.begins = state["begins"].numpy().copy()
-            self.memory.copy_(state["memory"])
+            known = schema.read(CollectorState, state, "collector")
+            if known["memory"].shape != self.memory.shape or len(known["begins"]) != len(self.begins):
+                raise ValueError("the collector's state is of other copies, agents or networks")
+            self.begins = known["begins"].numpy().copy()
+            self.memory.copy_(known["memory"])
 
     @torch.no_grad()
     def collect(self, explore: float = 0.0) -> tuple[Trajectory, list[dict[str, np.ndarray]]]:
         """A trajectory, which lasts until the next is collected, and the records of the episodes that ended in it.
 
         explore: how often to act at random, for actors that do not draw their actions from a policy.
+        Raises `NotFinite` where the environment gave what nothing may be learned from.
         """
         env, kept = self.env, self.kept
         kept["lost"].zero_()
@@ -78,8 +97,9 @@ class Collector:
             kept["begins"][t] = torch.from_numpy(self.begins)
             if isinstance(env, History):
                 pasts.append((env.past, env.discount, env.start))
-            step = env.step(self._act(t, uniform[t], explore))
-            self._check(step)
+            action = self._act(t, uniform[t], explore)
+            finite.check_action(action, self.obs[: t + 1], env.possible_agents)
+            step = env.step(action)
             for name in ("reward", "cost", "terminated", "truncated"):
                 kept[name][t] = torch.from_numpy(getattr(step, name))
             played = slice(None) if step.sim_crashed is None else self._take_back(t, step, step.sim_crashed)
@@ -92,23 +112,19 @@ class Collector:
             self.begins[:] = False
             self.begins[begun(step)] = True
         self._look(self.num_steps)
-        return self._trajectory(memory, finals, pasts), episodes
-
-    def _check(self, step: Step) -> None:
-        """RuntimeError for a reward that is no number: whoever learned from it would be lost."""
-        if not np.isfinite(step.reward).all():
-            copy, agent = (int(place[0]) for place in np.nonzero(~np.isfinite(step.reward)))
-            name = self.env.possible_agents[agent]
-            raise RuntimeError(f"the environment gave {name} in copy {copy} the reward {step.reward[copy, agent]}")
+        chunk = self._trajectory(memory, finals, pasts)
+        finite.check_trajectory(chunk, env.possible_agents)
+        finite.check_records(episodes, env.possible_agents)
+        return chunk, episodes
 
     def _look(self, t: int) -> None:
         """Keep what is seen before decision t."""
         self.obs[t].copy_(torch.from_numpy(self.observed.obs))
         self.state[t].copy_(torch.from_numpy(self.observed.state))
         avail = self.observed.avail
-        if avail is not None:
-            if self.avail is None:
-                self.avail = torch.empty(self.num_steps + 1, *avail.shape, dtype=torch.bool, device=self.device)
+        if (avail is None) != (self.avail is None):
+            raise finite.NotFinite("avail at some steps and not at others: give it always or never")
+        if self.avail is not None and avail is not None:
             self.avail[t].copy_(torch.from_numpy(avail))
 
     def _act(self, t: int, uniform: Tensor, explore: float) -> np.ndarray:

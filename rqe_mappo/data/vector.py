@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import pickle
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -45,8 +46,20 @@ def make(config: TrainConfig, num_envs: int, num_workers: int = 0, in_process: b
         env = factory(config.env_config, num_envs)
     else:
         build = functools.partial(factory, config.env_config, num_envs // num_workers)
+        _check_it_travels(build, config.env)
         env = WorkerEnvs(build, num_workers, config.seed, config.worker_timeout)
     return config.algorithm.wrap(env, config.gamma)
+
+
+def _check_it_travels(build: Callable[[], BatchedEnv], env: str) -> None:
+    """ConfigError for a factory that no other process could import, such as a lambda that was registered."""
+    try:
+        pickle.dumps(build)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"--num-workers: what makes --env {env} cannot be sent to a worker process ({error}): "
+            "register a function or class that can be imported by its name, or use --num-workers 0"
+        ) from None
 
 
 def workers_of(env: BatchedEnv) -> "WorkerEnvs | None":

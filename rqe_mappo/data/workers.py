@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from rqe_mappo.envs.contract import BatchedEnv, Observed, Step, action_dtype
+from rqe_mappo.envs.contract import BatchedEnv, Observed, Step, action_dtype, agent_spaces
 
 SEEN, EARNED = ("obs", "state", "active"), ("reward", "cost", "terminated", "truncated")
 FINAL = ("final_obs", "final_state")
@@ -105,6 +105,7 @@ def _serve(pipe: Connection, build: Callable[[], BatchedEnv], owner: int) -> Non
     try:
         env = build()
         described = {name: getattr(env, name) for name in BatchedEnv.__annotations__}
+        described["agent_spaces"] = agent_spaces(env)
         pipe.send(("done", described))
         board = Board(described, pipe.recv())
         pipe.send(("done", None))

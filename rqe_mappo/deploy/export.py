@@ -29,6 +29,7 @@ import tyro
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rqe_mappo import described_spaces
 from rqe_mappo.checkpoint import write_atomically
 from rqe_mappo.command_line import main, parse
 from rqe_mappo.config import trust
@@ -108,8 +109,9 @@ def facts(policy: Policy) -> dict[str, str]:
     agents (names, in the order of `agent`); environment, scenario, settings; algorithm, risk, tau, eps; return_scale,
     the unit of tau; timesteps; package. Of actions: action_kind (discrete, multi-discrete, box), action_sizes (of each
     choice; of a box, how many numbers); action_start, where the first action is not 0; action_counts, where agents lack
-    actions; squash, action_low and action_high of a box. memory, the width H of an actor with memory. And what the
-    actions mean, where that is known: actions_mps2 (accelerations) of `sumo`, actions (words) of `cartpole`.
+    actions; squash, action_low and action_high of a box. spaces, what agents observe and do, of environments by name.
+    memory, the width H of an actor with memory. And what the actions mean, where that is known: actions_mps2
+    (accelerations) of `sumo`, actions (words) of `cartpole`.
     """
     config = json.loads(policy.config_json)
     algorithm = config["algorithm"]
@@ -130,6 +132,7 @@ def facts(policy: Policy) -> dict[str, str]:
         known["action_start"] = list(actions.start)
     if actions.counts:
         known["action_counts"] = list(actions.counts)
+    known |= described_spaces.described(policy.spaces)
     if policy.actor.memory_size:
         known["memory"] = policy.actor.memory_size
     if config["env"] == "sumo":

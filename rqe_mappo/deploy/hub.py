@@ -4,6 +4,7 @@ A folder holds `model.safetensors`, the weights of actors and critic; `config.js
 model card of known facts. Reading them executes nothing.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -12,10 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rqe_mappo import upgrade
-from rqe_mappo.checkpoint import CheckpointError, write_atomically
+from rqe_mappo import schema, upgrade
+from rqe_mappo.checkpoint import LARGEST_POLICY, CheckpointError, checked
+from rqe_mappo.files import write_atomically
 
 FORMAT, OLDER = "rqe_mappo pretrained policy 2", "rqe_mappo pretrained policy 1"
+CHECKSUM = "sha256"  # in config.json: of its other entries and the weights
 WEIGHTS, CONFIG, CARD = FILES = ("model.safetensors", "config.json", "README.md")
 REPOSITORY = r"[\w.-]+/[\w.-]+"
 
@@ -39,9 +42,11 @@ def save_pretrained(content: dict[str, Any], folder: Path, evaluation: Path | No
         for module, state in content["modules"].items()
         for name, value in state.items()
     }
+    packed = tensors.save(weights)
     known = _known(content)
+    known[CHECKSUM] = _checksum(known, packed)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / WEIGHTS, tensors.save(weights))
+    write_atomically(folder / WEIGHTS, packed)
     write_atomically(folder / CONFIG, json.dumps(known, indent=2, allow_nan=False).encode())
     write_atomically(folder / CARD, model_card(known, measured).encode())
 
@@ -54,16 +59,22 @@ def load_pretrained(source: str | Path, revision: str | None = None) -> dict[str
     if known.get("format") not in (FORMAT, OLDER):
         raise CheckpointError(f"{source} was not written by save_pretrained: its {CONFIG} is no '{FORMAT}'")
     try:
-        weights = tensors.load((folder / WEIGHTS).read_bytes())
+        if (folder / WEIGHTS).stat().st_size > LARGEST_POLICY:
+            raise ValueError(f"{WEIGHTS} is larger than {LARGEST_POLICY / 2**30:.0f} GiB")
+        packed = (folder / WEIGHTS).read_bytes()
+        told = known.pop(CHECKSUM, None)  # older folders have none
+        if told is not None and told != _checksum(known, packed):
+            raise ValueError("the checksum is wrong: something was changed after it was saved")
+        weights = tensors.load(packed)
+        known.pop("package", None)
         if known["risk"] is not None:
             known["risk"]["tau"] = [float(tau) for tau in known["risk"]["tau"]]
         known["config"] = json.dumps(known["config"], indent=2)
-        known["networks"] = _read(known["networks"]) if "networks" in known else {}
         modules: dict[str, dict[str, Any]] = {}
         for name, value in weights.items():
             module, _, parameter = name.partition(".")
             modules.setdefault(module, {})[parameter] = value
-        return upgrade.policy(known | modules) if known["format"] == OLDER else known | {"modules": modules}
+        return checked(upgrade.policy(known | modules) if known["format"] == OLDER else known | {"modules": modules})
     except Exception as error:  # safetensors' own class derives from no other
         raise CheckpointError(f"{source} holds no whole policy ({error}): save it again") from None
 
@@ -139,7 +150,7 @@ def _known(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spelled(value: Any) -> Any:
-    """A network's description in which infinity, such as the bound of an action, is a word."""
+    """A network's description in which infinity, such as the bound of an action, is a word that `schema` reads."""
     if isinstance(value, dict):
         return {name: _spelled(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -147,22 +158,18 @@ def _spelled(value: Any) -> Any:
     return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
-def _read(value: Any) -> Any:
-    """The reverse of `_spelled`."""
-    if isinstance(value, dict):
-        return {name: _read(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_read(item) for item in value]
-    return float(value) if value in ("inf", "-inf") else value
+def _checksum(known: dict[str, Any], weights: bytes) -> str:
+    """Of what config.json holds beside it, however that is laid out, and of the weights' file."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode() + weights).hexdigest()
 
 
 def _described(folder: Path) -> dict[str, Any]:
     """Contents of config.json; CheckpointError if there is none, or it is damaged."""
     try:
-        known = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        text = (folder / CONFIG).read_text(encoding="utf-8")
+        return schema.read(dict[str, Any], schema.parse_json(text, CONFIG), CONFIG)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG} cannot be read ({error}): give what save_pretrained wrote") from None
-    return known if isinstance(known, dict) else {}
 
 
 def _evaluation(path: Path, timesteps: int) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class Mixture(ActingPolicy):
             _check_alike(policies[0], policy)
         self.policies, self.kind = tuple(policies), kind
         self.agents, self.spec, self.device = policies[0].agents, policies[0].spec, policies[0].device
+        self.spaces = next((policy.spaces for policy in policies if policy.spaces), None)
         if kind == "logit" and self.spec.actions.kind == "box":
             raise ValueError("kind 'logit' needs actions with logits, and these are continuous: use probability")
         self._choices = torch.Generator().manual_seed(_another(0))
@@ -177,11 +178,8 @@ class Mixture(ActingPolicy):
             if policy._remembers:
                 policy.step(obs, agent, None, avail, active)
 
-    @torch.no_grad()
-    def probabilities(self, obs: Any, agent: Any = 0, *, avail: Any = None) -> np.ndarray:
-        rows = self._rows(obs, self.spec.obs_dim, "observation")
-        agents = self._agents(agent, rows)
-        return self._choices_of(rows, agents, self._weights_of(rows, agents), self._mask(avail)).probs.cpu().numpy()
+    def _probabilities(self, obs: Tensor, agent: Tensor, avail: Tensor | None) -> Tensor:
+        return self._choices_of(obs, agent, self._weights_of(obs, agent), avail).probs
 
     def _weights_of(self, obs: Tensor, agent: Tensor) -> Tensor | list[float]:
         weights = self._weigh(obs, agent)
@@ -297,3 +295,7 @@ def _check_alike(one: Policy, other: Policy) -> None:
     for what, (first, second) in pairs.items():
         if first != second:
             raise ValueError(f"policies cannot be mixed, their {what} differ: {first} and {second}")
+    if None not in (one.spaces, other.spaces) and one.spaces != other.spaces:
+        raise ValueError(
+            "policies cannot be mixed, their agents observe or act in other spaces: train them in the same"
+        )

@@ -1,6 +1,5 @@
 """A trained policy for those who deploy it: load, act, look at the predicted return distribution."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +11,24 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rqe_mappo import nets
+from rqe_mappo import described_spaces, nets
 from rqe_mappo.checkpoint import CheckpointError, load_policy_file
+from rqe_mappo.deploy.acting import ActingPolicy
 from rqe_mappo.functional.risk import Neutral, RiskMeasure, parse_risk
 from rqe_mappo.nets import ActorSpec, ValueCritic
 from rqe_mappo.nets.contract import Acted, Actor, ReturnDistribution, ReturnModel
 from rqe_mappo.nets.distributions import Categorical
 
 __all__ = ["ActingPolicy", "Policy", "ReturnDistribution"]
+
+
+@dataclass(frozen=True)
+class TeamViews:
+    """What the critic sees of all agents, `rows` `[A, V]`; `index` of those asked for; `only`, if it was one alone."""
+
+    rows: np.ndarray
+    index: dict[str, int]
+    only: str | None
 
 
 @dataclass(frozen=True)
@@ -30,125 +39,6 @@ class Memory:
     critic: Tensor
 
 
-class ActingPolicy:
-    """Whoever acts on observations: draws actions, for arrays or dicts of agents, and remembers what it must.
-
-    agents: the names of the agents, in order.
-    spec: of observations and actions, among others.
-    device: where the networks live.
-    memory: what it remembers, which may be kept and set again.
-    """
-
-    agents: tuple[str, ...]
-    spec: ActorSpec
-    device: torch.device
-    memory: Any
-
-    def __init__(self):
-        self.generator = torch.Generator().manual_seed(0)
-
-    def seed(self, seed: int) -> None:
-        """Seed the draws of `act`."""
-        self.generator.manual_seed(seed)
-
-    def begin(self, copies: Sequence[int] | np.ndarray | None = None, of: int = 1) -> None:
-        """Tell the policy that episodes begin: in the `copies` of an environment of `of` copies, or in all of them.
-
-        Policies with memory, and mixtures that draw a policy for each episode, must be told; the others need not.
-        """
-
-    @torch.no_grad()
-    def act(
-        self, obs: Any, agent: Any = 0, deterministic: bool = False, *, avail: Any = None, active: Any = None
-    ) -> Any:
-        """Actions for observations, drawn from the policy, or its most probable ones if `deterministic`.
-
-        obs: array `[..., D]`, with `agent` the index of each row's agent (an int, or an array of shape `[...]`);
-            or a dict from agent names to arrays `[D]`, as a PettingZoo environment gives.
-        avail: bool `[..., actions]`, or a dict of `[actions]`: which actions may be chosen.
-        active: bool `[...]`, which rows are of agents that act; the memory of the others stays as it is.
-        Returns elements of the action space: an int64 array `[...]`, or `[..., U]` for several choices, or a float32
-        array `[..., U]` for continuous actions; an int or an array `[U]` for a single row; or a dict of these.
-        """
-        if isinstance(obs, dict):
-            return self._act_by_name(obs, deterministic, avail)
-        rows = self._rows(obs, self.spec.obs_dim, "observation")
-        uniform = None
-        if not deterministic:
-            uniform = torch.rand(*rows.shape[:-1], self._draws, generator=self.generator).to(self.device)
-        mask = self._mask(avail)
-        present = None if active is None else torch.as_tensor(np.asarray(active, dtype=bool), device=self.device)
-        actions = self._act(rows, self._agents(agent, rows), uniform, mask, present)
-        return actions.cpu().numpy() if actions.ndim else int(actions)
-
-    def _act_by_name(self, obs: dict[str, Any], deterministic: bool, avail: dict[str, Any] | None) -> dict[str, Any]:
-        if not obs:
-            return {}
-        for name, values in obs.items():
-            if name not in self.agents:
-                raise ValueError(f"there is no agent {name}: these are {', '.join(self.agents)}")
-            if np.shape(values) != (self.spec.obs_dim,):
-                raise ValueError(
-                    f"the observation of {name} must have {self.spec.obs_dim} features (got shape {np.shape(values)}); "
-                    "where agents see unequally much, the shorter ones were padded with zeros in training"
-                )
-        index = np.array([self.agents.index(name) for name in obs])
-        everyone = np.arange(len(self.agents))
-        if self._remembers:  # its memory has a row for each agent, here or not
-            rows = np.zeros((len(everyone), self.spec.obs_dim), np.float32)
-            rows[index] = np.stack(list(obs.values()))
-            mask = None
-            if avail is not None:
-                mask = np.ones((len(everyone), self.spec.actions.outputs), bool)
-                mask[index] = np.stack([avail[name] for name in obs])
-            actions = self.act(rows, everyone, deterministic, avail=mask, active=np.isin(everyone, index))[index]
-        else:
-            mask = None if avail is None else np.stack([avail[name] for name in obs])
-            actions = self.act(np.stack(list(obs.values())), index, deterministic, avail=mask)
-        return {name: action if action.ndim else int(action) for name, action in zip(obs, actions, strict=True)}
-
-    @property
-    def _draws(self) -> int:
-        return self.spec.actions.draws
-
-    @property
-    def _remembers(self) -> bool:
-        return False
-
-    def _act(
-        self,
-        obs: Float[Tensor, "*rows D"],
-        agent: Int[Tensor, "*rows"],
-        uniform: Float[Tensor, "*rows draws"] | None,
-        avail: Bool[Tensor, "*rows actions"] | None,
-        active: Bool[Tensor, "*rows"] | None,
-    ) -> Tensor:
-        """Actions of rows on `device`."""
-        raise NotImplementedError
-
-    def probabilities(self, obs: Any, agent: Any = 0, *, avail: Any = None) -> np.ndarray:
-        """Action probabilities `[..., actions]` for observations `[..., D]`; ValueError for continuous actions.
-
-        avail: as in `act`.
-        """
-        raise NotImplementedError
-
-    def _rows(self, values: Any, width: int, what: str) -> Tensor:
-        rows = torch.as_tensor(np.asarray(values, dtype=np.float32)).to(self.device)
-        if rows.ndim == 0 or rows.shape[-1] != width:
-            raise ValueError(f"{what} must have {width} features in its last axis (got shape {tuple(rows.shape)})")
-        return rows
-
-    def _mask(self, avail: Any) -> Tensor | None:
-        return None if avail is None else torch.as_tensor(np.asarray(avail, dtype=bool), device=self.device)
-
-    def _agents(self, agent: Any, rows: Tensor) -> Tensor:
-        named = np.asarray(agent)
-        if named.size and not (named.min() >= 0 and named.max() < len(self.agents)):
-            raise ValueError(f"agents are numbered 0 to {len(self.agents) - 1} (got {named.min()} to {named.max()})")
-        return torch.as_tensor(np.array(agent), device=self.device).expand(rows.shape[:-1])
-
-
 class Policy(ActingPolicy):
     """The networks of one run.
 
@@ -157,7 +47,7 @@ class Policy(ActingPolicy):
     measures: the risk measures of its training, one for all agents or one each; tau in units of `return_scale`.
 
     >>> policy = Policy.load("runs/sumo__tau0.3__eps0.01__s1__20261120-120000")
-    >>> actions = policy.act(observations)  # an array, or a dict of agents as in PettingZoo
+    >>> actions = policy.act(observations)  # what the environment gives, or rows of numbers
     """
 
     def __init__(self, content: dict[str, Any], device: str = "cpu"):
@@ -165,19 +55,23 @@ class Policy(ActingPolicy):
         super().__init__()
         self.device = torch.device(device)
         self.agents: tuple[str, ...] = tuple(content["agents"])
+        _check_agents(content)
         self.config_json: str = content["config"]
         self.timesteps: int = content["timesteps"]
         self.networks: dict[str, dict[str, Any]] = content["networks"]
         self.modules: dict[str, nn.Module] = {}
         for name, description in self.networks.items():
-            _check_size(description, content["modules"][name], len(self.agents))
-            module = nets.build(description)
-            module.load_state_dict(content["modules"][name])
+            module = nets.restored(description, content["modules"][name])
             self.modules[name] = module.to(self.device).eval()
         actor: Any = self.modules["actor"]  # a network that keeps the contract of actors
         self.actor: Actor = actor
         self.spec: ActorSpec = actor.spec
+        self.spaces = described_spaces.read(
+            content.get("spaces"), len(self.agents), self.spec.obs_dim, self.spec.actions.outputs
+        )
         returns: Any = None if content["returns"] is None else self.modules[content["returns"]]
+        if returns is not None and not hasattr(returns, "predicts"):
+            raise ValueError(f"its network {content['returns']} predicts no returns")
         self.returns: ReturnModel | None = returns
         self.risk: dict[str, Any] | None = content["risk"]
         self.measures: tuple[RiskMeasure, ...] = (Neutral(),)
@@ -260,6 +154,7 @@ class Policy(ActingPolicy):
             "agents": list(self.agents), "config": self.config_json, "timesteps": self.timesteps,
             "networks": self.networks, "returns": returns[0] if returns else None, "risk": self.risk,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            **described_spaces.described(self.spaces),
         }  # fmt: skip
 
     def begin(self, copies: Sequence[int] | np.ndarray | None = None, of: int = 1) -> None:
@@ -323,14 +218,8 @@ class Policy(ActingPolicy):
     ) -> Tensor:
         return self.step(obs, agent, uniform, avail, active).action
 
-    @torch.no_grad()
-    def probabilities(self, obs: Any, agent: Any = 0, *, avail: Any = None) -> np.ndarray:
-        """Action probabilities `[..., actions]` for observations `[..., D]`, with the memory there is, which stays.
-
-        avail: as in `act`. ValueError for continuous actions.
-        """
-        rows = self._rows(obs, self.spec.obs_dim, "observation")
-        return self.choices(rows, self._agents(agent, rows), self._mask(avail)).probs.cpu().numpy()
+    def _probabilities(self, obs: Tensor, agent: Tensor, avail: Tensor | None) -> Tensor:
+        return self.choices(obs, agent, avail).probs
 
     def choices(
         self,
@@ -345,12 +234,23 @@ class Policy(ActingPolicy):
         return policy
 
     @torch.no_grad()
-    def distribution(self, view: Any, agent: Any = 0) -> ReturnDistribution:
+    def distribution(self, view: Any, agent: Any = None) -> Any:
         """The predicted distribution of the return from states `[..., S]`, as the critic of `agent` sees them.
 
-        Of observations, where the critic sees those (`policy.returns.view`).
-        ValueError for a run whose critic predicts means alone, or none of the policy's returns.
+        view: what the environment's `state()` gives, `[A, S]`: by default row i of `[..., A, S]` is agent i's, and
+            other rows are the first agent's. Or a dict of what each agent observes, where that says it all: in
+            environments by name, and where the critic sees observations (`policy.returns.view`). Of a single agent by
+            name also what it observes.
+        Returns a dict for a dict. ValueError for a run whose critic predicts means alone, or none of the policy's
+        returns.
         """
+        if (team := self._team_views(view, agent)) is not None:
+            found = self.distribution(team.rows, np.arange(len(self.agents)))
+            every = {
+                name: ReturnDistribution(found.atoms if found.atoms.ndim == 1 else found.atoms[i], found.log_probs[i])
+                for name, i in team.index.items()
+            }
+            return every[team.only] if team.only else every
         rows, agents = self._views(view, agent)
         found = self._known_returns().distribution(rows, agents)
         if found is None:
@@ -358,13 +258,18 @@ class Policy(ActingPolicy):
         return found
 
     @torch.no_grad()
-    def value(self, view: Any, agent: Any = 0) -> Float[Tensor, "*rows"]:
+    def value(self, view: Any, agent: Any = None) -> Any:
         """V_tau of states `[..., S]` as the policy was trained on it (bounded by `risk_clip`, see docs/risk.md).
 
-        The mean return, where no distribution is predicted; of observations, where the critic sees those
-        (`policy.returns.view`). A critic with memory has seen what was acted on: ask before `act`, with the same rows.
+        The mean return, where no distribution is predicted. view, agent: as in `distribution`. Returns a tensor
+        `[...]`, or a dict of tensors for a dict. A critic with memory has seen what was acted on: ask before `act`,
+        with the same rows.
         ValueError for a run with `--algo exact-rqe`: its critic knows the value of joint actions, not of policies.
         """
+        if (team := self._team_views(view, agent)) is not None:
+            found = self.value(team.rows, np.arange(len(self.agents)))
+            every = {name: found[i] for name, i in team.index.items()}
+            return every[team.only] if team.only else every
         rows, agents = self._views(view, agent)
         if self._critic is not None:
             return self._critic.mean(rows, agents, self._remembered(rows).critic)
@@ -390,17 +295,28 @@ class Policy(ActingPolicy):
             raise ValueError("nothing in this run predicts the return of its policy (exact-rqe: of joint actions only)")
         return self.returns
 
+    def _team_views(self, view: Any, agent: Any) -> "TeamViews | None":
+        """What the critic sees of all agents, where it is told what they, or the only one, observe."""
+        alone = self._known_returns().view == "obs" or len(self.agents) == 1
+        only = self._only(view, agent) if alone else None
+        if only is None and not isinstance(view, dict):
+            return None
+        seen = view if only is None else {only: view}
+        rows = self._team(seen) if self._known_returns().view == "obs" else self.state(seen)
+        return TeamViews(rows, {name: self._index(name) for name in seen}, only)
+
     def _views(self, view: Any, agent: Any) -> tuple[Tensor, Tensor]:
         rows = self._rows(view, self._known_returns().view_dim, self._known_returns().view)
         return rows, self._agents(agent, rows)
 
 
-def _check_size(description: dict[str, Any], weights: dict[str, Tensor], agents: int) -> None:
-    """ValueError for a description that does not fit its weights by far: nothing is built to find that out."""
-    if description.get("n_agents", agents) != agents:
-        raise ValueError(f"a network is described for {description['n_agents']} agents, and there are {agents}")
-    held = sum(weight.numel() for weight in weights.values())
-    inputs = description.get("obs_dim", description.get("view_dim", 0))
-    widths = [int(width) for width in (inputs, *description.get("hidden", ()), description.get("memory", 0))]
-    if any(one * other > held for one, other in itertools.pairwise(widths)):
-        raise ValueError(f"a network is described that has more than its {held} weights")
+def _check_agents(content: dict[str, Any]) -> None:
+    """ValueError where agents share a name, or networks and tolerances are of more or fewer of them."""
+    agents = content["agents"]
+    if not agents or len(set(agents)) < len(agents):
+        raise ValueError("its agents have no names of their own")
+    for name, description in content["networks"].items():
+        if (described := description.get("n_agents", len(agents))) != len(agents):
+            raise ValueError(f"its network {name} is described for {described} agents, and there are {len(agents)}")
+    if content["risk"] is not None and len(np.atleast_1d(content["risk"]["tau"])) not in (1, len(agents)):
+        raise ValueError(f"its tau is neither for all nor for each of the {len(agents)} agents")

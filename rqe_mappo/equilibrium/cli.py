@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from rqe_mappo.command_line import fail, parse
+from rqe_mappo import command_line
 from rqe_mappo.envs.matrix_games.payoffs import GAMES, MatrixGame
 from rqe_mappo.equilibrium.adversary import Penalty
 from rqe_mappo.equilibrium.conditions import condition
@@ -71,14 +71,14 @@ def read_game(name: str) -> MatrixGame:
     if not path.is_file():
         raise ValueError(f"no such file: {name}")
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is not valid JSON ({error})") from None
     if not isinstance(content, dict) or "payoffs" not in content:
         raise ValueError(f'{name} must be an object with "payoffs": [n][A_1]...[A_n]')
     try:
         payoffs = np.array(content["payoffs"], dtype=float)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ValueError(
             f"{name}: payoffs must be numbers in nested lists of equal lengths, [n][A_1]...[A_n]"
         ) from None
@@ -91,6 +91,8 @@ def read_game(name: str) -> MatrixGame:
         payoffs.shape[1:]
     ):
         raise ValueError(f"{name}: actions must name {list(payoffs.shape[1:])} actions, one list a player")
+    if any("\ud800" <= letter <= "\udfff" for names in actions for a in names for letter in str(a)):
+        raise ValueError(f"{name}: actions must have names that can be printed")
     if any(len({str(a) for a in names}) < len(names) for names in actions):
         raise ValueError(f"{name}: a player's actions must have different names")
     return MatrixGame(path.stem, payoffs, tuple(tuple(str(a) for a in names) for names in actions), name)
@@ -205,18 +207,17 @@ def list_games() -> str:
 
 def main(args: Sequence[str] | None = None) -> None:
     """rqe-solve: equilibria with their residuals, and what theory says. Exit code 1 if one did not converge."""
-    config = parse(SolveConfig, PROG, list(sys.argv[1:] if args is None else args))
+    command_line.main(_solve, PROG, args)
+
+
+def _solve(args: list[str]) -> None:
+    config = command_line.parse(SolveConfig, PROG, args)
     if config.list:
         print(list_games())
         return
-    try:
-        work = task(config)
-        scan = config.all and work.problem.payoffs.shape == (2, 2, 2)
-        found = equilibria(work.problem, scan)
-    except (ValueError, OSError) as error:
-        fail(PROG, str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    work = task(config)
+    scan = config.all and work.problem.payoffs.shape == (2, 2, 2)
+    found = equilibria(work.problem, scan)
     content = as_dict(work, found, complete=scan)
     print(json.dumps(content, indent=2) if config.json else describe(content))
     if not found or not all(e.converged for e in found):

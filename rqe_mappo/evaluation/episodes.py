@@ -9,10 +9,11 @@ import numpy as np
 
 from rqe_mappo import registry
 from rqe_mappo.config import TrainConfig
-from rqe_mappo.data import vector
+from rqe_mappo.data import finite, vector
 from rqe_mappo.deploy.policy import ActingPolicy, Policy
 from rqe_mappo.envs.contract import BatchedEnv, Observed, begun
 from rqe_mappo.envs.history import History
+from rqe_mappo.evaluation.progress import Show
 from rqe_mappo.functional import categorical
 from rqe_mappo.nets.contract import ReturnDistribution
 from rqe_mappo.statistics import interval, of_samples
@@ -122,17 +123,20 @@ def copies_for(episodes: int, most: int = MOST_COPIES) -> tuple[int, int]:
 
 
 def run_episodes(
-    env: BatchedEnv, choose: Chooser, each: int, seed: int, gamma: float = 1.0
+    env: BatchedEnv, choose: Chooser, each: int, seed: int, gamma: float = 1.0, show: Show = lambda done, total: None
 ) -> tuple[dict[str, np.ndarray], list[Observed]]:
     """The first `each` episodes of every copy: their records, and what was seen when each began.
 
     A fixed number per copy: whatever ends within a time window would count short episodes too often. An episode whose
-    simulation was lost does not count; its copy plays another. The records gain
+    simulation was lost does not count; its copy plays another. Raises `NotFinite` for rewards and observations of which
+    no figure could be made. The records gain
 
     discounted: `[F, A]`, the return discounted by `gamma` from the start of the episode.
     remaining: `[F, A]`, what a return after the end would weigh: `gamma^T` for an agent that was truncated after T
         steps, 0 for one that terminated.
     final_obs, final_state: `[F, A, ...]`, what is seen after a truncation; zero for an agent that terminated.
+
+    show: called with how many episodes are done, and of how many.
     """
     observed = env.reset(seed)
     first = [_copy(observed, slice(None))]
@@ -148,6 +152,7 @@ def run_episodes(
     records, starts = [], []
     while (done < each).any():
         step = env.step(choose(env, observed))
+        finite.check_step(step, env.possible_agents)
         running["discounted"] += weight[:, None] * step.reward
         weight *= gamma
         cut = np.nonzero(step.truncated)
@@ -160,6 +165,7 @@ def run_episodes(
             records[-1] |= {key: value[ended[keep]] for key, value in running.items()}
             starts += [began[copy] for copy in ended[keep]]
             done[ended] += 1
+            show(int(done.clip(max=each).sum()), each * env.num_envs)
         anew = begun(step)
         if len(anew):
             weight[anew] = 1.0
@@ -287,12 +293,15 @@ def scripted(config: TrainConfig, name: str, seed: int) -> Chooser:
     return lambda env, observed: driver(env.env if isinstance(env, History) else env)
 
 
-def drive(config: TrainConfig, choose: Chooser, episodes: int, seed: int) -> dict[str, np.ndarray]:
+def drive(
+    config: TrainConfig, choose: Chooser, episodes: int, seed: int, show: Show = lambda done, total: None
+) -> dict[str, np.ndarray]:
     """The records of `episodes` of an environment in this process, which scripted policies look into."""
     own_process = registry.environment(config.env).own_process
     copies, each = copies_for(episodes, 1 if own_process else MOST_COPIES)
     env = vector.make(config, copies, in_process=True)
     try:
-        return run_episodes(env, choose, each, seed)[0]
+        with finite.named(config.env):
+            return run_episodes(env, choose, each, seed, show=show)[0]
     finally:
         env.close()

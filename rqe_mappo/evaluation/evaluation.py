@@ -7,11 +7,12 @@ import numpy as np
 
 from rqe_mappo import registry
 from rqe_mappo.config import TrainConfig, from_json
-from rqe_mappo.data import vector
+from rqe_mappo.data import finite, vector
 from rqe_mappo.deploy.interpolation import Mixture
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.evaluation import report
 from rqe_mappo.evaluation.episodes import MOST_COPIES, Calibration, calibration, chooser, copies_for, run_episodes
+from rqe_mappo.evaluation.progress import Show
 from rqe_mappo.functional.risk import RiskMeasure
 from rqe_mappo.statistics import Estimate
 
@@ -52,11 +53,18 @@ class Evaluation:
         return text if self.calibration is None else f"{text}\n\n{self.calibration}"
 
 
-def evaluate(policy: Policy | Mixture, episodes: int, seed: int, deterministic: bool = False) -> Evaluation:
+def evaluate(
+    policy: Policy | Mixture,
+    episodes: int,
+    seed: int,
+    deterministic: bool = False,
+    show: Show = lambda done, total: None,
+) -> Evaluation:
     """Run `episodes` of the policy's own environment; the critic is judged unless `deterministic`.
 
     The most probable actions are another policy than the one whose returns the critic learned. A critic that predicts
     means, or nothing of the policy's returns, is not judged either, nor are those of a mixture.
+    show: called with how many episodes are done, and of how many.
     """
     first = policy.policies[0] if isinstance(policy, Mixture) else policy
     config: TrainConfig = from_json(first.config_json)
@@ -65,7 +73,8 @@ def evaluate(policy: Policy | Mixture, episodes: int, seed: int, deterministic: 
     policy.seed(seed)
     env = vector.make(config, copies)
     try:
-        records, starts = run_episodes(env, chooser(policy, deterministic), each, seed, config.gamma)
+        with finite.named(config.env):
+            records, starts = run_episodes(env, chooser(policy, deterministic), each, seed, config.gamma, show)
         workers = vector.workers_of(env)
         restarts = sum(workers.restarts) if workers else 0
     finally:

@@ -26,7 +26,7 @@ def support(low: float, high: float, atoms: int) -> Float[Tensor, " atoms"]:
 
 
 def aligned_support(low: float, high: float, step: float, max_atoms: int) -> Float[Tensor, " atoms"]:
-    """The finest support of at most `max_atoms` atoms on multiples of `step` that covers `[low, high]` and contains 0.
+    """The finest support of at most `max_atoms` atoms on multiples of `step` that covers `[low, high]`.
 
     The spacing is a multiple of `step`. If it is `step` itself, adding a reward on that grid moves every atom onto
     another: undiscounted targets are then projected without error.
@@ -35,14 +35,14 @@ def aligned_support(low: float, high: float, step: float, max_atoms: int) -> Flo
     if not step > 0:
         raise ValueError(f"the grid of an aligned support needs step > 0 (got {step:g})")
     if max_atoms < 3:
-        raise ValueError(f"an aligned support needs max_atoms >= 3, for 0 and a point on either side (got {max_atoms})")
-    low, high = min(low, 0.0), max(high, 0.0)
+        raise ValueError(f"an aligned support needs max_atoms >= 3, for a point on either side (got {max_atoms})")
     multiple = max(1, math.floor((high - low) / (step * (max_atoms - 1))))
     while True:
         spacing = multiple * step
         first, last = math.floor(low / spacing + ROUNDING), math.ceil(high / spacing - ROUNDING)
         if last - first + 1 <= max_atoms:
-            return spacing * torch.arange(first, last + 1, dtype=torch.get_default_dtype())
+            atoms = spacing * torch.arange(first, max(last, first + 1) + 1, dtype=torch.float64)
+            return atoms.to(torch.get_default_dtype())
         multiple += 1
 
 

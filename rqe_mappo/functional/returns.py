@@ -4,18 +4,11 @@
 what follows belongs to another episode. `next_*[t]` belongs to the observation after step t, before any reset.
 """
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rqe_mappo.functional import categorical
-
-
-def identity(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """The risk-neutral utility."""
-    return x
 
 
 def gae(
@@ -26,18 +19,22 @@ def gae(
     ended: Bool[Tensor, " time *batch"],
     gamma: float,
     lam: float,
-    utility: Callable[[Tensor], Tensor] = identity,
 ) -> Float[Tensor, " time *batch"]:
-    """Generalised advantage `A_t = u(delta_t) + gamma lam A_{t+1}`, `delta_t = r_t + gamma V_{t+1} - V_t`.
+    """Generalised advantage: the `traced` `delta_t = r_t + gamma V_{t+1} - V_t`.
 
-    With u the identity, Schulman et al., 'High-Dimensional Continuous Control Using GAE' (2016), eq. 16; with a risk
-    measure's utility, the advantage of the nested measure (Shen et al., 'Risk-Sensitive Reinforcement Learning', 2014).
+    Schulman et al., 'High-Dimensional Continuous Control Using GAE' (2016), eq. 16.
     """
-    advantage = utility(reward + gamma * next_value * ~terminated - value)
-    decay = (gamma * lam * (~ended).to(reward.dtype)).unbind()
-    rows = list(advantage.unbind())
+    return traced(reward + gamma * next_value * ~terminated - value, ended, gamma * lam)
+
+
+def traced(
+    surplus: Float[Tensor, " time *batch"], ended: Bool[Tensor, " time *batch"], decay: float
+) -> Float[Tensor, " time *batch"]:
+    """`A_t = surplus_t + decay A_{t+1}`, within episodes."""
+    weight = (decay * (~ended).to(surplus.dtype)).unbind()
+    rows = list(surplus.unbind())
     for t in reversed(range(len(rows) - 1)):
-        rows[t] = torch.addcmul(rows[t], decay[t], rows[t + 1])
+        rows[t] = torch.addcmul(rows[t], weight[t], rows[t + 1])
     return torch.stack(rows)
 
 
@@ -120,7 +117,6 @@ def _carried_targets(
     """
     one = torch.ones_like(reward[0])
     trace = lam * (~ended).to(reward.dtype)
-    nothing_left = categorical.dirac(atoms, torch.zeros_like(reward[0]))
     carried, offset = next_probs[-1], torch.zeros_like(reward[0])
     targets = []
     for t in reversed(range(reward.shape[0])):
@@ -128,12 +124,15 @@ def _carried_targets(
         mixture = categorical.project(atoms, next_probs[t], -offset, one)
         if targets:
             mixture = torch.lerp(mixture, carried, trace[t][..., None])
-        mixture = torch.where(terminated[t][..., None], nothing_left, mixture)
         moved = offset + reward[t]
-        targets.append(categorical.project(atoms, mixture, moved, one))
-        whole = (moved / spacing).floor()
-        offset = moved - whole * spacing
-        carried = categorical.project(atoms, mixture, whole * spacing, one)
+        whole = (moved / spacing).floor() * spacing
+        # after an end the return is the reward alone, which the offset puts onto an atom
+        place = ((reward[t] - atoms[0]) / spacing).floor() * spacing + atoms[0]
+        ends = terminated[t][..., None]
+        target, shifted = (categorical.project(atoms, mixture, by, one) for by in (moved, whole))
+        targets.append(torch.where(ends, categorical.dirac(atoms, reward[t]), target))
+        carried = torch.where(ends, categorical.dirac(atoms, place), shifted)
+        offset = torch.where(terminated[t], reward[t] - place, moved - whole)
     return torch.stack(targets[::-1])
 
 

@@ -1,17 +1,22 @@
 """Networks and how they are described in a policy file, from which `build` makes them again."""
 
 import dataclasses
-import typing
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from rqe_mappo import schema
 from rqe_mappo.nets.actors import ActorSpec, PolicyActor
 from rqe_mappo.nets.critics import (
     DistributionCritic,
     DistributionCriticSpec,
     JointCritic,
     JointCriticSpec,
+    RiskPremium,
+    RiskPremiumSpec,
     ValueCritic,
     ValueCriticSpec,
 )
@@ -25,20 +30,27 @@ __all__ = [
     "JointCritic",
     "JointCriticSpec",
     "PolicyActor",
+    "RiskPremium",
+    "RiskPremiumSpec",
     "ValueCritic",
     "ValueCriticSpec",
     "build",
     "describe",
     "register",
+    "restored",
 ]
 
 NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     PolicyActor.kind: (PolicyActor, ActorSpec),
     DistributionCritic.kind: (DistributionCritic, DistributionCriticSpec),
     JointCritic.kind: (JointCritic, JointCriticSpec),
+    RiskPremium.kind: (RiskPremium, RiskPremiumSpec),
     ValueCritic.kind: (ValueCritic, ValueCriticSpec),
 }
 """Networks that a policy file may hold, by their `kind`: the class, and the dataclass from which it is built."""
+
+
+MOST_UNSAVED = 2**24  # numbers that a network makes of its description alone, such as which actions each agent has
 
 
 class UnknownNetwork(ValueError):
@@ -62,20 +74,51 @@ def build(description: dict[str, Any]) -> nn.Module:
     UnknownNetwork for a kind that is not known; a network of a user's own is known once its module was imported.
     """
     settings = dict(description)
-    kind = settings.pop("kind")
+    kind = schema.read(str, settings.pop("kind", None), "kind")
     if kind not in NETWORKS:
         raise UnknownNetwork(f"no network of kind {kind!r} is known: import the module that registers it first")
     network, spec = NETWORKS[kind]
-    return network(_filled(spec, settings))
+    return network(schema.read(spec, settings, kind))
 
 
-def _filled(spec: type, settings: dict[str, Any]) -> Any:
-    """A spec from plain values, in which tuples may have become lists."""
-    types = typing.get_type_hints(spec)
+def restored(description: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+    """The network that `describe` described, with its `weights`.
 
-    def filled(name: str, value: Any) -> Any:
-        if isinstance(value, dict) and dataclasses.is_dataclass(types.get(name)):
-            return _filled(types[name], value)
-        return tuple(value) if isinstance(value, list) else value
+    ValueError where these are not its weights: that is found out before anything of the described size is allocated.
+    """
+    check(description, weights)
+    network = build(description)
+    network.load_state_dict(weights)
+    return network
 
-    return spec(**{name: filled(name, value) for name, value in settings.items()})
+
+def check(description: dict[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """ValueError unless the network that is described has just these weights, and little else that takes memory.
+
+    It is built without memory (PyTorch's device `meta`), and no further than the weights there are go: so its class has
+    to make its tensors where PyTorch's default device is, as `torch.zeros` does, and not to look at their values.
+    """
+    left = 4 * len(weights) + 100  # a module may replace parameters of its parts
+
+    def count(*registered: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"a network is described that has many more than its {len(weights)} arrays of weights")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            outline = build(description)
+    finally:
+        hook.remove()
+    described, held = (
+        {name: tuple(value.shape) for name, value in state.items()} for state in (outline.state_dict(), weights)
+    )
+    for name in sorted(described | held):
+        if described.get(name) != held.get(name):
+            shapes = [f"{one[name]}" if name in one else "missing" for one in (described, held)]
+            raise ValueError(f"{name} is described as {shapes[0]}, and is {shapes[1]}")
+    unsaved = sum(buffer.numel() for name, buffer in outline.named_buffers() if name not in described)
+    if unsaved > MOST_UNSAVED:
+        raise ValueError(f"a network is described that needs {unsaved} numbers beside its weights")

@@ -50,7 +50,7 @@ class PolicyActor(nn.Module):
         actions, count = spec.actions, 1 if spec.shared else spec.n_agents
         self.normaliser = Normaliser(spec.obs_dim) if spec.normalise else None
         groups = torch.tensor(spec.groups if spec.shared else (), dtype=torch.int64)
-        seen = nn.functional.one_hot(groups).float() if len(groups) else None
+        seen = nn.functional.one_hot(groups, 1 + max(spec.groups)).float() if len(groups) else None
         self.register_buffer("groups", seen, persistent=False)  # these two are known from the spec, not learned
         own = None
         if actions.counts:

@@ -12,6 +12,8 @@ from rqe_mappo.nets.mlp import AgentNets
 from rqe_mappo.nets.normaliser import Normaliser
 from rqe_mappo.nets.value_norm import ValueNorm
 
+EMPTY = 10.0  # nats below all other atoms
+
 
 @dataclass(frozen=True, kw_only=True)
 class CriticSpec:
@@ -42,6 +44,13 @@ class JointCriticSpec(DistributionCriticSpec):
     """joint_actions: how many joint actions are told apart."""
 
     joint_actions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskPremiumSpec(CriticSpec):
+    """values: how many numbers are predicted, the premium first."""
+
+    values: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,23 +98,59 @@ class _Critic(nn.Module):
         return self.nets.step(self.inputs(view, agent), agent, memory)[1]
 
 
-class DistributionCritic(_Critic):
-    """Logits of the return's distribution on fixed atoms.
+class CategoricalCritic(_Critic):
+    """Logits of distributions on evenly spaced atoms, which may be laid anew.
 
-    The initial distribution is a bell around zero return, an eighth of the support wide: a uniform one would put
-    enough mass on the lowest atoms to decide every risk-averse value.
+    The initial distribution is a bell, first about the return 0 and an eighth of the support wide, then where `start`
+    puts it: a uniform one would put enough mass on the lowest atoms to decide every risk-averse value.
     """
+
+    atoms: Tensor
+
+    def __init__(self, spec: DistributionCriticSpec, atoms: Float[Tensor, " atoms"] | None, distributions: int = 1):
+        """atoms: None where they are loaded with the weights. distributions: how many are predicted at once."""
+        super().__init__(spec, distributions * spec.n_atoms, 0.1)
+        self.register_buffer("atoms", torch.zeros(spec.n_atoms) if atoms is None else atoms.clone())
+        if atoms is not None:
+            self.start(0.0, float(atoms[-1] - atoms[0]) / 8)
+
+    @property
+    def _last(self) -> nn.Linear:
+        return [layer for layer in self.nets.modules() if isinstance(layer, nn.Linear)][-1]
+
+    @torch.no_grad()
+    def start(self, mean: float, std: float) -> None:
+        """Begin with a bell about `mean`, or about the atom nearest to it, in every state; nothing at the edges."""
+        middle = min(max(mean, float(self.atoms[0])), float(self.atoms[-1]))
+        bell = -0.5 * ((self.atoms - middle) / std) ** 2
+        bell[[0, -1]] = bell[1:-1].min() - EMPTY
+        self._last.bias.copy_(bell.repeat(len(self._last.bias) // len(bell)))
+
+    @torch.no_grad()
+    def move(self, atoms: Float[Tensor, " atoms"]) -> None:
+        """Predict on other `atoms`, as many: by the logits between the old ones; beyond these they fall."""
+        old, count = self.atoms, len(self.atoms)
+        place = (atoms - old[0]) / (old[1] - old[0])
+        inside = place.clamp(0, count - 1)
+        lower = inside.floor().clamp(max=count - 2).long()
+        for name, weights in self._last.named_parameters():
+            rows = weights.unflatten(0, (-1, count))
+            share = (inside - lower).reshape(-1, *[1] * (weights.dim() - 1))
+            moved = torch.lerp(rows[:, lower], rows[:, lower + 1], share)
+            if name == "bias":
+                moved = moved - (place - inside).abs()
+            weights.copy_(moved.flatten(0, 1))
+        self.atoms = atoms.clone()
+
+
+class DistributionCritic(CategoricalCritic):
+    """Logits of the return's distribution."""
 
     kind = "distribution critic"
     predicts: Literal["distribution", "mean"] = "distribution"
-    atoms: Tensor
 
     def __init__(self, spec: DistributionCriticSpec, atoms: Float[Tensor, " atoms"] | None = None):
-        """atoms: None where they are loaded with the weights."""
-        super().__init__(spec, spec.n_atoms, 0.1)
-        self.register_buffer("atoms", torch.zeros(spec.n_atoms) if atoms is None else atoms)
-        if atoms is not None:
-            _start_as_a_bell(self.nets, atoms)
+        super().__init__(spec, atoms)
 
     def forward(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows atoms"]:
         """Logits."""
@@ -118,19 +163,14 @@ class DistributionCritic(_Critic):
         return ReturnDistribution(self.atoms, self(view, agent).log_softmax(-1))
 
 
-class JointCritic(_Critic):
-    """Logits of the distribution of `r + gamma V(s')` for each joint action; it starts as a `DistributionCritic`."""
+class JointCritic(CategoricalCritic):
+    """Logits of the distribution of `r + gamma V(s')` for each joint action."""
 
     kind = "joint critic"
-    atoms: Tensor
 
     def __init__(self, spec: JointCriticSpec, atoms: Float[Tensor, " atoms"] | None = None):
-        """atoms: None where they are loaded with the weights."""
-        super().__init__(spec, spec.joint_actions * spec.n_atoms, 0.1)
+        super().__init__(spec, atoms, spec.joint_actions)
         self.joint_actions = spec.joint_actions
-        self.register_buffer("atoms", torch.zeros(spec.n_atoms) if atoms is None else atoms)
-        if atoms is not None:
-            _start_as_a_bell(self.nets, atoms)
 
     def forward(
         self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]
@@ -139,11 +179,17 @@ class JointCritic(_Critic):
         return self.outputs(view, agent).unflatten(-1, (self.joint_actions, -1))
 
 
-def _start_as_a_bell(nets: AgentNets, atoms: Float[Tensor, " atoms"]) -> None:
-    width = (atoms[-1] - atoms[0]) / 8
-    with torch.no_grad():
-        bias = [layer for layer in nets.modules() if isinstance(layer, nn.Linear)][-1].bias
-        bias.copy_((-0.5 * (atoms / width) ** 2).repeat(len(bias) // len(atoms)))
+class RiskPremium(_Critic):
+    """What risk takes off the mean of the return, in units of its std, and what else a measure needs; 0 at first."""
+
+    kind = "risk premium"
+
+    def __init__(self, spec: RiskPremiumSpec):
+        super().__init__(spec, spec.values, 0.0)
+
+    def forward(self, view: Float[Tensor, "*rows V"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows values"]:
+        """The premiums."""
+        return self.outputs(view, agent)
 
 
 class ValueCritic(_Critic):

@@ -13,7 +13,7 @@ class ValueNorm(nn.Module):
     """
 
     MEMORY = 0.99999
-    LEAST_VARIANCE = 1e-2
+    ROUNDING = 1e-12  # of the second moment: a smaller variance is what rounding left of none
     first: Tensor
     second: Tensor
     weight: Tensor
@@ -33,7 +33,8 @@ class ValueNorm(nn.Module):
     def _mean_and_std(self) -> tuple[Float[Tensor, " values"], Float[Tensor, " values"]]:
         begun = self.weight > 0
         mean, square = torch.where(begun, self.first / self.weight, 0.0), self.second / self.weight
-        std = torch.where(begun, (square - mean**2).clamp(min=self.LEAST_VARIANCE).sqrt(), 1.0)
+        variance = (square - mean**2).clamp(min=self.ROUNDING * square)
+        std = torch.where(begun & (variance > 0), variance.sqrt(), 1.0)
         return mean.float(), std.float()
 
     def normalise(self, returns: Float[Tensor, "*rows values"]) -> Float[Tensor, "*rows values"]:

@@ -1,16 +1,20 @@
 """What a run writes while it trains: metrics.csv, TensorBoard events, and one calm line of progress."""
 
+import contextlib
 import csv
 import io
 import sys
+import threading
 import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from rqe_mappo.checkpoint import write_atomically
+from rqe_mappo.config import ConfigError
+from rqe_mappo.files import WriteError, write_atomically
 from rqe_mappo.statistics import cvar
 
 INCIDENTS = {"collision": "collisions", "fell": "falls", "timed_out": "time-outs"}
@@ -36,6 +40,40 @@ def summarise(episodes: list[dict[str, np.ndarray]]) -> dict[str, float]:
     return scalars
 
 
+class Events:
+    """TensorBoard's events of a run: where they cannot be written, one line says so, and the run goes on without."""
+
+    def __init__(self, run: Path, start: int, say: Callable[[str], None]):
+        self.run, self.say, self.lost = run, say, False
+        self.hook, threading.excepthook = threading.excepthook, self._failed
+        with self._said():
+            self.writer = SummaryWriter(str(run), purge_step=start or None)
+
+    def _failed(self, failure: threading.ExceptHookArgs) -> None:
+        """The writer's own thread would print a traceback; what stopped it is raised again where it is used."""
+        if not (isinstance(failure.exc_value, OSError) and type(failure.thread).__module__.startswith("tensorboard")):
+            self.hook(failure)
+
+    def add(self, step: int, scalars: dict[str, float]) -> None:
+        with self._said():
+            for name, value in () if self.lost else scalars.items():
+                self.writer.add_scalar(name, value, step)
+
+    @contextlib.contextmanager
+    def _said(self) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.lost = True
+            self.say(f"warning: no more events for TensorBoard: {WriteError(self.run, error)}; metrics.csv has them")
+
+    def close(self) -> None:
+        with self._said():
+            if not self.lost:
+                self.writer.close()
+        threading.excepthook = self.hook
+
+
 class RunLog:
     """Rows for metrics.csv and TensorBoard, and progress for whoever watches."""
 
@@ -43,22 +81,25 @@ class RunLog:
         self.quiet = quiet
         self.path, self.total, self.last = run / "metrics.csv", total, start
         self.columns = self._forget_after(start)
-        self.writer = SummaryWriter(str(run), purge_step=start or None)
         self.began, self.start = time.monotonic(), start
         self.bar = None
         if sys.stderr.isatty() and not quiet:
             self.bar = tqdm(total=total, initial=start, unit="step", unit_scale=True, dynamic_ncols=True, smoothing=0.1)
         self.next_line = start
+        self.events = Events(run, start, self.say)
 
     def _forget_after(self, start: int) -> list[str]:
         """Drop rows later than the checkpoint that the run goes on from; gives the columns there are."""
         if not self.path.is_file():
             return []
-        with open(self.path, newline="") as file:
-            rows = list(csv.reader(file))
-        if not rows:
-            return []
-        kept = [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= start]
+        try:
+            with open(self.path, newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))
+            if not rows:
+                return []
+            kept = [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= start]
+        except (ValueError, csv.Error) as error:
+            raise ConfigError(f"{self.path} is damaged ({error}): move it away, and the run begins a new one") from None
         text = io.StringIO()
         csv.writer(text).writerows([rows[0], *kept])
         write_atomically(self.path, text.getvalue().encode())
@@ -66,15 +107,16 @@ class RunLog:
 
     def row(self, step: int, scalars: dict[str, float]) -> None:
         """Append one row at `step`; scalars that it lacks are left empty."""
-        if not self.columns:
-            self.columns = ["global_step", *scalars]
-            with open(self.path, "w", newline="") as file:
-                csv.writer(file).writerow(self.columns)
-        with open(self.path, "a", newline="") as file:
-            values = [scalars.get(name) for name in self.columns[1:]]
-            csv.writer(file).writerow([step, *("" if value is None else f"{value:.6g}" for value in values)])
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, step)
+        self.columns = self.columns or ["global_step", *scalars]
+        values = [scalars.get(name) for name in self.columns[1:]]
+        line = [step, *("" if value is None else f"{value:.6g}" for value in values)]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have taken the folder away
+            with open(self.path, "a", newline="") as file:
+                csv.writer(file).writerows([line] if file.tell() else [self.columns, line])
+        except OSError as error:
+            raise WriteError(self.path, error) from None
+        self.events.add(step, scalars)
 
     def progress(self, step: int, scalars: dict[str, float]) -> None:
         """Show where the run is: a live bar on a terminal, else about twenty lines a run."""
@@ -105,4 +147,4 @@ class RunLog:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
-        self.writer.close()
+        self.events.close()

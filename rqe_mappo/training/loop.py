@@ -1,5 +1,7 @@
 """The training loop, readable top to bottom."""
 
+import contextlib
+import shlex
 import signal
 import threading
 import time
@@ -12,9 +14,12 @@ import torch
 
 from rqe_mappo import checkpoint
 from rqe_mappo.config import ConfigError, TrainConfig
-from rqe_mappo.data import vector
+from rqe_mappo.data import finite, vector
+from rqe_mappo.data.finite import NotFinite
+from rqe_mappo.data.trajectory import Trajectory
+from rqe_mappo.training.lock import hold
 from rqe_mappo.training.logs import RunLog, summarise
-from rqe_mappo.training.run import Run, new_folder, pick_device
+from rqe_mappo.training.run import Run, folder_of, new_folder, pick_device
 
 EDGE_MASS_WARNING = 0.01
 CRITIC_KNOWS = 0.05  # share of a run after which a critic's distribution is more than the bell that it starts as
@@ -26,11 +31,15 @@ OnEpisodes = Callable[[int, list[dict[str, np.ndarray]]], bool | None]
 """Called with the step and the records of episodes that ended (`Step.episodes`), likewise."""
 
 
+def _quoted(folder: Path) -> str:
+    return shlex.quote(str(folder))
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop (Ctrl-C or SIGTERM); it has saved its state in `folder`."""
 
     def __init__(self, folder: Path):
-        super().__init__(f"interrupted; go on with: rqe-train --resume {folder}")
+        super().__init__(f"interrupted; go on with: rqe-train --resume {_quoted(folder)}")
 
 
 class StopRequest:
@@ -71,33 +80,44 @@ def train(
     """
     torch.set_num_threads(1)  # at these sizes a second thread costs more than it gives; run two runs instead
     pick_device(config.device)
-    if resume is not None:
+    if resume is not None and checkpoint.begun(resume):
         checkpoint.newest(resume)
     env = vector.make(config, config.num_envs, config.num_workers)
+    held = contextlib.ExitStack()
+    held.callback(env.close)
     try:
         config.algorithm.check_environment(env)
         if config.time_limit == "terminal" and not env.time_in_observation:
             raise ConfigError("--time-limit terminal needs an environment that shows the time left: use bootstrap")
-        folder = resume or new_folder(config)
-        run = Run.build(config, folder, env)
+        folder = resume or folder_of(config)
+        held.enter_context(hold(folder, "rqe-train", "--out" if resume is None else "--resume"))
         if resume is None:
+            new_folder(config, folder)
+        goes_on = resume is not None and checkpoint.begun(resume)  # not if it was killed before it had saved anything
+        run = Run.build(config, folder, env)
+        if goes_on:
+            run.restore()
+        else:
             run.collector.start(env.reset(config.seed))
             run.save()  # from here on there is always something to go on from
-        else:
-            run.restore()
         log = RunLog(folder, run.step, config.total_timesteps, quiet)
         if workers := vector.workers_of(env):
             workers.log = log.say
-        log.say(f"{'resuming' if resume else 'training'} in {folder}")
+        log.say(f"{'resuming' if goes_on else 'training'} in {folder}")
         for note in config.algorithm.notes():
             log.say(f"note: {note}")
         try:
             with StopRequest() as stop:
                 finished = loop(run, log, stop, on_update, on_episodes)
+        except NotFinite as error:
+            raise NotFinite(
+                f"--env {config.env}: {error}, after step {run.step}: nothing of that was saved; "
+                f"rqe-train --resume {_quoted(folder)} goes on from the checkpoint of step {run.saved}"
+            ) from None
         finally:
             log.close()
     finally:
-        env.close()
+        held.close()
     if not finished:
         raise Interrupted(folder)
     return folder
@@ -116,18 +136,18 @@ def loop(
         progress = run.progress
         try:
             chunk, ended = run.collector.collect(algorithm.explore)
-        except RuntimeError:  # the environments cannot go on
+        except RuntimeError as error:  # the environments cannot go on
             if run.step > run.saved:
                 run.save(environments=False)
-            log.say(f"the run cannot go on; what was learned is saved: rqe-train --resume {run.folder}")
+            if not isinstance(error, NotFinite):  # which says so itself
+                log.say(f"the run cannot go on; what was learned is saved: rqe-train --resume {_quoted(run.folder)}")
             raise
         if not chunk.active.any():
             continue  # all workers were lost at every step
-        scalars = _numbers(algorithm.learn(chunk, progress) or {}, config.algo)
+        scalars = _learned(run, chunk)
         run.step += int(chunk.active.sum())
         run.updates += 1
         episodes += ended
-        algorithm.on_episodes(ended, progress)
         content = _content(run, scalars, ended, on_update, on_episodes)
 
         save = run.step >= config.total_timesteps or stop.asked or content or run.updates % config.save_interval == 0
@@ -149,9 +169,21 @@ def loop(
     if run.step > run.saved:  # asked to stop after the last update had been looked at
         run.save()
     finished = content or run.step >= config.total_timesteps
-    if finished and algorithm.risk is not None and algorithm.risk.shortfall:
-        log.say(f"warning: {algorithm.risk.shortfall}")
+    for warning in algorithm.warnings() if finished else ():
+        log.say(f"warning: {warning}")
     return finished
+
+
+def _learned(run: Run, chunk: Trajectory) -> Scalars:
+    """What the algorithm logs of a trajectory that it learned from; NotFinite where that spoilt its weights."""
+    algo, algorithm = run.config.algo, run.algorithm
+    scalars = _numbers(algorithm.learn(chunk, run.progress) or {}, algo)
+    try:
+        finite.check_weights(algorithm.modules)
+    except NotFinite as error:
+        losses = [f"{name} {value:g}" for name, value in scalars.items() if name.startswith("losses/")]
+        raise NotFinite(f"--algo {algo} has learned that {error} ({', '.join(losses)})") from None
+    return scalars
 
 
 def _content(

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -10,13 +11,15 @@ from typing import Any
 
 import torch
 
-from rqe_mappo import checkpoint, nets, registry
+from rqe_mappo import checkpoint, described_spaces, nets, registry
 from rqe_mappo import config as configs
 from rqe_mappo.algorithms.contract import Algorithm, Progress
+from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import ConfigError, TrainConfig
-from rqe_mappo.data import vector
+from rqe_mappo.data import finite, vector
 from rqe_mappo.data.collector import Collector
-from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.envs.contract import BatchedEnv, agent_spaces
+from rqe_mappo.files import write_atomically
 
 RESUME_SEED_STRIDE = 1009  # environments that cannot go on exactly start their next episodes from a fresh seed
 
@@ -44,11 +47,20 @@ class Run:
         generator = torch.Generator().manual_seed(config.seed)
         algorithm = registry.algorithm(config.algo)(config, env, generator)
         actor = algorithm.modules.get("actor")
+        fault = f"--algo {config.algo} could not be loaded again"
         if actor is not algorithm.actor or nets.describe(actor) is None:
             raise ConfigError(
-                f"--algo {config.algo} could not be loaded again: its actor must be in `modules` as 'actor', "
+                f"{fault}: its actor must be in `modules` as 'actor', "
                 "with a `spec` and a `kind` that rqe_mappo.nets.register knows"
             )
+        for name, module in algorithm.modules.items():
+            if description := nets.describe(module):
+                try:
+                    nets.check(checkpoint.to_plain(description), module.state_dict())
+                except (ValueError, TypeError, RuntimeError) as error:
+                    raise ConfigError(
+                        f"{fault}: its network {name} is not what its `spec` describes ({error})"
+                    ) from None
         collector = Collector(env, algorithm.actor, config.num_steps, device, generator)
         return cls(folder, config, env, algorithm, collector, generator)
 
@@ -71,6 +83,7 @@ class Run:
             "returns": returns[0] if returns and returns[0] in described else None,
             "risk": None if risk is None else {**risk.description, "return_scale": risk.return_scale},
             "modules": {name: module.state_dict() for name, module in algorithm.modules.items()},
+            **described_spaces.described(agent_spaces(self.env)),
         }
 
     def save(self, environments: bool = True) -> None:
@@ -86,23 +99,60 @@ class Run:
             "updates": self.updates,
             "resumed": self.resumed,
         }
+        if not (self.folder / "config.json").is_file():  # somebody took the folder away
+            write_settings(self.folder, self.config)
+        finite.check_weights(self.algorithm.modules)
+        finite.check_state(training["algorithm"], "the algorithm's")
         checkpoint.save(self.folder, self.step, self.policy_content(), training, self.config.keep)
         self.saved = self.step
 
     def restore(self) -> None:
-        """Go on from the folder's newest checkpoint: exactly, where the environment can."""
+        """Go on from the folder's newest checkpoint: exactly, where the environment can.
+
+        CheckpointError, in one line, where it does not fit this run.
+        """
         policy_file, training_file = checkpoint.newest(self.folder)
         policy = checkpoint.load_policy_file(policy_file)
         training = checkpoint.load_training_file(training_file)
-        for name, module in self.algorithm.modules.items():
-            module.load_state_dict(policy["modules"][name])
+        self._check_settings(configs.from_json(policy["config"], str(policy_file)), policy_file)
+        if policy["timesteps"] != training["step"]:
+            raise CheckpointError(
+                f"{policy_file} and {training_file.name} are of different steps: use another checkpoint"
+            )
+        if missing := [name for name in self.algorithm.modules if name not in policy["modules"]]:
+            raise CheckpointError(
+                f"{policy_file} holds no network {missing[0]!r}, which its settings ask for: "
+                "an older version wrote it, start a new run"
+            )
+        try:
+            for name, module in self.algorithm.modules.items():
+                module.load_state_dict(policy["modules"][name])
+            self._restore(training)
+        except Exception as error:  # whatever algorithms and environments, also a user's own, make of a wrong state
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            raise CheckpointError(f"{training_file} does not fit this run ({cause}): use another checkpoint") from error
+
+    def _check_settings(self, saved: TrainConfig, policy_file: Path) -> None:
+        """CheckpointError where a checkpoint was made under settings of which this run has others."""
+        before, now = saved.flat(), self.config.flat()
+        for name in sorted(set(before) - configs.CHANGEABLE_ON_RESUME - {"out"}):
+            if before[name] != now.get(name):
+                raise CheckpointError(
+                    f"{policy_file} was saved with --{name.replace('_', '-')} {before[name]}, and the run's settings "
+                    f"say {now.get(name)}: {self.folder / 'config.json'} was changed, set that back"
+                )
+
+    def _restore(self, training: dict[str, Any]) -> None:
         self.algorithm.load_state_dict(training["algorithm"])
         self.generator.set_state(training["generator"])
         self.step = self.saved = training["step"]
         self.updates = training["updates"]
         self.resumed = training["resumed"] + 1
         if workers := vector.workers_of(self.env):
-            workers.restarts = training["worker_restarts"] or workers.restarts
+            restarts = training["worker_restarts"] or workers.restarts
+            if len(restarts) != len(workers.restarts):
+                raise ValueError(f"worker_restarts are of {len(restarts)} workers")
+            workers.restarts = restarts
         if training["env"] is not None:
             observed = self.env.restore(checkpoint.to_arrays(training["env"]))
             self.collector.go_on(observed, training["collector"])
@@ -123,19 +173,29 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def new_folder(config: TrainConfig) -> Path:
-    """An empty folder for a run; ConfigError where it cannot be written or already holds a run."""
+def folder_of(config: TrainConfig) -> Path:
+    """Where a new run goes: `--out`, or a name of its settings and the time."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(config.out) if config.out else Path("runs") / f"{config.run_name}__{stamp}"
-    if (folder / "config.json").exists():
-        raise ConfigError(f"--out {folder} already holds a run: go on with --resume {folder}, or choose another folder")
+    return Path(config.out) if config.out else Path("runs") / f"{config.run_name}__{stamp}"
+
+
+def new_folder(config: TrainConfig, folder: Path) -> None:
+    """Begin a run in an empty `folder`; ConfigError where it cannot be written or already holds a run."""
+    if (folder / "config.json").exists() and checkpoint.begun(folder):
+        again = f"--resume {shlex.quote(str(folder))}"
+        raise ConfigError(f"--out {folder} already holds a run: go on with {again}, or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomically(folder / "config.json", configs.to_json(config).encode())
-        checkpoint.write_atomically(folder / "versions.json", json.dumps(versions(), indent=2).encode())
+        write_settings(folder, config)
     except OSError as error:
         raise ConfigError(f"--out {folder} cannot be written ({error.strerror}): choose another folder") from None
-    return folder
+
+
+def write_settings(folder: Path, config: TrainConfig) -> None:
+    """Write config.json and versions.json, which stand beside the checkpoints; the folder is made where it is gone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "config.json", configs.to_json(config).encode())
+    write_atomically(folder / "versions.json", json.dumps(versions(), indent=2).encode())
 
 
 def versions() -> dict[str, str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from rqe_mappo.functional import categorical
 from rqe_mappo.functional.risk.measure import (
     Atoms,
+    Elicited,
     Form,
     LogProbs,
     OneNumber,
@@ -44,6 +45,18 @@ class CVaR(OneNumber):
         upto = categorical.cdf(probs)
         weights = (upto.clamp(max=self.level) - (upto - probs).clamp(max=self.level)) / self.level
         return categorical.weighted_sum(atoms, weights)
+
+    @property
+    def elicited(self) -> int:
+        return 2
+
+    def identification(self, outcome: Rows, values: Elicited) -> Elicited:
+        """Of rho and nu: `nu - (nu - x)^+ / level - rho`, and `level - 1{x < nu}`, whose root is the quantile."""
+        rho, nu = values.unbind(-1)
+        if self.level == 1:  # nu is above every outcome
+            return torch.stack((outcome - rho, torch.zeros_like(nu)), -1)
+        short = (nu - outcome).clamp(min=0)
+        return torch.stack((nu - short / self.level - rho, self.level - (short > 0).to(nu.dtype)), -1)
 
     def influence(self, atoms: Atoms, log_probs: LogProbs) -> RowsOfAtoms:
         if self.level == 1:  # nu is above every atom, also above those of probability 0

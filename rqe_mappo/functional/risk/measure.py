@@ -11,6 +11,7 @@ Atoms = Float[Tensor, "*#batch atoms"]
 LogProbs = Float[Tensor, "*#batch atoms"]
 Probs = Float[Tensor, "*#batch atoms"]
 Rows = Float[Tensor, "*batch"]
+Elicited = Float[Tensor, "*batch values"]
 RowsOfAtoms = Float[Tensor, "*batch atoms"]
 RowsOfGaps = Float[Tensor, "*batch atoms-1"]  # one number between each atom and the next
 
@@ -44,18 +45,34 @@ class RiskMeasure(Protocol):
         return self.value(atoms, log_probs)
 
     def zero_utility_value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
-        """The v with `E utility(Z - v) = 0`, used by `nested` and `value`: `rho`, unless the utility is clipped."""
+        """The v with `E utility(Z - v) = 0`, used by `--advantage value`: `rho`, unless the utility is clipped."""
         return self.value(atoms, log_probs)
 
     def influence(self, atoms: Atoms, log_probs: LogProbs) -> RowsOfAtoms:
         """`psi(z_i; Z)` at every atom, mean zero under Z; ValueError if `evaluation_only`."""
         ...
 
+    @property
+    def elicited(self) -> int:
+        """How many numbers `identification` needs, `rho` first: 1, unless others must be learned beside it."""
+        return 1
+
+    def identification(self, outcome: Rows, values: Elicited) -> Elicited:
+        """What an outcome says of `values`: its mean is zero where they are right, and positive where they are too low.
+
+        Descending `-identification * values` in `values`, with the former held fixed, learns them from samples
+        (Fissler & Ziegel, 'Higher order elicitability', 2016). Element 0 rises with the outcome as the influence does,
+        up to a factor that no action changes. ValueError for a measure that cannot be learned so.
+
+        values: `rho` first, then what else the measure needs (`elicited`); a neutral one ignores the rest.
+        """
+        return self.utility(outcome - values[..., 0])[..., None]
+
     def utility(self, delta: Rows) -> Rows:
-        """The utility of a temporal-difference error; the nested value makes its mean zero. ValueError if none."""
+        """The utility u by which `rho` is the v with `E u(Z - v) = 0`. ValueError if there is none."""
         raise ValueError(
-            f"--advantage nested has no utility for --risk {self.name}: "
-            "use --risk neutral, entropic or expectile:LEVEL, or --advantage influence"
+            f"--advantage nested cannot learn --risk {self.name} from samples: "
+            "use --risk neutral, entropic, expectile:LEVEL or cvar:LEVEL, or --advantage influence"
         )
 
     def scaled(self, unit: float) -> "RiskMeasure":

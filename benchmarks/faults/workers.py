@@ -1,32 +1,27 @@
-"""Faults while training on SUMO: `python -m benchmarks.faults` (needs the extra sumo; a few minutes).
+"""Worker processes that are killed and stopped while a run trains on SUMO (needs the extra sumo).
 
-A run with two worker processes; a thread kills (SIGKILL) and stops (SIGSTOP) workers in turn, 50 times in all, at
-random moments. Every fault has to be counted as one restart and none as a collision or an episode, and no process may
-be left. Writes benchmarks/results/faults.csv; exits with 1 if anything is not as it has to be.
+Every fault has to be counted as one restart and none as a collision or an episode, and no process may be left.
 """
 
-import argparse
 import contextlib
 import csv
 import os
 import random
 import signal
 import statistics
-import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import ClassVar
 
+from benchmarks.faults import Figure, forked
 from rqe_mappo.config import default_config
 from rqe_mappo.data import vector
 from rqe_mappo.data.vector import WorkerEnvs
 from rqe_mappo.envs.contract import Step
 from rqe_mappo.training.loop import Interrupted, train
 
-RESULT = Path(__file__).parent / "results" / "faults.csv"
-TIMEOUT_S = 3.0
+TIMEOUT_S = 2.0
 KINDS = (signal.SIGKILL, signal.SIGSTOP)
 
 
@@ -78,48 +73,35 @@ def alive(pid: int) -> bool:
         return False
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--faults", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+def run(faults: int, rng: random.Random, folder: Path) -> list[Figure]:
+    """A SUMO run with two worker processes; a thread kills (SIGKILL) and stops (SIGSTOP) them in turn."""
+    found = forked.call(lambda: _figures(faults, rng, folder), limit_s=60 + 30 * faults)
+    return [Figure("workers", *figure) for figure in found]
+
+
+def _figures(faults: int, rng: random.Random, folder: Path) -> list[tuple]:
     waits: dict[signal.Signals, list[float]] = {kind: [] for kind in KINDS}
     vector.WorkerEnvs = WatchedEnvs
-    threading.Thread(target=torment, args=(args.faults, random.Random(args.seed), waits), daemon=True).start()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        config = default_config("sumo").replace(
-            num_workers=2, num_envs=16, total_timesteps=10**9, log_interval=1, eval_episodes=0,
-            worker_timeout=TIMEOUT_S, return_scale=10.0, out=f"{folder}/run",
-        )  # fmt: skip
-        with contextlib.suppress(Interrupted):
-            train(config)
-        with open(Path(config.out) / "metrics.csv", newline="") as file:
-            logged = float(list(csv.DictReader(file))[-1]["charts/worker_restarts"])
-    wall_s = time.monotonic() - began
+    threading.Thread(target=torment, args=(faults, rng, waits), daemon=True).start()
+    config = default_config("sumo").replace(
+        num_workers=2, num_envs=16, total_timesteps=10**9, log_interval=1, eval_episodes=0,
+        worker_timeout=TIMEOUT_S, return_scale=10.0, out=str(folder / "run"),
+    )  # fmt: skip
+    with contextlib.suppress(Interrupted):
+        train(config)
+    with open(folder / "run" / "metrics.csv", newline="") as file:
+        logged = float(list(csv.DictReader(file))[-1]["charts/worker_restarts"])
     env = WatchedEnvs.made
-    left = sum(alive(pid) for pid in env.seen)
-    rows = [
-        ("faults", args.faults, ""),
-        ("restarts counted", sum(env.restarts), args.faults),
-        ("restarts in metrics.csv", int(logged), args.faults),
-        ("steps marked sim_crashed", env.lost_steps, args.faults),
+    return [
+        ("killed and stopped", faults, faults),
+        ("restarts counted", sum(env.restarts), faults),
+        ("restarts in metrics.csv", int(logged), faults),
+        ("steps marked sim_crashed", env.lost_steps, faults),
         ("collisions and ends reported of lost copies", env.lost_collisions, 0),
         ("episode records of lost copies", env.lost_records, 0),
-        ("collisions of the whole run", env.collisions, ""),
-        ("processes that ran", len(env.seen), args.faults + 2),
-        ("processes left", left, 0),
-        *((f"seconds from {kind.name} to the next step, median", round(statistics.median(waits[kind]), 2), "")
+        ("collisions of the whole run", env.collisions, None),
+        ("processes that ran", len(env.seen), faults + 2),
+        ("processes left", sum(alive(pid) for pid in env.seen), 0),
+        *((f"seconds from {kind.name} to the next step, median", round(statistics.median(waits[kind]), 2), None)
           for kind in KINDS),
-        ("wall seconds", round(wall_s), ""),
     ]  # fmt: skip
-    RESULT.parent.mkdir(exist_ok=True)
-    with open(RESULT, "w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("figure", "value", "has to be"), *rows])
-    for name, value, wanted in rows:
-        print(f"{name:50s} {value:>8} {'' if wanted == '' else f'(has to be {wanted})'}")
-    return int(any(wanted not in ("", value) for _, value, wanted in rows))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,145 @@
+"""One copy of an environment of another package: what its agents see, earn and may do, checked and as plain numbers."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pettingzoo import ParallelEnv
+
+from rqe_mappo.envs.contract import Array
+from rqe_mappo.spaces import MASK, AgentSpaces, mask_in, short, to_float32
+
+
+class Unusable(ValueError, RuntimeError):
+    """What an environment gives cannot be learned from: a bad setting, or the end of a run, which is saved then."""
+
+
+class Facts:
+    """What is known of the agents of an environment `name`, and what was said of it, each once.
+
+    agents: all that can take part.
+    spaces: of each.
+    """
+
+    def __init__(self, name: str, agents: Sequence[str], spaces: Sequence[AgentSpaces]):
+        self.name, self.agents, self.spaces = name, tuple(agents), tuple(spaces)
+        self._said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """Print a line about the environment to standard error, once."""
+        if text not in self._said:
+            self._said.add(text)
+            print(f"--env {self.name}: {text}", file=sys.stderr, flush=True)
+
+    def error(self, text: str) -> Unusable:
+        """What to raise."""
+        return Unusable(f"--env {self.name}: {text}")
+
+
+@dataclass
+class Seen:
+    """What the agents of a copy see before they act; by their numbers, of those that see anything.
+
+    obs: float32, flat, each as long as it is.
+    acting: who acts next.
+    masks: bool, of agents that act and say what they can do.
+    """
+
+    obs: dict[int, Array] = field(default_factory=dict)
+    acting: list[int] = field(default_factory=list)
+    masks: dict[int, Array] = field(default_factory=dict)
+
+
+@dataclass
+class Earned:
+    """What a step brought each agent that acted, by its number. `left`: who may not go on in this episode."""
+
+    reward: dict[int, float] = field(default_factory=dict)
+    cost: dict[int, float] = field(default_factory=dict)
+    terminated: set[int] = field(default_factory=set)
+    left: set[int] = field(default_factory=set)
+
+
+class Copy:
+    """One environment. Whatever it gives that cannot be learned from is `Unusable`, one line that names the agent.
+
+    An agent that an environment leaves out of `rewards` earned nothing. One that it leaves out of `terminations` and
+    `truncations` while it removes it from `agents` has terminated: PettingZoo asks for an entry in every dict, so this
+    is said once.
+    """
+
+    def __init__(self, env: ParallelEnv, facts: Facts):
+        self.env, self.facts = env, facts
+
+    def reset(self, seed: int | None = None) -> Seen:
+        observations, infos = self.env.reset(seed=seed)
+        unseen = set(self.env.agents) - set(observations)
+        if unseen:
+            raise self.facts.error(f"reset() gives no observation of {sorted(unseen)[0]}, which is in agents")
+        return self._seen(observations, infos)
+
+    def step(self, actions: dict[int, Any]) -> tuple[Seen, Earned]:
+        """`actions`: of all agents that act, each in its own space."""
+        names = self.facts.agents
+        observations, *parts = self.env.step({names[i]: action for i, action in actions.items()})
+        rewards, terminations, truncations, infos = parts
+        seen, earned = self._seen(observations, infos), Earned()
+        for i in actions:
+            agent, gone = names[i], names[i] not in self.env.agents
+            dead, over = bool(terminations.get(agent)), bool(truncations.get(agent))
+            if gone and agent not in terminations and agent not in truncations:
+                dead = True
+                self.facts.say(
+                    f"{agent} left without a termination or truncation and counts as terminated; give both in its "
+                    "last step, with its reward and observation"
+                )
+            if not (gone or dead or over or i in seen.obs):
+                raise self.facts.error(f"step() gives no observation of {agent}, which is in agents")
+            earned.reward[i] = self._number(rewards.get(agent, 0.0), "reward", agent)
+            info = infos.get(agent)
+            earned.cost[i] = self._number(info.get("cost", 0.0) if isinstance(info, dict) else 0.0, "cost", agent)
+            if dead:
+                earned.terminated.add(i)
+            if gone or dead or over:
+                earned.left.add(i)
+        if earned.left.issuperset(actions):  # also where the environment forgets to empty its list of agents
+            seen.acting.clear()
+        return seen, earned
+
+    def _seen(self, observations: dict[str, Any], infos: dict[str, Any]) -> Seen:
+        facts, seen = self.facts, Seen()
+        acting = set(self.env.agents)
+        unknown = acting - set(facts.agents)
+        if unknown:
+            raise facts.error(f"{sorted(map(str, unknown))[0]} is in agents and not in possible_agents")
+        for i, agent in enumerate(facts.agents):
+            if agent not in observations:
+                continue
+            value = observations[agent]
+            try:
+                seen.obs[i] = facts.spaces[i].observation.flat(value)
+            except ValueError as error:
+                raise facts.error(f"the observation of {agent} {error}") from None
+            if agent in acting:
+                seen.acting.append(i)
+                mask = mask_in(infos.get(agent), value)
+                if mask is not None:
+                    seen.masks[i] = self._mask(i, mask)
+        return seen
+
+    def _mask(self, index: int, mask: Any) -> Array:
+        try:
+            return self.facts.spaces[index].mask(mask)
+        except ValueError as error:
+            raise self.facts.error(f"the {MASK} of {self.facts.agents[index]} {error}") from None
+
+    def _number(self, value: Any, what: str, agent: str) -> float:
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in "biuf":
+            raise self.facts.error(f"the {what} of {agent} must be a number (got {short(value)})")
+        try:
+            return float(to_float32(array.reshape(())))
+        except ValueError as error:
+            raise self.facts.error(f"the {what} of {agent} {error}") from None

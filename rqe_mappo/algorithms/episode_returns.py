@@ -1,0 +1,118 @@
+"""What whole episodes brought, beside what the critic predicted at their start."""
+
+from typing import Any, TypedDict
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rqe_mappo import schema
+from rqe_mappo.algorithms.averages import Moments
+from rqe_mappo.data.trajectory import Trajectory
+from rqe_mappo.functional import returns
+
+FEWEST = 30  # episodes of agents, without which nothing is said of a critic
+WRONG = 0.25  # stds of the return by which the critic's mean may be off
+ROUNDING = 1e-3  # of the mean return, which is lost in float32 and in a run's last steps
+MEMORY = 0.8  # of the latest episodes, per trajectory
+
+
+class EpisodesState(TypedDict):
+    """What an `EpisodeReturns` keeps."""
+
+    all: Moments
+    latest: Moments
+    errors: Moments
+    going: Bool[Tensor, "E A"]
+    brought: Float[Tensor, "E A"]
+    discount: Float[Tensor, "E A"]
+    expected: Float[Tensor, "E A"]
+
+
+class EpisodeReturns:
+    """Discounted returns of agents' episodes from their first step on: what the critic predicts there.
+
+    Where a time limit that is bootstrapped over cuts an episode, the critic's mean stands for what would have followed.
+    Episodes of simulations that were lost do not count.
+
+    all: of the whole run. latest, errors: of the latest episodes, and of what they brought less what was predicted.
+    """
+
+    def __init__(self, gamma: float, shape: tuple[int, int], device: torch.device):
+        """shape: copies and agents."""
+        self.gamma = gamma
+        self.all, self.latest, self.errors = Moments(), Moments(), Moments()
+        # of the episodes under way: whether there is one, what it brought, its next step's discount, what was predicted
+        self.going = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.brought, self.discount, self.expected = (torch.zeros(shape, device=device) for _ in range(3))
+
+    @torch.no_grad()
+    def observe(
+        self,
+        chunk: Trajectory,
+        value: Float[Tensor, "T E A"],
+        next_value: Float[Tensor, "T E A"],
+        terminated: Bool[Tensor, "T E A"],
+        ended: Bool[Tensor, "T E A"],
+    ) -> Moments:
+        """Take in a trajectory and the critic's means before and after each step; gives the episodes that ended in it.
+
+        terminated: where a return ends. ended: there, at time limits that are bootstrapped over, and where a simulation
+        was lost.
+        """
+        steps, gamma = len(value), self.gamma
+        reward = chunk.reward + gamma * next_value * (ended & ~terminated & ~chunk.lost)
+        nothing = torch.zeros_like(reward)
+        brought = returns.gae(reward, nothing, nothing, ended, ended, gamma, 1.0)
+        whole = (ended & ~chunk.lost).to(reward)
+        over = returns.gae(whole, nothing, nothing, ended, ended, 1.0, 1.0) > 0
+
+        carried = self.going & chunk.active[0] & ~chunk.begins[0][:, None]
+        going = chunk.active & ~ended
+        begins = chunk.active & ~torch.cat((carried[None], going[:-1]))
+        found = torch.cat((brought.flatten(), (self.brought + self.discount * brought[0]).flatten())).double()
+        expected = torch.cat((value.flatten(), self.expected.flatten()))
+        counts = torch.cat(((begins & over).flatten(), (carried & over[0]).flatten()))
+        ended_now, errors = Moments.of_each((found, found - expected), counts)
+
+        last, index = torch.where(begins, torch.arange(steps, device=begins.device)[:, None, None], -1).max(0)
+        began = last >= 0
+        at_last = index[None]
+        since = torch.where(began, steps - last, steps).to(reward)
+        before = torch.where(began, 1.0, self.discount)
+        self.brought = torch.where(began, brought.gather(0, at_last)[0], self.brought + self.discount * brought[0])
+        self.expected = torch.where(began, value.gather(0, at_last)[0], self.expected)
+        self.discount = before * gamma**since
+        self.going = going[-1]
+
+        self.all.add(ended_now)
+        self.latest.add(ended_now, MEMORY)
+        self.errors.add(errors, MEMORY)
+        return ended_now
+
+    @property
+    def warning(self) -> str:
+        """What a user must know of a critic that does not know its returns at the end of a run; empty if it does."""
+        off, count = abs(self.errors.mean), self.errors.count
+        noise = 3 * self.errors.std / max(count, 1.0) ** 0.5
+        if count < FEWEST or off <= max(noise, WRONG * self.all.std + ROUNDING * abs(self.latest.mean)):
+            return ""
+        predicted = self.latest.mean - self.errors.mean
+        return (
+            f"the critic does not know its returns: at the start of episodes it predicted {predicted:.4g} on average, "
+            f"and {self.latest.mean:.4g} came; do not trust its values: train longer, or raise --critic-learning-rate"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        moments = {name: getattr(self, name).state_dict() for name in ("all", "latest", "errors")}
+        under_way = {name: getattr(self, name).cpu() for name in ("going", "brought", "discount", "expected")}
+        return moments | under_way
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, value in schema.read(EpisodesState, state, "episodes").items():
+            if isinstance(value, Moments):
+                setattr(self, name, value)
+            elif value.shape != self.going.shape:
+                raise ValueError(f"episodes.{name} must have shape {list(self.going.shape)} (got {list(value.shape)})")
+            else:
+                setattr(self, name, value.to(self.going.device))
