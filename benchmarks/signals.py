@@ -1,7 +1,7 @@
 """What lights do to the waiting of trips: `python -m benchmarks.signals` writes results/signals.csv.
 
 A row for each scripted controller and each trained run (settings of the recipe, fixed before the runs; last
-checkpoint, actions drawn from the policy): means over the same 10 episodes, with 95 % intervals over these.
+checkpoint, actions drawn from the policy): means over the same episodes, with 95 % intervals over these.
 Then a row for each tau: means and t-intervals over the seeds. Runs are kept under --root and not run again if finished.
 """
 
@@ -20,7 +20,7 @@ from rqe_mappo.evaluation.episodes import Chooser, chooser, run_episodes
 from rqe_mappo.statistics import Estimate, mean_interval, over_runs
 
 RESULT = tables.RESULTS / "signals.csv"
-EPISODES, SEED = 10, 12345
+SEED = 12345
 TAUS, SEEDS = ("inf", "0.5"), (1, 2, 3)
 METRICS = ("waiting_mean_s", "waiting_p95_s", "waiting_cvar95_s", "waiting_max_s", "trips", "unfinished_trips")
 REFERENCES = {
@@ -60,9 +60,9 @@ def trained(root: Path, tau: str, seed: int) -> Policy:
     return Policy.load(folder)
 
 
-def measured(env: BatchedSignals, choose: Chooser) -> dict[str, Estimate]:
-    """The METRICS over EPISODES episodes."""
-    records, _ = run_episodes(env, choose, EPISODES, SEED)
+def measured(env: BatchedSignals, choose: Chooser, episodes: int) -> dict[str, Estimate]:
+    """The METRICS over that many episodes."""
+    records, _ = run_episodes(env, choose, episodes, SEED)
     return {name: mean_interval(records[name]) for name in METRICS}
 
 
@@ -79,13 +79,15 @@ def line(controller: str, tau: str, seed: str, found: dict[str, Estimate]) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("runs/signals"), help="folder of the trained runs")
-    root = parser.parse_args().root
+    parser.add_argument("--episodes", type=int, default=10, help="hours of traffic for each controller (default: 10)")
+    asked = parser.parse_args()
+    root, episodes = asked.root, asked.episodes
     settings = default_config("sumo-signals").env_config
     table = []
     env = BatchedSignals(settings)
     try:
         for name, controller in REFERENCES.items():
-            found = measured(env, lambda env, seen, controller=controller: controller(env))
+            found = measured(env, lambda env, seen, controller=controller: controller(env), episodes)
             table.append(line(name, "", "", found))
         for tau in TAUS:
             runs = []
@@ -94,7 +96,7 @@ def main() -> None:
                 if from_json(policy.config_json).env_config != settings:
                     sys.exit(f"{root} holds runs with other settings: delete it, or choose another --root")
                 policy.seed(SEED)
-                runs.append(measured(env, chooser(policy)))
+                runs.append(measured(env, chooser(policy), episodes))
                 table.append(line("trained", tau, str(seed), runs[-1]))
             means = {name: over_runs([run[name] for run in runs]) for name in METRICS}
             table.append(line("trained, mean over seeds", tau, "all", means))

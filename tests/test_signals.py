@@ -18,7 +18,6 @@ from rqe_mappo.envs.contract import PaddedDiscrete, action_counts
 from rqe_mappo.envs.history import History
 from rqe_mappo.envs.sumo_intersection import BatchedIntersection, IntersectionConfig
 from rqe_mappo.envs.sumo_signals import (
-    NETS,
     BatchedSignals,
     SignalsConfig,
     SignalsEnv,
@@ -26,7 +25,7 @@ from rqe_mappo.envs.sumo_signals import (
     scripted,
     trips,
 )  # fmt: skip
-from rqe_mappo.envs.sumo_signals.nets import bundled, green_s
+from rqe_mappo.envs.sumo_signals.nets import bundled
 from rqe_mappo.evaluation import report
 from rqe_mappo.evaluation.episodes import run_episodes
 from rqe_mappo.evaluation.evaluation import evaluate
@@ -186,16 +185,8 @@ def test_a_light_refuses_a_phase_that_it_does_not_have(opened):
         env.step(np.array([[3, 3, 3]]))
 
 
-def test_fixed_cycle_shows_the_phases_of_the_net_in_turn(opened):
-    env = opened(replace(SHORT, num_seconds=400))
-    env.reset(0)
-    assert env.world.lights[0].green_s == (35.0, 8.0, 35.0, 8.0)
-    shown = []
-    for _ in range(18):
-        action = scripted.fixed()(env)
-        shown.append(int(action[0, 0]))
-        env.step(action)
-    assert shown == [0] * 7 + [1] * 2 + [2] * 7 + [3] * 2
+def test_fixed_cycle_shows_its_phases_in_turn_for_whole_decisions(opened):
+    env = opened()
     env.reset(0)
     chosen = scripted.fixed((5, 10, 5, 5))
     shown = []
@@ -293,14 +284,14 @@ def test_lights_leave_traci_to_others():
         assert run(code).stdout == "False False\n"
 
 
-def test_sumo_rl_without_libsumo_is_refused_with_one_line():
+@pytest.mark.slow
+def test_lights_open_after_sumo_rl_with_traci():
     code = (
         "import os, sumo; os.environ['SUMO_HOME'] = sumo.SUMO_HOME; import sumo_rl.environment.env; "
-        "from rqe_mappo.envs.sumo_signals import *; BatchedSignals(SignalsConfig(), 1)"
+        "from rqe_mappo.envs.sumo_signals import *; env = BatchedSignals(SignalsConfig(), 1); env.reset(0); "
+        "env.close(); print('opened')"
     )
-    done = run(code)
-    assert done.returncode == 1
-    assert "sumo_rl was imported before the traffic lights" in done.stderr.splitlines()[-1]
+    assert run(code).stdout == "opened\n"
 
 
 @pytest.mark.parametrize(
@@ -321,43 +312,9 @@ def test_wrong_settings_name_flag_and_fix(change, words):
         replace(SHORT, **change)
 
 
-def test_nets_that_cannot_be_driven_are_refused(tmp_path):
-    net, routes = tmp_path / "my.net.xml", tmp_path / "my.rou.xml"
-    config = replace(SHORT, net_file=str(net), route_file=str(routes))
-    with pytest.raises(ValueError, match=r"--net-file .* does not exist"):
-        config.files()
-    cases = {
-        "no road": "is no SUMO network",
-        "<net/>": "has no traffic light",
-        '<net><tlLogic id="t" type="actuated"/></net>': "light t is actuated",
-        '<net><tlLogic id="t" type="static"><phase state="rry" duration="3"/></tlLogic></net>': "no green phase",
-    }
-    for text, words in cases.items():
-        net.write_text(text)
-        with pytest.raises(ValueError, match=words):
-            green_s(str(net))
+def test_one_process_holds_one_copy():
     with pytest.raises(ValueError, match="one cannot hold 4 copies"):
         BatchedSignals(SHORT, 4)
-
-
-def test_own_files_are_simulated_and_sumos_refusal_is_one_error(opened, tmp_path):
-    known = bundled("single-intersection")
-    own = replace(SHORT, net_file=known.net_file, route_file=known.route_file, num_seconds=20)
-    env = opened(own)
-    env.reset(0)
-    env.step(np.array([[1]]))
-    env.close()
-    broken = tmp_path / "my routes.rou.xml"
-    broken.write_text('<routes><trip id="a" depart="0" from="nowhere" to="nowhere"/></routes>')
-    with pytest.raises(RuntimeError, match="SUMO stopped"):
-        opened(replace(own, route_file=str(broken)))
-    opened().reset(0)
-
-
-def test_every_bundled_net_is_there_and_can_be_driven():
-    for name in NETS:
-        net = bundled(name)
-        assert Path(net.route_file).is_file() and green_s(net.net_file)
 
 
 def test_actions_that_an_agent_lacks_have_no_part_in_anything():

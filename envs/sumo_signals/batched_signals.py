@@ -11,8 +11,7 @@ from gymnasium.spaces import Box
 from rqe_mappo.envs.contract import ActionSpace, Observed, PaddedDiscrete, Step
 from rqe_mappo.envs.sumo_intersection.simulation import Simulation, SimulationCrashed
 from rqe_mappo.envs.sumo_signals import observation, trips
-from rqe_mappo.envs.sumo_signals.config import SignalsConfig
-from rqe_mappo.envs.sumo_signals.loading import load_sumo_rl
+from rqe_mappo.envs.sumo_signals.config import PROGRAM, SignalsConfig
 
 if TYPE_CHECKING:
     from rqe_mappo.envs.sumo_signals.simulation import Junctions
@@ -59,7 +58,6 @@ class BatchedSignals:
             )
         files = config.files()
         self.config, self.num_envs, self.horizon = config, num_envs, config.horizon
-        load_sumo_rl()
         from rqe_mappo.envs.sumo_signals.simulation import Junctions
 
         self.folder = tempfile.TemporaryDirectory(prefix="sumo-signals-")
@@ -110,14 +108,21 @@ class BatchedSignals:
         return Observed(seen[None], observation.critic_view(self.world, seen)[None], np.ones((1, len(seen)), bool))
 
     def drive(self, actions: np.ndarray) -> tuple[np.ndarray, int]:
-        """Choose phases `[A]` for one decision: rewards `[A]`, and how many vehicles newly collided."""
-        wrong = (actions < 0) | (actions >= np.array(self.counts))
+        """Choose phases `[A]`, or PROGRAM, for one decision: rewards `[A]`, and how many vehicles newly collided."""
+        free = actions == PROGRAM
+        if self.decisions == 0:
+            self.free = free
+        wrong = ~free & ((actions < 0) | (actions >= np.array(self.counts)))
         if wrong.any():
             index = int(wrong.argmax())
             raise ValueError(
                 f"light {self.possible_agents[index]} has {self.counts[index]} green phases: "
                 f"it cannot choose phase {actions[index]}"
             )
+        changed = free != self.free
+        if changed.any():
+            name = self.possible_agents[int(changed.argmax())]
+            raise ValueError(f"light {name} must choose phases in all decisions of an episode, or PROGRAM in all")
         self.world.decide(actions.tolist())
         reward = np.clip(self.world.earned(), *self.reward_bounds).astype(np.float32)
         self.decisions += 1

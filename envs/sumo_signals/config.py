@@ -1,10 +1,13 @@
 """Settings of the traffic lights, with their units, and named combinations."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rqe_mappo.envs.sumo_signals.nets import NETS, Net, bundled, checked
+
+PROGRAM = -1
+"""In place of a phase: SUMO runs the light's own program. Chosen in all decisions of an episode or in none."""
 
 Reward = Literal["long-waiting", "waiting", "diff-waiting-time", "average-speed", "queue", "pressure"]
 
@@ -16,9 +19,11 @@ class SignalsConfig:
     net: str = "2way-single-intersection"
     """A network and demand included in sumo-rl, such as cologne3 or grid4x4; see docs/signals.md."""
     net_file: str | None = None
-    """A SUMO network (.net.xml) of your own instead; needs --route-file."""
+    """A SUMO network (.net.xml or .net.xml.gz) of your own instead; needs its demand, --route-file."""
     route_file: str | None = None
-    """The demand (.rou.xml) for --net-file."""
+    """The demand (.rou.xml) for --net-file; several files with commas between, those of vehicle types first."""
+    additional_files: str | None = None
+    """Further files of SUMO (.add.xml), commas between: programs of lights, vehicle types, stops, also demand."""
     begin_s: int | None = None
     """Second of the demand's clock at which episodes start (default: that of the net, such as 25200 for cologne3)."""
     num_seconds: int = 3600
@@ -45,9 +50,10 @@ class SignalsConfig:
             raise ValueError(f"--demand must be finite (got {self.demand})")
         if self.net not in NETS:
             raise ValueError(f"--net {self.net} is unknown: use {', '.join(NETS)}, or --net-file with --route-file")
-        if (self.net_file is None) != (self.route_file is None):
-            given, missing = ("net", "route") if self.route_file is None else ("route", "net")
-            raise ValueError(f"--{given}-file needs a --{missing}-file: give both, or use --net")
+        if self.net_file is None and self.route_file is not None:
+            raise ValueError("--route-file needs a --net-file: give both, or use --net")
+        if self.net_file is not None and self.route_file is None and self.additional_files is None:
+            raise ValueError("--net-file needs a --route-file (or --additional-files with the demand)")
         for name in ("num_seconds", "yellow_time_s", "min_green_s", "most_waiting"):
             self._require(getattr(self, name) >= 1, name, "be at least 1")
         self._require(self.begin_s is None or self.begin_s >= 0, "begin_s", "be >= 0")
@@ -66,13 +72,10 @@ class SignalsConfig:
         return -(-self.num_seconds // self.delta_time_s)
 
     def files(self) -> Net:
-        """The network to simulate; ValueError where a file is missing or its lights cannot be driven."""
-        if self.net_file is not None and self.route_file is not None:
-            net = Net(self.net_file, self.route_file)
-        else:
-            net = bundled(self.net)
+        """The network to simulate; ValueError where a file is missing, or the network is none."""
+        net = bundled(self.net) if self.net_file is None else Net(self.net_file, self.route_file or "")
         begin_s = net.begin_s if self.begin_s is None else self.begin_s
-        return checked(Net(net.net_file, net.route_file, begin_s))
+        return checked(replace(net, begin_s=begin_s, additional_files=self.additional_files or ""))
 
 
 SCENARIOS = {

@@ -15,13 +15,14 @@ from rqe_mappo.envs.sumo_signals.config import SignalsConfig
 class SignalsEnv(ParallelEnv):
     """Traffic lights of a network, each an agent that chooses its next green phase every `delta_time_s` seconds.
 
-    SUMO drives the vehicles; sumo-rl turns phases into lights, with `yellow_time_s` of yellow at each change and at
+    SUMO drives the vehicles; lights keep sumo-rl's rules, with `yellow_time_s` of yellow at each change and at
     least `min_green_s` of green, before which a light keeps its phase whatever it chooses.
 
     **Hidden from agents and critic**: SUMO's random drivers, and with `demand_spread` the scale of the episode's
     demand. Lights do not see vehicles that cannot enter a full road.
 
-    **Action**: Discrete(green phases of the light), the phase to show next.
+    **Action**: Discrete(green phases of the light), the phase to show next, of those of the program that SUMO runs when
+    the episode begins. `config.PROGRAM` (-1) instead, in all decisions of an episode, leaves the light to its program.
 
     **Observation**: float32 `[3 + P + 3 L]`, P and L the most green phases and incoming lanes of any light of
     the network; columns that a light does not have are 0.

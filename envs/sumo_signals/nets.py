@@ -1,6 +1,8 @@
 """Road networks with their demand: those included in sumo-rl, and a user's."""
 
+import gzip
 import xml.etree.ElementTree as ET
+import zlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,11 +17,22 @@ class SumoRlMissing(ImportError):
 
 @dataclass(frozen=True)
 class Net:
-    """A network and its demand, as file names; an episode starts at `begin_s` of the demand's clock."""
+    """A network and its demand, as file names; an episode starts at `begin_s` of the demand's clock.
+
+    route_file, additional_files: several with commas between, as SUMO takes them; read in this order, additional files
+        first.
+    """
 
     net_file: str
-    route_file: str
+    route_file: str = ""
     begin_s: int = 0
+    additional_files: str = ""
+
+    def options(self) -> list[str]:
+        """SUMO's options for them."""
+        given = {"--route-files": self.route_file, "--additional-files": self.additional_files}
+        more = [part for option, files in given.items() if files for part in (option, files)]
+        return ["--net-file", self.net_file, *more, "--begin", str(self.begin_s)]
 
 
 def _resco(name: str, routes: str | None = None, begin_s: int = 0) -> Net:
@@ -62,41 +75,29 @@ def bundled(name: str) -> Net:
     return Net(str(folder / known.net_file), str(folder / known.route_file), known.begin_s)
 
 
-def green_s(net_file: str) -> dict[str, tuple[float, ...]]:
-    """How long each light's program shows each of its green phases, yellow after it included, in seconds.
-
-    ValueError, with the fix, for a net whose lights sumo-rl cannot drive.
-    """
-    try:
-        logics = [element for _, element in ET.iterparse(net_file) if element.tag == "tlLogic"]
-    except ET.ParseError as error:
-        raise ValueError(f"--net-file {net_file} is no SUMO network ({error}): use netconvert's output") from None
-    if not logics:
-        raise ValueError(f"--net-file {net_file} has no traffic light: use a net with one")
-    found: dict[str, tuple[float, ...]] = {}
-    for logic in logics:
-        name, kind = logic.attrib["id"], logic.get("type")
-        if kind != "static":
-            raise ValueError(
-                f"--net-file {net_file}: traffic light {name} is {kind}, which crashes SUMO under sumo-rl: "
-                "make it static (netconvert --tls.rebuild --tls.default-type static)"
-            )
-        shown: list[float] = []
-        for phase in logic.iter("phase"):
-            state, duration = phase.get("state", ""), float(phase.get("duration", 0))
-            if "y" not in state and state.strip("rs"):  # as sumo-rl tells green phases
-                shown.append(duration)
-            elif shown:
-                shown[-1] += duration
-        if not shown:
-            raise ValueError(f"--net-file {net_file}: traffic light {name} has no green phase: give it one")
-        found.setdefault(name, tuple(shown))  # of several programs the first counts
-    return found
-
-
 def checked(net: Net) -> Net:
-    """`net`, if its files are there; else ValueError with the flag and the fix."""
-    for flag, file in (("--net-file", net.net_file), ("--route-file", net.route_file)):
-        if not Path(file).is_file():
-            raise ValueError(f"{flag} {file} does not exist: give the path of a SUMO file")
+    """`net`, if its files are there and its network is one; else ValueError with the flag and the fix."""
+    for flag, files in (
+        ("--net-file", net.net_file),
+        ("--route-file", net.route_file),
+        ("--additional-files", net.additional_files),
+    ):
+        for file in (part.strip() for part in files.split(",")):
+            if files and not Path(file).is_file():
+                raise ValueError(f"{flag} {file or repr(files)} does not exist: give the path of a SUMO file")
+    try:
+        root = _root(net.net_file)
+        reason = "" if root.tag == "net" and "version" in root.attrib else "no <net version=...>"  # which crashes SUMO
+    except (ET.ParseError, OSError, EOFError, zlib.error, ValueError) as error:
+        reason = str(error)
+    if reason:
+        raise ValueError(f"--net-file {net.net_file} is no SUMO network ({reason}): use netconvert's output")
     return net
+
+
+def _root(file: str) -> ET.Element:
+    """The outermost element, still empty, of an XML file that is compressed or not, whatever its name."""
+    with open(file, "rb") as raw:
+        compressed = raw.read(2) == b"\x1f\x8b"
+    with gzip.open(file) if compressed else open(file, "rb") as stream:
+        return next(element for _, element in ET.iterparse(stream, events=("start",)))

@@ -36,7 +36,7 @@ def observe(world: "Junctions", layout: Layout, elapsed: float) -> np.ndarray:
     lane = world.sumo.lane
     first = SHARED + layout.phases
     for row, light in zip(seen, world.lights, strict=True):
-        signal = world.traffic_signals[light.name]
+        signal = world.signals[light.name]
         since = signal.time_since_last_phase_change
         row[0] = elapsed
         row[1] = since >= signal.min_green + signal.yellow_time

@@ -1,6 +1,6 @@
 """Scripted policies, usable wherever a trained one is.
 
-Each is called with a `BatchedSignals` and gives phases `[1, A]`.
+Each is called with a `BatchedSignals` and gives phases `[1, A]`, or PROGRAM in their place.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rqe_mappo.envs.sumo_signals.batched_signals import BatchedSignals
+from rqe_mappo.envs.sumo_signals.config import PROGRAM
 
 ScriptedPolicy = Callable[[BatchedSignals], np.ndarray]
 
@@ -19,21 +20,21 @@ def random(seed: int) -> ScriptedPolicy:
 
 
 def fixed(shown_s: Sequence[float] | None = None) -> ScriptedPolicy:
-    """Phases in turn, whatever the traffic, each for its time in `shown_s`, or as long as the net's program shows it.
+    """Phases in turn, whatever the traffic, each for its time in `shown_s`; without, SUMO runs the net's own programs.
 
-    Times include yellow and are rounded up to whole decisions; with several lights they are those of each. Lights are
-    not coordinated: all cycles begin with the episode.
+    Times include yellow and are rounded up to whole decisions; with several lights they are those of each, and all
+    cycles begin with the episode. The net's programs run second by second as in SUMO: with their own yellow and
+    all-red phases and their offsets, and where they are actuated by their rules.
     """
+    if shown_s is None:
+        return lambda env: np.full((1, len(env.counts)), PROGRAM)
 
     def choose(env: BatchedSignals) -> np.ndarray:
         phases = []
-        for light in env.world.lights:
-            times = light.green_s if shown_s is None else shown_s
-            if len(times) != len(light.green_s):
-                raise ValueError(
-                    f"light {light.name} has {len(light.green_s)} phases, and {len(times)} times are given"
-                )
-            ends = np.cumsum(np.ceil(np.divide(times, env.config.delta_time_s)))
+        for name, count in zip(env.possible_agents, env.counts, strict=True):
+            if len(shown_s) != count:
+                raise ValueError(f"light {name} has {count} phases, and {len(shown_s)} times are given")
+            ends = np.cumsum(np.ceil(np.divide(shown_s, env.config.delta_time_s)))
             phases.append(int(np.searchsorted(ends, env.decisions % ends[-1], side="right")))
         return np.array([phases])
 
@@ -46,13 +47,13 @@ def greedy(env: BatchedSignals) -> np.ndarray:
     for light in env.world.lights:
         halting = np.array([env.world.sumo.lane.getLastStepHaltingNumber(lane) for lane in light.lanes])
         served = light.served @ halting
-        present = env.world.traffic_signals[light.name].green_phase
+        present = env.world.signals[light.name].green_phase
         phases.append(present if served[present] == served.max() else int(served.argmax()))
     return np.array([phases])
 
 
 def by_name(name: str, seed: int = 0) -> ScriptedPolicy:
-    """`fixed` (the net's program), `fixed:SECONDS,SECONDS...`, `greedy` or `random`; ValueError otherwise."""
+    """`fixed` (the net's programs), `fixed:SECONDS,SECONDS...`, `greedy` or `random`; ValueError otherwise."""
     kind, _, times = name.partition(":")
     if kind == "fixed":
         try:
