@@ -1,6 +1,7 @@
 """The console scripts `rqe-train` and `rqe-eval`."""
 
 import dataclasses
+import itertools
 import json
 import math
 import shlex
@@ -98,7 +99,10 @@ def evaluate(args: Sequence[str] | None = None) -> None:
 def eval_config(args: list[str]) -> tuple[EvalConfig, TrainConfig | None]:
     """What rqe-eval is asked for; with --driver and an environment instead of a run also its settings, by its flags."""
     driven = any(word.partition("=")[0] == "--driver" for word in args)
-    places = [word for word in args if word.partition("/")[0] in registry.ENVIRONMENTS]
+    named = [
+        word for before, word in itertools.pairwise(["", *args]) if before != "--driver"
+    ]  # a driver is called sumo
+    places = [word for word in named if word.partition("/")[0] in registry.ENVIRONMENTS]
     first = [word for word in args[:1] if not word.startswith("-")]
     place = (places or first or [""])[0]
     if not driven or not place or Path(place).exists():

@@ -153,11 +153,11 @@ def test_the_benchmark_asks_both_sides_for_the_same():
 
 
 def test_the_benchmark_evaluates_an_actor(monkeypatch):
-    monkeypatch.setattr(simple_spread, "EPISODES", 8)
+    monkeypatch.setattr(simple_spread, "EPISODES", 12)
     monkeypatch.setattr(simple_spread, "COPIES", 4)
     actor = simple_spread.untrained(simple_spread.Settings())
     found = simple_spread.evaluated(actor)
-    assert found.n == 8
+    assert found.n == 12
     assert -60 < found.low < found.value < found.high < -10
     assert found == simple_spread.evaluated(actor)
 

@@ -111,7 +111,7 @@ def test_flags_of_other_environments_are_refused(capsys):
 
 def test_rqe_eval_measures_it(capsys):
     cli.evaluate(["cartpole", "--driver", "lqr:-0.1", "--episodes", "2", "--horizon", "20"])
-    assert "20 to 20" in capsys.readouterr().out
+    assert "agent  20 " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
