@@ -11,19 +11,26 @@ from gymnasium.spaces import Box, Discrete
 from pettingzoo import ParallelEnv
 
 HORIZON = 10
+TRIED = 300  # steps that the first copy may play before the run begins, to learn the bounds of rewards
 FROM_DOUBLE = 1e39  # finite, but not in single precision
 
 
 class Poisoned(ParallelEnv):
-    """Two agents that guess; every episode has ten steps. Steps are counted over all episodes of a copy."""
+    """Two agents that guess; every episode has ten steps. Steps are counted over all episodes of a copy.
+
+    The first copy counts from its 300th on, so that the poison comes when the run has begun.
+    """
 
     metadata = {"name": "poisoned"}  # noqa: RUF012 (PettingZoo's way)
     possible_agents = ["one", "two"]  # noqa: RUF012
 
+    made = 0
+
     def __init__(self, render_mode=None):
         self.render_mode, self.steps = render_mode, 0
         what, value, at = os.environ.get("POISON", "nothing nan 0").split()
-        self.what, self.value, self.at = what, float(value), int(at)
+        self.what, self.value, self.at = what, float(value), int(at) + TRIED * (Poisoned.made == 0)
+        Poisoned.made += 1
         self.rng = np.random.default_rng(0)
 
     def observation_space(self, agent):

@@ -129,7 +129,7 @@ def _entropic(values: Atoms, log_probs: LogProbs, tau: float) -> Rows:
     The error of logsumexp is about 1e-7 tau, too much for large tau. The error of the form taken about the mean is some
     1e-7 of the width, but it overflows where the values are 88 tau apart. Between widths of 1 and 30 tau both are good.
     """
-    if values.amax() - values.amin() > SHIFTED_UPTO * tau:
+    if values.numel() and values.amax() - values.amin() > SHIFTED_UPTO * tau:
         return -tau * torch.logsumexp(log_probs - values / tau, -1)
     probs = log_probs.exp()
     mean = (probs * values).sum(-1)
