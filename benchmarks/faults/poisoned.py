@@ -51,10 +51,10 @@ class Poisoned(ParallelEnv):
         ended = self.time == HORIZON
         rewards = {agent: float(action) for agent, action in actions.items()}
         observations = self._observations()
-        due = self.steps == self.at if self.what != "final" else ended and self.steps >= self.at
+        due = ended and self.steps >= self.at if self.what == "final" else self.steps == self.at
         if due and self.what == "reward":
             rewards["two"] = self.value
-        elif due:
+        elif due and self.what != "nothing":
             observations["two"][1] = self.value
         result = (
             observations,
