@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
-from xml.sax import SAXException
 
 from rqe_mappo.envs.sumo_intersection.geometry import Point, car_movements, crossing_of, points_of
 
@@ -59,11 +58,14 @@ def cut(net: Path, town: Any, junction: str, room_m: Callable[[int], float] | No
         raise ValueError(f"--junction {junction} cannot be used: {reason}")
     with openz(str(net), "rb") as file:
         root = ElementTree.parse(file).getroot()
-    found = _parts(root, junction)
-    if room_m is not None:
-        room = room_m(len({movement.getFrom() for movement in car_movements(town, node)}))
-        for edge in _roads(found):
-            _lengthen(edge, edge.get("to") == f"{junction}{MARK}", room)
+    try:
+        found = _parts(root, junction)
+        if room_m is not None:
+            room = room_m(len({movement.getFrom() for movement in car_movements(town, node)}))
+            for edge in _roads(found):
+                _lengthen(edge, edge.get("to") == f"{junction}{MARK}", room)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"--net {net} is damaged ({type(error).__name__}: {error}): make it again") from None
     attributes = {name: value for name, value in root.attrib.items() if not name.startswith("{")}
     return Junction(f"{junction}@", attributes, found)
 
@@ -78,8 +80,8 @@ def read_town(net: Path) -> Any:
         )
     try:
         return sumolib.net.readNet(str(net), withInternal=True)
-    except (SAXException, UnicodeDecodeError, OSError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"--net {net} is no SUMO network ({error})") from None
+    except Exception as error:  # sumolib checks nothing: what it makes of a damaged file may be any error
+        raise ValueError(f"--net {net} is no SUMO network ({type(error).__name__}: {error})") from None
 
 
 def unfit(town: Any, node: Any) -> str:

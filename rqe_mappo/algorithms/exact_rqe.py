@@ -127,7 +127,7 @@ class ExactRqe:
             joint_actions=joint_actions(env),
         )
         self.critic = JointCritic(critic_spec, atoms).to(self.device)
-        self.started = False  # where returns lie
+        self.started, self.spacing = False, float(atoms[1] - atoms[0])  # whether the critic began where returns lie
         self.episodes = EpisodeReturns(run.gamma, (env.num_envs, len(env.possible_agents)), self.device)
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
         self.actor_optimiser = Optimiser(self.actor, config.learning_rate, config.max_grad_norm)
@@ -170,7 +170,7 @@ class ExactRqe:
         ends = chunk.terminated | chunk.truncated, chunk.terminated | chunk.truncated | chunk.lost
         if not self.started:
             self.started = True
-            start(self.critic, Seen.of(complete_returns(chunk, *ends, self.run.gamma)))
+            start(self.critic, Seen.of(*complete_returns(chunk, *ends, self.run.gamma)), self.spacing)
         unknown = torch.zeros_like(chunk.reward)  # the critic's values are of joint actions
         self.risk.observe(self.episodes.observe(chunk, unknown, unknown, *ends), share)
 

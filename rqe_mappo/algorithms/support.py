@@ -1,5 +1,6 @@
 """Where the atoms of a return distribution lie: what an environment promises, then what is seen of its returns."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -109,28 +110,37 @@ class Seen:
         cut = predicted.ended.clone()
         cut[-1] = True
         reward = chunk.reward + gamma * following * (cut & ~predicted.terminated)
-        return cls.of(returns.gae(reward, nothing, nothing, predicted.terminated, cut, gamma, 1.0)[chunk.active])
+        return cls.of(
+            returns.gae(reward, nothing, nothing, predicted.terminated, cut, gamma, 1.0).double(), chunk.active
+        )
 
     @classmethod
-    def of(cls, values: Float[Tensor, " R"]) -> "Seen":
-        """Of some returns."""
+    def of(cls, values: Float[Tensor, "T E A"], counts: Bool[Tensor, "T E A"]) -> "Seen":
+        """Of those returns that count; a device is waited for once."""
+        number = counts.sum().clamp(min=1)
         exact = values.double()
-        return cls(*torch.stack((exact.min(), exact.max(), exact.mean(), exact.std(correction=0))).tolist())
+        mean = (exact * counts).sum() / number
+        std = (((exact - mean) ** 2 * counts).sum() / number).sqrt()
+        low, high = torch.where(counts, exact, math.inf).min(), torch.where(counts, exact, -math.inf).max()
+        return cls(*torch.stack((low, high, mean, std)).tolist())
 
 
 def complete_returns(
     chunk: Trajectory, terminated: Bool[Tensor, "T E A"], ended: Bool[Tensor, "T E A"], gamma: float
-) -> Float[Tensor, " R"]:
-    """Returns from the steps of episodes that end in a trajectory; where none does, what its steps have brought."""
+) -> tuple[Float[Tensor, "T E A"], Bool[Tensor, "T E A"]]:
+    """Returns from the steps of a trajectory, and which of them count: those of episodes that end in it.
+
+    Where none does, what all steps have brought.
+    """
     nothing, ends = torch.zeros_like(chunk.reward), (terminated, ended)
-    brought = returns.gae(chunk.reward, nothing, nothing, *ends, gamma, 1.0)[chunk.active]
-    whole = returns.gae(terminated.to(nothing), nothing, nothing, *ends, 1.0, 1.0)[chunk.active] > 0
-    return brought[whole] if whole.any() else brought
+    brought = returns.gae(chunk.reward, nothing, nothing, *ends, gamma, 1.0)
+    whole = (returns.gae(terminated.to(nothing), nothing, nothing, *ends, 1.0, 1.0) > 0) & chunk.active
+    return brought, torch.where(whole.any(), whole, chunk.active)
 
 
-def start(critic: CategoricalCritic, seen: Seen) -> None:
-    """Let a critic begin with a bell where returns were seen."""
-    critic.start(seen.mean, max(seen.std, float(critic.atoms[1] - critic.atoms[0])))
+def start(critic: CategoricalCritic, seen: Seen, spacing: float) -> None:
+    """Let a critic begin with a bell where returns were seen, at least as wide as atoms lie apart."""
+    critic.start(seen.mean, max(seen.std, spacing))
 
 
 class SupportState(TypedDict):
@@ -157,37 +167,43 @@ class FollowingSupport:
         self.started = self.fitted = False
         self.widest = 0.0  # std that the targets of a trajectory had
         self.cut_off = (False, False)  # whether the last targets passed the support, at either end
+        self._look()
+
+    def _look(self) -> None:
+        """Keep where the atoms lie: all but the outermost hold returns."""
+        first, self.low, self.high = self.critic.atoms[[0, 1, -2]].tolist()
+        self.spacing = self.low - first
 
     def follow(self, chunk: Trajectory, predicted: Predicted, gamma: float) -> bool:
         """Look at a trajectory before it is learned from; says whether the critic was changed."""
-        atoms, changed = self.critic.atoms, not self.started
+        changed = not self.started
         if changed:
-            seen = Seen.of(complete_returns(chunk, predicted.terminated, predicted.ended, gamma))
+            seen = Seen.of(*complete_returns(chunk, predicted.terminated, predicted.ended, gamma))
             self.started = True
-            start(self.critic, seen)
+            start(self.critic, seen, self.spacing)
         elif self.fixed:
             return False
         else:
-            seen = Seen.bootstrapped(chunk, predicted, atoms, gamma)
+            seen = Seen.bootstrapped(chunk, predicted, self.critic.atoms, gamma)
         moved = None if self.fixed else self._moved(seen)
         if moved is None:
             return changed
         if changed:
             self.critic.move(moved)
-            start(self.critic, seen)
         else:
             self._carry_over(chunk, predicted, moved)
+        self._look()
+        if changed:
+            start(self.critic, seen, self.spacing)
         return True
 
     def _moved(self, seen: Seen) -> Float[Tensor, " atoms"] | None:
         """Where the atoms shall lie instead; None where they lie well."""
-        atoms = self.critic.atoms
-        spacing = float(atoms[1] - atoms[0])
-        low, high = float(atoms[0]) + spacing, float(atoms[-1]) - spacing
+        atoms, low, high = self.critic.atoms, self.low, self.high
         margin = MARGIN * (seen.high - seen.low)
         if not self.fitted and seen.std > 0:
             self.fitted = True
-            if seen.std < FEW_ATOMS * spacing:
+            if seen.std < FEW_ATOMS * self.spacing:
                 return around(seen.low - margin, seen.high + margin, len(atoms)).to(atoms)
         margin = max(margin, MARGIN * (high - low))
         below, above = seen.low < low or self.cut_off[0], seen.high > high or self.cut_off[1]
@@ -202,11 +218,6 @@ class FollowingSupport:
         """Take note of the targets: their mean mass on either edge, and how many atoms the std of all of them spans."""
         self.cut_off = (edge_mass_low > CUT_OFF, edge_mass_high > CUT_OFF)
         self.widest = max(self.widest, std_in_atoms * self.spacing)
-
-    @property
-    def spacing(self) -> float:
-        """Between two atoms."""
-        return float(self.critic.atoms[1] - self.critic.atoms[0])
 
     @property
     def warning(self) -> str:
@@ -248,3 +259,4 @@ class FollowingSupport:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in schema.read(SupportState, state, "support").items():
             setattr(self, name, value)
+        self._look()

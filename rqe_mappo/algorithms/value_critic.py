@@ -109,7 +109,8 @@ class ValueUpdate:
         terminated, truncated = chunk.ends(self.run.time_limit)
         ended = terminated | truncated | chunk.lost
         if self.config.value_norm and not self.started:
-            critic.norm.update(self.values(complete_returns(chunk, terminated, ended, self.run.gamma)))
+            found, counts = complete_returns(chunk, terminated, ended, self.run.gamma)
+            critic.norm.update(self.values(found[counts]))
         self.started = True
         raw, memory = self._along(chunk) if critic.memory_size else (critic.normalised(view, chunk.agent), None)
         value = critic.norm.restore(raw)

@@ -121,9 +121,9 @@ class CategoricalCritic(_Critic):
     @torch.no_grad()
     def start(self, mean: float, std: float) -> None:
         """Begin with a bell about `mean`, or about the atom nearest to it, in every state; nothing at the edges."""
-        middle = min(max(mean, float(self.atoms[0])), float(self.atoms[-1]))
+        middle = torch.full_like(self.atoms[0], mean).clamp(self.atoms[0], self.atoms[-1])
         bell = -0.5 * ((self.atoms - middle) / std) ** 2
-        bell[[0, -1]] = bell[1:-1].min() - EMPTY
+        bell[0] = bell[-1] = bell[1:-1].min() - EMPTY
         self._last.bias.copy_(bell.repeat(len(self._last.bias) // len(bell)))
 
     @torch.no_grad()
