@@ -172,7 +172,8 @@ def as_dict(work: Task, found: Sequence[Equilibrium], complete: bool) -> dict[st
                     for names, log_pi in zip(work.source.actions, e.log_strategies, strict=True)
                 ],
                 "risk_adjusted": e.utilities.tolist(), "mean": e.means.tolist(),
-                "residual": e.residual, "strategies_residual": e.strategies_residual, "exploitability": e.exploitability.tolist(), "converged": e.converged,
+                "residual": e.residual, "strategies_residual": e.strategies_residual,
+                "exploitability": e.exploitability.tolist(), "converged": e.converged,
             }
             for e in found
         ],
@@ -202,8 +203,8 @@ def describe(content: dict[str, Any]) -> str:
         lines.append(f"  {state}residual {e['residual']:.1e}, exploitability {max(e['exploitability']):.1e}")
         if e["converged"] and not e["strategies_residual"] <= TOLERANCE:
             lines.append(
-                f"  that is the residual of the logarithms, which --json gives; in the probabilities themselves what is "
-                f"below 1e-308 is rounded, and it decides here: theirs is {e['strategies_residual']:.1e}"
+                f"  that is the residual of the logarithms, which --json gives; in the probabilities what is below "
+                f"1e-308 is rounded, and it decides here: theirs is {e['strategies_residual']:.1e}"
             )
     return "\n".join([*lines, "", f"theory: {content['theory']['words']}"])
 

@@ -43,8 +43,8 @@ class MarkovEquilibrium:
     policies: one `[H, S, A_i]` a player, uniform at terminal states. values: `[H + 1, n, S]`, risk-adjusted, without
     the regulariser; 0 at terminal states and at the horizon. start_values: `[n]`, the entropic value over the start.
     residual, residuals: the worst, and each `[H, S]`, of log-probabilities; policies_residual: the worst of `policies`
-    (`Equilibrium.strategies_residual` says where they differ). converged: all stage games did. several: `[H, S]`, True where a
-    second equilibrium was found (False is no proof that there is none, except in 2x2 stage games).
+    (`Equilibrium.strategies_residual` says where they differ). converged: all stage games did. several: `[H, S]`, True
+    where a second equilibrium was found (False is no proof that there is none, except in 2x2 stage games).
     """
 
     policies: tuple[np.ndarray, ...]

@@ -25,8 +25,9 @@ class Equilibrium:
     means: `[n]`, mean payoffs. residual: max_i ||pi_i - BR_i(pi_-i)||_inf, of `log_strategies`, like all that follows.
     strategies_residual: the same of `strategies`, in which a probability below 1e-308 is 0 or has few digits. It is
     larger than `residual` where so rare an action decides what is best, as it can where tau is small against payoffs:
-    the equilibrium is then that of `log_strategies` alone. exploitability: `[n]`, what a best response gains. converged: residual at most the tolerance asked for. iterations: Newton steps. method: `newton` (from the
-    start given), `branch` (from eps = inf, where strategies are uniform) or `search` (Newton from random ones).
+    the equilibrium is then that of `log_strategies` alone. exploitability: `[n]`, what a best response gains.
+    converged: residual at most the tolerance asked for. iterations: Newton steps. method: `newton` (from the start
+    given), `branch` (from eps = inf, where strategies are uniform) or `search` (Newton from random ones).
     """
 
     strategies: tuple[np.ndarray, ...]
