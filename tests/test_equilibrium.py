@@ -210,7 +210,7 @@ def test_the_solver_needs_no_torch():
 def test_strategies_have_the_residual_that_is_said_of_them(form):
     """Probabilities below 1e-308 are 0 in `strategies`; the equilibrium is that of the logarithms."""
     apart = 0
-    for name, tau, eps in product(("ghp4", "sc1", "stag-hunt"), (0.01, 0.1, 1.0), (0.01, 0.1)):
+    for name, tau, eps in (("ghp4", 0.1, 0.01), ("stag-hunt", 0.1, 0.01), ("stag-hunt", 1, 0.1)):
         problem = RiskGame.of(GAMES[name], tau, eps, form)
         found = solve(GAMES[name], tau, eps, form=form)
         assert found.strategies_residual == pytest.approx(problem.residual(found.strategies), abs=1e-9)
