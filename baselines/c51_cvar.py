@@ -5,8 +5,8 @@ value in GAE by the CVaR of what the critic predicts, `delta = r + gamma CVaR(Z'
 forks of PPO do. It is rqe-mappo with `--risk cvar:LEVEL --advantage value`, number for number.
 
 Kept: GAE on the value. It is blind to the risk of what is drawn within a step and, for lambda near 1, to all risk
-(docs/risk.md); this rival is here to be measured. Dropped: 51 atoms between fixed bounds, in favour of the support that
-fits the environment (`--n-atoms`); the mean over whole atoms below the level, which is empty where the lowest atom
+(docs/risk.md); this rival is here to be measured. Dropped: 51 atoms between fixed bounds, in favour of a support
+that follows the returns (`--n-atoms`); the mean over whole atoms below the level, which is empty where the lowest atom
 holds more than the level: CVaR here takes the boundary atom's share. As for all measures the level goes from 1 to the
 one asked for early in the run; `--warmup-fraction 0 --risk-anneal-fraction 0 --return-scale 1` has it in force from the
 first step.

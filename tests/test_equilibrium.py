@@ -201,3 +201,19 @@ def test_the_solver_needs_no_torch():
     code = "import sys, rqe_mappo.equilibrium; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# --- what float64 cannot hold -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_strategies_have_the_residual_that_is_said_of_them(form):
+    """Probabilities below 1e-308 are 0 in `strategies`; the equilibrium is that of the logarithms."""
+    apart = 0
+    for name, tau, eps in (("ghp4", 0.1, 0.01), ("stag-hunt", 0.1, 0.01), ("stag-hunt", 1, 0.1)):
+        problem = RiskGame.of(GAMES[name], tau, eps, form)
+        found = solve(GAMES[name], tau, eps, form=form)
+        assert found.strategies_residual == pytest.approx(problem.residual(found.strategies), abs=1e-9)
+        assert found.residual == pytest.approx(problem.distance(found.log_strategies)[0], abs=1e-12)
+        apart += found.converged and found.strategies_residual > 0.1
+    assert apart or form == "aggregate"

@@ -104,6 +104,12 @@ def test_neutral_values_are_means():
     np.testing.assert_allclose(found.values[1, :, 0], np.einsum("a,iab,b->i", first, last, second), atol=1e-12)
 
 
+def test_policies_have_the_residual_that_is_said_of_them():
+    found = solve_markov(repeated(GAMES["ghp4"].payoffs, 1), 0.1, 0.01)
+    assert found.residual < 1e-12 and found.policies_residual == 1.0
+    assert solve_markov(repeated(STAG.payoffs, 1), 5, 0.25).policies_residual < 1e-12
+
+
 def test_several_equilibria_are_flagged():
     assert solve_markov(repeated(STAG.payoffs, 1), 5, 0.25, look_for_several=1).several.all()
     assert not solve_markov(repeated(STAG.payoffs, 1), 3, 0.25, look_for_several=1).several.any()

@@ -37,6 +37,17 @@ def test_json(capsys):
         assert sum(equilibrium["strategies"][0].values()) == pytest.approx(1)
 
 
+def test_the_residual_is_said_of_what_is_printed(capsys):
+    """Probabilities that underflow to 0 may still decide: the residual of their logarithms is not theirs."""
+    line = "theirs is 1.0e+00"
+    averse = ("ghp4", "--tau", "0.1", "--eps", "0.01")
+    assert line in printed(capsys, *averse) and line in printed(capsys, *averse, "--no-all")
+    (found,) = json.loads(printed(capsys, *averse, "--json"))["equilibria"]
+    assert found["residual"] < 1e-12 and found["strategies_residual"] == 1.0 and found["converged"]
+    assert found["strategies"][0]["U"] == 0.0 and found["log_strategies"][0]["U"] == pytest.approx(-1693.07, abs=0.01)
+    assert "theirs is" not in printed(capsys, "stag-hunt", "--tau", "0.1", "--eps", "0.01")
+
+
 def test_list_names_every_game(capsys):
     assert [line.split()[0] for line in printed(capsys, "--list").splitlines()] == list(GAMES)
 

@@ -35,7 +35,7 @@ class BatchedCopies:
     elsewhere are named in a line on standard error, for runs with them cannot be repeated.
 
     Rewards are bounded by `reward_low` and `reward_high`; where these are not given, by what random actions brought in
-    20 episodes and half that range more: rewards beyond lie on the edge atoms of a categorical critic, which is logged.
+    20 episodes and half that range more: from these bounds the atoms of a categorical critic begin.
 
     agent_spaces: what each agent observes and does, for the policy file.
 

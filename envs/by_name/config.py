@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ByNameConfig:
-    """An environment of another package, and what the critic must know of its rewards."""
+    """An environment of another package, and from which rewards the critic's atoms begin."""
 
     name: str = "gymnasium:CartPole-v1"
     """gymnasium:ID, pettingzoo:MODULE such as pettingzoo:mpe2.simple_spread_v3, or MODULE:FACTORY; set by --env."""

@@ -100,7 +100,8 @@ class EpisodeReturns:
         predicted = self.latest.mean - self.errors.mean
         return (
             f"the critic does not know its returns: at the start of episodes it predicted {predicted:.4g} on average, "
-            f"and {self.latest.mean:.4g} came; do not trust its values: train longer, or raise --critic-learning-rate"
+            f"and {self.latest.mean:.4g} came; do not trust its values: train longer, raise --critic-learning-rate, "
+            "or show it what returns depend on, such as the time left"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class ExactRqeConfig(ActorCriticConfig, RiskConfig):
     risk_clip: float = 3.0
     """Largest exponent of the entropic value, continued linearly beyond."""
     n_atoms: int = 201
-    """Largest number of atoms of the return distribution; the support itself is chosen by the program."""
+    """Largest number of atoms of the return distribution, which lie between the environment's bounds."""
 
     @property
     def label(self) -> str:

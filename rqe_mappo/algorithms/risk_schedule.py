@@ -19,9 +19,9 @@ class RiskConfig(AlgorithmConfig):
     """How averse, in what unit, and from when on."""
 
     tau: PerAgent = 1.0
-    """Risk tolerance in units of the return's std: inf neutral, 0.3 strongly averse; 0.3,1,inf for each of three."""
+    """Risk tolerance in stds of the discounted return: inf neutral, 0.3 strongly averse; 0.3,1,inf for one each."""
     warmup_fraction: float = 0.05
-    """Share of the run (before --settle) that is risk-neutral and measures the return's std, the unit of tau."""
+    """Share of the run (before --settle) that is risk-neutral; its second half measures the unit of tau."""
     risk_anneal_fraction: float = 0.3
     """Share of the run (before --settle) over which 1/tau then grows from 0."""
     return_scale: float | None = None

@@ -56,9 +56,9 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
     n_atoms: int = 201
     """Largest number of atoms of the return distribution."""
     return_low: float | None = None
-    """Lowest return that the critic can tell; the support follows the returns that are seen unless given here."""
+    """Lowest (discounted) return that the critic can tell; atoms follow the returns that are seen unless given here."""
     return_high: float | None = None
-    """Highest return that the critic can tell; likewise."""
+    """Highest (discounted) return that the critic can tell; likewise."""
 
     @property
     def label(self) -> str:

@@ -17,7 +17,7 @@ from rqe_mappo.equilibrium.conditions import condition
 from rqe_mappo.equilibrium.game import Form, RiskGame, per_player
 from rqe_mappo.equilibrium.human_games import HUMAN_GAMES
 from rqe_mappo.equilibrium.response import Regulariser
-from rqe_mappo.equilibrium.solver import Equilibrium, solve_game
+from rqe_mappo.equilibrium.solver import TOLERANCE, Equilibrium, solve_game
 from rqe_mappo.equilibrium.two_by_two import all_equilibria_2x2
 
 PROG = "rqe-solve"
@@ -167,8 +167,13 @@ def as_dict(work: Task, found: Sequence[Equilibrium], complete: bool) -> dict[st
                     dict(zip(names, pi.tolist(), strict=True))
                     for names, pi in zip(work.source.actions, e.strategies, strict=True)
                 ],
+                "log_strategies": [
+                    dict(zip(names, log_pi.tolist(), strict=True))
+                    for names, log_pi in zip(work.source.actions, e.log_strategies, strict=True)
+                ],
                 "risk_adjusted": e.utilities.tolist(), "mean": e.means.tolist(),
-                "residual": e.residual, "exploitability": e.exploitability.tolist(), "converged": e.converged,
+                "residual": e.residual, "strategies_residual": e.strategies_residual,
+                "exploitability": e.exploitability.tolist(), "converged": e.converged,
             }
             for e in found
         ],
@@ -196,6 +201,11 @@ def describe(content: dict[str, Any]) -> str:
             )
         state = "" if e["converged"] else "NOT CONVERGED: "
         lines.append(f"  {state}residual {e['residual']:.1e}, exploitability {max(e['exploitability']):.1e}")
+        if e["converged"] and not e["strategies_residual"] <= TOLERANCE:
+            lines.append(
+                f"  that is the residual of the logarithms, which --json gives; in the probabilities what is below "
+                f"1e-308 is rounded, and it decides here: theirs is {e['strategies_residual']:.1e}"
+            )
     return "\n".join([*lines, "", f"theory: {content['theory']['words']}"])
 
 

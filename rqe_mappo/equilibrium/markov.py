@@ -42,8 +42,9 @@ class MarkovEquilibrium:
 
     policies: one `[H, S, A_i]` a player, uniform at terminal states. values: `[H + 1, n, S]`, risk-adjusted, without
     the regulariser; 0 at terminal states and at the horizon. start_values: `[n]`, the entropic value over the start.
-    residual, residuals: the worst, and each `[H, S]`. converged: all stage games did. several: `[H, S]`, True where a
-    second equilibrium was found (False is no proof that there is none, except in 2x2 stage games).
+    residual, residuals: the worst, and each `[H, S]`, of log-probabilities; policies_residual: the worst of `policies`
+    (`Equilibrium.strategies_residual` says where they differ). converged: all stage games did. several: `[H, S]`, True
+    where a second equilibrium was found (False is no proof that there is none, except in 2x2 stage games).
     """
 
     policies: tuple[np.ndarray, ...]
@@ -51,6 +52,7 @@ class MarkovEquilibrium:
     start_values: np.ndarray
     residual: float
     residuals: np.ndarray
+    policies_residual: float
     converged: bool
     several: np.ndarray
 
@@ -80,6 +82,7 @@ def solve_markov(
         log_prob, log_start = np.log(model.prob), np.log(model.start)
     policies = tuple(np.full((horizon, n_states, size), 1 / size) for size in sizes)
     values = np.zeros((horizon + 1, n, n_states))
+    rounded = 0.0
     residuals, several = np.zeros((horizon, n_states)), np.zeros((horizon, n_states), bool)
     later: dict[int, Sequence[np.ndarray]] = {}
     for h in reversed(range(horizon)):
@@ -94,11 +97,12 @@ def solve_markov(
             for policy, pi in zip(policies, found.strategies, strict=True):
                 policy[h, s] = pi
             values[h, :, s], residuals[h, s] = found.utilities, found.residual
+            rounded = float(np.maximum(rounded, found.strategies_residual))  # nan stays
             if look_for_several:
                 several[h, s] = _has_another(game, found, look_for_several, seed)
     start_values = np.array([adversary(values[0, i], log_start, taus[i], "kl").value for i in range(n)])
     worst = float(residuals.max(initial=0.0))
-    return MarkovEquilibrium(policies, values, start_values, worst, residuals, worst <= tolerance, several)
+    return MarkovEquilibrium(policies, values, start_values, worst, residuals, rounded, worst <= tolerance, several)
 
 
 def _has_another(game: RiskGame, found: Equilibrium, starts: int, seed: int) -> bool:

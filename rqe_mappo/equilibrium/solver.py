@@ -22,9 +22,12 @@ class Equilibrium:
     """A strategy profile and how near it is to an equilibrium.
 
     strategies, log_strategies: `[A_i]` for each player. utilities: `[n]`, risk-adjusted, without the regulariser.
-    means: `[n]`, mean payoffs. residual: max_i ||pi_i - BR_i(pi_-i)||_inf. exploitability: `[n]`, what a best response
-    gains. converged: residual at most the tolerance asked for. iterations: Newton steps. method: `newton` (from the
-    start given), `branch` (from eps = inf, where strategies are uniform) or `search` (Newton from random ones).
+    means: `[n]`, mean payoffs. residual: max_i ||pi_i - BR_i(pi_-i)||_inf, of `log_strategies`, like all that follows.
+    strategies_residual: the same of `strategies`, in which a probability below 1e-308 is 0 or has few digits. It is
+    larger than `residual` where so rare an action decides what is best, as it can where tau is small against payoffs:
+    the equilibrium is then that of `log_strategies` alone. exploitability: `[n]`, what a best response gains.
+    converged: residual at most the tolerance asked for. iterations: Newton steps. method: `newton` (from the start
+    given), `branch` (from eps = inf, where strategies are uniform) or `search` (Newton from random ones).
     """
 
     strategies: tuple[np.ndarray, ...]
@@ -32,6 +35,7 @@ class Equilibrium:
     utilities: np.ndarray
     means: np.ndarray
     residual: float
+    strategies_residual: float
     exploitability: np.ndarray
     converged: bool
     iterations: int
@@ -87,8 +91,21 @@ def assess(problem: RiskGame, logs: Strategies, tolerance: float, steps: int, me
     strategies = tuple(np.exp(log_pi) for log_pi in logs)
     utilities = np.array([problem.utility(i, x, problem.opponents(logs, i)) for i, x in enumerate(logs)])
     good = bool(residual <= tolerance)  # nan is not
+    rounded = residual
+    if min(pi.min() for pi in strategies) < np.finfo(float).tiny:
+        with np.errstate(divide="ignore"):
+            rounded = problem.distance([np.log(pi) for pi in strategies])[0]
     return Equilibrium(
-        strategies, tuple(logs), utilities, problem.means_at(logs), residual, exploitability, good, steps, method
+        strategies=strategies,
+        log_strategies=tuple(logs),
+        utilities=utilities,
+        means=problem.means_at(logs),
+        residual=residual,
+        strategies_residual=rounded,
+        exploitability=exploitability,
+        converged=good,
+        iterations=steps,
+        method=method,
     )
 
 
