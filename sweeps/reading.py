@@ -21,7 +21,7 @@ from rqe_mappo.schema import Count, Rule
 LARGEST = 2**30  # bytes that a table or the episodes of a run may unpack to; those of a large sweep take some 50 MB
 HEAD = ("run", "label", "family")
 COLUMNS = {
-    "results.csv": (*HEAD, "point", "seed", "episodes", "train_seconds"),
+    "results.csv": (*HEAD, "point", "seed", "episodes"),
     "summary.csv": ("label", "metric", "mean", "low", "high"),
     "comparisons.csv": (
         "label", "metric", "pairs", "better_by", "low", "high", "probability", "probability_low", "probability_high",

@@ -121,7 +121,7 @@ def test_a_pettingzoo_environment_trains(tmp_path):
 @pytest.mark.slow
 def test_simple_spread_trains_is_evaluated_and_goes_on(tmp_path, capsys):
     folder = tmp_path / "run"
-    small = ["--num-envs", "2", "--num-steps", "50", "--eval-episodes", "4"]
+    small = ["--num-envs", "2", "--num-steps", "50", "--eval-episodes", "10"]
     cli.train(["--algo", "mappo", "--env", "pettingzoo:mpe2.simple_spread_v3", *small,
                "--total-timesteps", "600", "--out", str(folder)])  # fmt: skip
     message = capsys.readouterr().out
