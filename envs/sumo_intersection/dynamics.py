@@ -36,7 +36,10 @@ def junction_of(config: IntersectionConfig) -> Junction:
     """The junction that `net` and `junction` name; ValueError with the reason where it cannot be used."""
     if config.net:
         net = Path(config.net)
-        return cut(net, read_town(net), config.junction, config.room_m)
+        try:
+            return cut(net, read_town(net), config.junction, config.room_m)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"--net {net} is damaged ({type(error).__name__}: {error}): make it again") from None
     if config.junction not in BUILT_IN:
         known = " or ".join(BUILT_IN)
         raise ValueError(
