@@ -143,7 +143,8 @@ class ContinuousAction:
     def own(self, action: Any) -> np.ndarray:
         """The agent's own action."""
         clipped = np.clip(np.asarray(action)[: len(self.low)], self.low, self.high)
-        return clipped.astype(self.dtype).reshape(self.shape)
+        whole = np.issubdtype(self.dtype, np.integer)  # of which each is the nearest of as many numbers
+        return (np.rint(clipped) if whole else clipped).astype(self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True)

@@ -108,4 +108,4 @@ def risk_state(state: Any) -> Any:
     """
     if not isinstance(state, dict) or "squares" not in state:
         return state
-    return {name: value for name, value in state.items() if name in ("return_scale", "started")} | {"measured": {}}
+    return {name: value for name, value in state.items() if name in ("return_scale", "started")} | {"measured": []}

@@ -1,5 +1,6 @@
 """Environments of other packages by their name, against one whose every number is known."""
 
+import math
 import random
 import warnings
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sequence, Tuple, flatdim, flatten
+from pettingzoo import ParallelEnv
 from pettingzoo.utils import parallel_to_aec
 
 from benchmarks import simple_spread
@@ -687,3 +689,61 @@ def test_a_flat_observation_is_gymnasiums(space):
 def test_a_choice_that_is_none_is_refused(value):
     with pytest.raises(ValueError, match="must be"):
         spaces_of(Discrete(4), Discrete(2), Discrete(2)).observation.flat(value)
+
+
+class OneStep(ParallelEnv):
+    """Two agents for one step, with whatever is given."""
+
+    metadata = {"name": "odd"}  # noqa: RUF012
+
+    def __init__(self, agents=("a", "b"), ended=True, action=None):
+        self.possible_agents, self.ended, self.action = list(agents), ended, action or Discrete(2)
+        self.taken = []
+
+    def observation_space(self, agent):
+        return Box(0, 1, (1,))
+
+    def action_space(self, agent):
+        return self.action
+
+    def reset(self, seed=None, options=None):
+        self.agents = list(self.possible_agents)
+        return {agent: np.zeros(1, np.float32) for agent in self.agents}, {agent: {} for agent in self.agents}
+
+    def step(self, actions):
+        self.taken += actions.values()
+        live, self.agents = self.agents, []
+        same = {agent: np.zeros(1, np.float32) for agent in live}
+        flags = dict.fromkeys(live, self.ended), dict.fromkeys(live, False)
+        return same, dict.fromkeys(live, 0.0), *flags, {agent: {} for agent in live}
+
+
+@pytest.mark.parametrize("ended", [math.nan, "False", np.array([True, False])])
+def test_an_end_that_is_no_truth_is_refused(ended):
+    with pytest.raises(ValueError, match=r"(a|one)\b"):
+        batched_from(lambda: OneStep(ended=ended), 1)
+
+
+@pytest.mark.parametrize("agents", [(0, 1), ("a", 1), ("a", "a")])
+def test_agents_that_no_file_could_name_are_refused_before_anything_is_learned(agents):
+    with pytest.raises(ValueError, match="a name of its own"):
+        batched_from(lambda: OneStep(agents), 1)
+
+
+def test_nobody_at_the_start_is_said():
+    class Nobody(Odd):
+        def reset(self, seed=None, options=None):
+            self.agents = []
+            return {}, {}
+
+    with pytest.raises(ValueError, match="nobody in agents"):
+        batched_from(Nobody, 1)
+
+
+def test_whole_numbers_as_actions_are_the_nearest():
+    env = batched_from(lambda: OneStep(action=Box(-1, 1, (1,), np.int64)), 1)
+    env.reset(0)
+    before = len(env.copies[0].env.taken)
+    for value in (0.9, -0.6, 0.4):
+        env.step(np.full((1, 2, 1), value, np.float32))
+    assert [int(taken[0]) for taken in env.copies[0].env.taken[before:]] == [1, 1, -1, -1, 0, 0]

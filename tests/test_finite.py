@@ -13,6 +13,7 @@ from gymnasium.spaces import Discrete
 from torch import nn
 
 from rqe_mappo import Policy, cli, registry
+from rqe_mappo.algorithms.averages import Moments
 from rqe_mappo.algorithms.rqe_mappo import RqeMappo
 from rqe_mappo.checkpoint import newest
 from rqe_mappo.config import TrainConfig, default_config
@@ -188,13 +189,13 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path, monkeypatch):
         def learn(self, chunk, progress):
             scalars = super().learn(chunk, progress)
             if progress.share > 0.5:
-                self.risk.measured.mean = math.nan
+                self.risk.measured = (Moments(3, math.nan, 1.0),)
             return scalars
 
     monkeypatch.setitem(registry.ALGORITHMS, "drifting", Drifting)
     monkeypatch.setitem(registry.ENVIRONMENTS, "toy", toy.ENTRY)
     config = default_config("toy", algo="drifting").replace(out=str(tmp_path), save_interval=1, keep=1)
-    with pytest.raises(NotFinite, match="the algorithm's risk measured mean is nan"):
+    with pytest.raises(NotFinite, match="the algorithm's risk measured 0 mean is nan"):
         train(config, quiet=True)
     assert Policy.load(tmp_path).timesteps > 900
 

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -13,16 +15,20 @@ from gymnasium.spaces import Box, Discrete
 import rqe_mappo
 from benchmarks.silent import trained
 from rqe_mappo import registry
+from rqe_mappo.algorithms import rqe_mappo as rqe_mappo_algorithm
 from rqe_mappo.algorithms.averages import Moments
+from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.episode_returns import EpisodeReturns
-from rqe_mappo.algorithms.support import FollowingSupport, Predicted, around, choose_support
+from rqe_mappo.algorithms.support import FollowingSupport, Predicted, around, choose_support, return_bounds
 from rqe_mappo.config import ConfigError, TrainConfig, default_config
 from rqe_mappo.data import vector
 from rqe_mappo.data.trajectory import Trajectory
+from rqe_mappo.envs.contract import Step
 from rqe_mappo.envs.tabular import BatchedTabular, FiniteGame
 from rqe_mappo.functional import categorical
 from rqe_mappo.functional.risk import Entropic
 from rqe_mappo.nets import DistributionCritic, DistributionCriticSpec
+from rqe_mappo.training.run import Run
 
 
 def random_game(rng: np.random.Generator) -> FiniteGame:
@@ -252,7 +258,7 @@ class Loop:
     def __init__(self, gamma: float):
         self.gamma, self.going = gamma, {}
 
-    def observe(self, chunk: Trajectory, value, next_value, terminated, ended) -> list[tuple[float, float]]:
+    def observe(self, chunk: Trajectory, value, next_value, terminated, ended) -> list[tuple[int, float, float]]:
         found = []
         for t, e, a in itertools.product(*map(range, chunk.reward.shape)):
             if chunk.begins[t, e]:
@@ -267,7 +273,7 @@ class Loop:
                 del self.going[e, a]
                 if not chunk.lost[t, e, a]:
                     rest = 0.0 if terminated[t, e, a] else discount * float(next_value[t, e, a])
-                    found.append((brought + rest, brought + rest - predicted))
+                    found.append((a, brought + rest, brought + rest - predicted))
         return found
 
 
@@ -303,19 +309,84 @@ def test_returns_of_episodes_are_those_of_a_plain_loop_across_trajectories(gamma
         ended = rows["terminated"] | rows["truncated"] | rows["lost"]
         now = episodes.observe(chunk, value, next_value, rows["terminated"], ended)
         expected = loop.observe(chunk, value, next_value, rows["terminated"], ended)
-        assert now.count == len(expected)
+        assert sum(one.count for one in now) == len(expected)
         found += expected
-    gains, errors = np.array(found).T
-    assert episodes.all.count == len(found) > 100
-    assert episodes.all.mean == pytest.approx(gains.mean(), rel=1e-6)
-    assert episodes.all.std == pytest.approx(gains.std(), rel=1e-4)
-    # the mean of the latest errors, weighed by the trajectory
-    assert episodes.errors.mean == pytest.approx(errors.mean(), rel=0.05)
+    assert len(found) > 100
+    for agent in range(3):
+        gains, errors = np.array([entry[1:] for entry in found if entry[0] == agent]).T
+        assert episodes.all[agent].count == len(gains)
+        assert episodes.all[agent].mean == pytest.approx(gains.mean(), rel=1e-6)
+        assert episodes.all[agent].std == pytest.approx(gains.std(), rel=1e-4)
+        # of the latest errors, trajectories weighed by their age
+        assert episodes.errors[agent].mean == pytest.approx(errors.mean(), rel=0.1)
+
+
+def test_a_critic_that_is_wrong_about_one_agent_is_said_though_errors_cancel():
+    episodes = EpisodeReturns(1.0, (50, 2), torch.device("cpu"))
+    reward = torch.tensor([10.0, -10.0]).expand(1, 50, 2) + torch.randn(1, 50, 2)
+    ended = torch.ones(1, 50, 2, dtype=torch.bool)
+    chunk = trajectory(torch.zeros(2, 50, 2, 1), reward=reward, begins=ended[..., 0], terminated=ended)
+    nothing = torch.zeros(1, 50, 2)
+    for _ in range(10):
+        episodes.observe(chunk, nothing, nothing, ended, ended)
+    assert "does not know its returns" in episodes.warning
+    right = EpisodeReturns(1.0, (50, 2), torch.device("cpu"))
+    for _ in range(10):
+        right.observe(chunk, torch.tensor([10.0, -10.0]).expand(1, 50, 2), nothing, ended, ended)
+    assert right.warning == ""
 
 
 def test_the_std_of_returns_far_from_zero_loses_no_digits():
     rng, moments = np.random.default_rng(0), Moments()
     values = 1e7 + rng.normal(0, 1, (50, 40))
     for row in torch.from_numpy(values):
-        moments.add(Moments.of_each((row,), torch.ones(40, dtype=torch.bool))[0])
+        moments.add(Moments.of_agents((row[:, None],), torch.ones(40, 1, dtype=torch.bool))[0][0])
     assert moments.std == pytest.approx(values.std(), rel=1e-6) and moments.mean == pytest.approx(values.mean())
+
+
+class Elsewhere:
+    """An environment of which every return, from every step, is `factor` times what it was, and `added` more.
+
+    Rewards change by `added (1 - gamma)` in each step and by `added` in the last.
+    """
+
+    def __init__(self, env: Any, factor: float, added: float, gamma: float):
+        self.env, self.factor, self.added, self.gamma = env, factor, added, gamma
+        self.reward_bounds = self.return_bounds = (-1e5 * factor, 1e5 * factor)  # so wide that all must be seen
+        self.reward_step = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def step(self, actions: np.ndarray) -> Step:
+        step = self.env.step(actions)
+        more = self.added * np.where(step.terminated, 1.0, 1 - self.gamma)
+        return replace(step, reward=(self.factor * step.reward + more).astype(np.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["rqe-mappo", "c51-cvar", "mappo", "mean-variance"])
+def test_updates_on_cartpole_are_the_same_wherever_returns_lie(algo, monkeypatch):
+    def all_atoms(env, gamma, time_limit, n_atoms):  # networks of one size begin with the same weights
+        return around(*return_bounds(env, gamma, time_limit), n_atoms)
+
+    monkeypatch.setattr(rqe_mappo_algorithm, "choose_support", all_atoms)
+    config = default_config("cartpole", algo=algo).replace(num_envs=16, num_steps=64, average=0.0, settle=0.0)
+    found = {}
+    for factor, added in ((1, 0), (1, 100), (1, -100), (1e3, 0), (1e-3, 0)):
+        own = {"return_scale": 10.0 * factor, "warmup_fraction": 0.0} if "return_scale" in config.flat() else {}
+        config = config.replace(**own)
+        env = Elsewhere(vector.make(config, config.num_envs), factor, added, config.gamma)
+        env = config.algorithm.wrap(env, config.gamma)
+        run = Run.build(config, Path("unused"), env)
+        run.collector.start(env.reset(1))
+        for update in range(3):
+            chunk, _ = run.collector.collect()
+            run.algorithm.learn(chunk, Progress(update * 100, 1000))
+        found[factor, added] = torch.nn.utils.parameters_to_vector(run.algorithm.actor.parameters()).detach()
+    begun = torch.nn.utils.parameters_to_vector(
+        Run.build(config, Path("unused"), vector.make(config, 16)).algorithm.actor.parameters()
+    )
+    moved = (found[1, 0] - begun).norm()
+    for where, weights in found.items():
+        assert (weights - found[1, 0]).norm() < 0.1 * moved, where

@@ -157,7 +157,7 @@ def test_support_holds_every_return_and_lies_on_the_rewards_grid(tmp_path):
 def test_unit_of_tau_is_measured_once_and_then_frozen(tmp_path):
     config = toy_config(tmp_path, tau=2.0, warmup_fraction=0.1, risk_anneal_fraction=0.5).algorithm
     schedule = config.schedule(agent_groups(config.tau, config.eps, 1))
-    first, second = Moments(200, 7.0, 0.0), Moments(200, 2.0, 200.0)
+    first, second = [Moments(200, 7.0, 0.0)], [Moments(200, 2.0, 200.0)]
     schedule.observe(first, 0.01)
     assert schedule.return_scale is None and schedule.shortfall
     schedule.observe(second, 0.1)
@@ -168,11 +168,18 @@ def test_unit_of_tau_is_measured_once_and_then_frozen(tmp_path):
     assert 1 / schedule.measures(0.35)[0].tau == pytest.approx(0.25)
 
 
+def test_the_unit_of_tau_is_the_spread_of_agents_returns_about_their_own_means(tmp_path):
+    config = toy_config(tmp_path, tau=2.0, warmup_fraction=0.1).algorithm
+    schedule = config.schedule(agent_groups(config.tau, config.eps, 1))
+    schedule.observe([Moments(100, 10.0, 100.0), Moments(100, -10.0, 100.0)], 0.1)
+    assert schedule.return_scale == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("unit", [None, 2.5])
 def test_warm_up_is_risk_neutral_whether_the_unit_is_measured_or_given(tmp_path, unit):
     config = toy_config(tmp_path, tau=2.0, return_scale=unit, warmup_fraction=0.2, risk_anneal_fraction=0.3).algorithm
     schedule = config.schedule(agent_groups(config.tau, config.eps, 1))
-    returns = Moments(200, 0.0, 200 * 2.5**2)
+    returns = [Moments(200, 0.0, 200 * 2.5**2)]
     strength = {}
     for share in (0.01, 0.1, 0.2, 0.35, 0.5):
         schedule.observe(returns, share)

@@ -15,7 +15,7 @@ from rqe_mappo.envs.by_name.global_generators import GlobalGenerators
 from rqe_mappo.envs.by_name.one_copy import Copy, Facts, Seen
 from rqe_mappo.envs.by_name.own_spaces import spaces_of
 from rqe_mappo.envs.contract import ActionSpace, Array, Observed, Step
-from rqe_mappo.spaces import MASK, AgentSpaces, own_first
+from rqe_mappo.spaces import MASK, AgentSpaces, own_first, short
 
 LIKE_A_MASK = re.compile(r"mask|legal|avail|valid", re.IGNORECASE)
 
@@ -54,6 +54,10 @@ class BatchedCopies:
         if not getattr(first, "possible_agents", None):
             raise ValueError(f"{name} has no possible_agents: list all that can take part")
         self.possible_agents = tuple(first.possible_agents)
+        if not all(isinstance(agent, str) for agent in self.possible_agents) or len(set(self.possible_agents)) < len(
+            self.possible_agents
+        ):
+            raise ValueError(f"{name} has agents {short(self.possible_agents)}: give each a name of its own, a str")
         a = len(self.possible_agents)
         self.common_reward = bool((first.metadata or {}).get("common_reward", a == 1))
         self.own_actions = [first.action_space(agent) for agent in self.possible_agents]

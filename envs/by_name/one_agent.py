@@ -3,6 +3,7 @@
 from typing import Any
 
 import gymnasium
+import numpy as np
 from pettingzoo import ParallelEnv
 
 from rqe_mappo.spaces import MASK
@@ -37,7 +38,7 @@ class OneAgent(ParallelEnv):
 
     def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
         obs, reward, terminated, truncated, info = self.env.step(actions["agent"])
-        if terminated or truncated:
+        if np.any(terminated) or np.any(truncated):  # of what is no flag, `Copy` complains
             self.agents = []
         seen, earned, info = {"agent": obs}, {"agent": reward}, {"agent": self._info(info)}
         return seen, earned, {"agent": terminated}, {"agent": truncated}, info

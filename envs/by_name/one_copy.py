@@ -75,6 +75,8 @@ class Copy:
 
     def reset(self, seed: int | None = None) -> Seen:
         observations, infos = self.env.reset(seed=seed)
+        if not self.env.agents:
+            raise self.facts.error("reset() leaves nobody in agents")
         unseen = set(self.env.agents) - set(observations)
         if unseen:
             raise self.facts.error(f"reset() gives no observation of {sorted(unseen)[0]}, which is in agents")
@@ -88,7 +90,7 @@ class Copy:
         seen, earned = self._seen(observations, infos), Earned()
         for i in actions:
             agent, gone = names[i], names[i] not in self.env.agents
-            dead, over = bool(terminations.get(agent)), bool(truncations.get(agent))
+            dead, over = (self._flag(ends.get(agent), agent) for ends in (terminations, truncations))
             if gone and agent not in terminations and agent not in truncations:
                 dead = True
                 self.facts.say(
@@ -134,6 +136,13 @@ class Copy:
             return self.facts.spaces[index].mask(mask)
         except ValueError as error:
             raise self.facts.error(f"the {MASK} of {self.facts.agents[index]} {error}") from None
+
+    def _flag(self, value: Any, agent: str) -> bool:
+        """Whether an episode ends; None for no. Nan and 'False' would count as True."""
+        array = np.asarray(False if value is None else value)
+        if array.size != 1 or not (array.dtype.kind == "b" or (array.dtype.kind in "iu" and array.item() in (0, 1))):
+            raise self.facts.error(f"the end of {agent} must be True or False (got {short(value)})")
+        return bool(array.item())
 
     def _number(self, value: Any, what: str, agent: str) -> float:
         array = np.asarray(value)

@@ -58,14 +58,17 @@ class Moments:
     squares: float = 0.0
 
     @classmethod
-    def of_each(cls, values: Sequence[Float[Tensor, " R"]], counts: Bool[Tensor, " R"]) -> list["Moments"]:
-        """Of those rows of each of `values` that count, brought from the device at once."""
-        number = counts.sum().double()
+    def of_agents(
+        cls, values: Sequence[Float[Tensor, "*rows A"]], counts: Bool[Tensor, "*rows A"]
+    ) -> list[list["Moments"]]:
+        """Of those entries of each of `values` that count, an agent at a time; brought from the device at once."""
+        rows = tuple(range(counts.dim() - 1))
+        number = counts.sum(rows).double()
         parts = []
-        for rows in values:
-            mean = (rows.double() * counts).sum() / number.clamp(min=1)
-            parts.append(torch.stack((number, mean, ((rows - mean) ** 2 * counts).sum())))
-        return [cls(*part) for part in torch.stack(parts).tolist()]
+        for entries in values:
+            mean = (entries.double() * counts).sum(rows) / number.clamp(min=1)
+            parts.append(torch.stack((number, mean, ((entries - mean) ** 2 * counts).sum(rows)), -1))
+        return [[cls(*agent) for agent in part] for part in torch.stack(parts).tolist()]
 
     def add(self, other: "Moments", memory: float = 1.0) -> None:
         """Take `other` in; what was there before counts `memory` times."""

@@ -41,7 +41,7 @@ class RiskState(TypedDict):
 
     return_scale: Positive | None
     started: float | None
-    measured: Moments
+    measured: tuple[Moments, ...]
 
 
 class RiskSchedule:
@@ -49,8 +49,8 @@ class RiskSchedule:
 
     The warm-up is risk-neutral and measures the unit of tau, which then stays frozen for the run: a running std shrinks
     as an averse policy succeeds and would make it ever more averse. The unit is the std of the discounted return from
-    the start of episodes, which is what the critic predicts there (`EpisodeReturns`), under the policies of the second
-    half of the warm-up: before, the policy is still random.
+    the start of episodes, which is what the critic predicts there (`EpisodeReturns`), about each agent's own mean,
+    under the policies of the second half of the warm-up: before, the policy is still random.
 
     description: the measure as a policy file keeps it: name, tau of each agent in units of the return's std, clip.
     full: the measures of each group of agents at full strength, tau in units of the return's std.
@@ -63,7 +63,7 @@ class RiskSchedule:
         self.config, self.full, self.description = config, list(full), description
         self.return_scale = config.return_scale
         self.started = None if config.return_scale is None else config.warmup_fraction
-        self.measured = Moments()
+        self.measured: tuple[Moments, ...] = ()  # of each agent
 
     @property
     def neutral(self) -> bool:
@@ -83,17 +83,21 @@ class RiskSchedule:
             f"{fix}, or a smaller --risk-anneal-fraction"
         )
 
-    def observe(self, ended: Moments, share: float) -> None:
-        """Take in the discounted returns of episodes that ended when `share` of the learning was over.
+    def observe(self, ended: Sequence[Moments], share: float) -> None:
+        """Take in each agent's discounted returns of episodes that ended when `share` of the learning was over.
 
-        After the warm-up, once there are enough of them, their std is frozen as the unit.
+        After the warm-up, once there are enough of them, their std within agents is frozen as the unit.
         """
         if self.return_scale is not None or share < self.config.warmup_fraction / 2:
             return
-        self.measured.add(ended)
-        if share >= self.config.warmup_fraction and self.measured.count >= self.FEWEST_RETURNS:
-            varies = self.measured.std > ROUNDING * abs(self.measured.mean)
-            self.return_scale = self.measured.std if varies else 1.0
+        self.measured = self.measured or tuple(Moments() for _ in ended)
+        for measured, now in zip(self.measured, ended, strict=True):
+            measured.add(now)
+        count = sum(one.count for one in self.measured)
+        if share >= self.config.warmup_fraction and count >= self.FEWEST_RETURNS:
+            std = (sum(one.squares for one in self.measured) / count) ** 0.5
+            varies = std > ROUNDING * max(abs(one.mean) for one in self.measured)
+            self.return_scale = std if varies else 1.0
             self.started = share
 
     def measures(self, share: float) -> list[RiskMeasure]:
@@ -130,7 +134,11 @@ class RiskSchedule:
         return shown
 
     def state_dict(self) -> dict[str, Any]:
-        return {"return_scale": self.return_scale, "started": self.started, "measured": self.measured.state_dict()}
+        return {
+            "return_scale": self.return_scale,
+            "started": self.started,
+            "measured": [one.state_dict() for one in self.measured],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         known = schema.read(RiskState, upgrade.risk_state(state), "risk")

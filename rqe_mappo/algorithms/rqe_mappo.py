@@ -26,7 +26,7 @@ from rqe_mappo.algorithms.groups import AgentGroups, agent_groups
 from rqe_mappo.algorithms.nested import Known, NestedValue
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, PPOConfig, advantage_scalars
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
-from rqe_mappo.algorithms.support import FollowingSupport, Predicted, around, choose_support, on_grid
+from rqe_mappo.algorithms.support import FollowingSupport, Predicted, around, choose_support, on_grid, promised_bounds
 from rqe_mappo.config import ConfigError, TrainConfig, each_agent, require, require_positive, spelled
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
@@ -139,8 +139,9 @@ class RqeMappo:
             normalise=config.normalise_obs,
         )
         self.critic = self.returns = DistributionCritic(spec, atoms).to(device)
-        exact = config.return_low is None and on_grid(atoms, env, run.gamma)
-        self.support = FollowingSupport(self.critic, exact or config.return_low is not None, exact)
+        given = config.return_low is not None
+        exact = not given and on_grid(atoms, env, run.gamma)
+        self.support = FollowingSupport(self.critic, given or exact, exact, promised_bounds(run, env))
         self.episodes = EpisodeReturns(run.gamma, (env.num_envs, len(env.possible_agents)), device)
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
         self.policy = PolicyUpdate(config, self.actor, self.groups, device, ADVANTAGE_MEMORY)
@@ -181,12 +182,12 @@ class RqeMappo:
         self.risk.observe(self._ended(chunk, predicted), now.share)
         return dict.fromkeys(SCALARS, np.nan) | scalars | means | {"charts/learning_rate": rate} | shown
 
-    def _ended(self, chunk: Trajectory, predicted: Predicted) -> Moments:
-        """The returns of the episodes that ended in a trajectory."""
+    def _ended(self, chunk: Trajectory, predicted: Predicted) -> list[Moments]:
+        """Each agent's returns of the episodes that ended in a trajectory."""
         return self.episodes.observe(chunk, *predicted.means(self.critic.atoms), predicted.terminated, predicted.ended)
 
     def warnings(self) -> list[str]:
-        few = "" if self.risk.neutral else self.support.warning
+        few = "" if self.risk.neutral else self.support.warning(self.risk.return_scale)
         return [text for text in (self.risk.shortfall, self.episodes.warning, few) if text]
 
     @torch.no_grad()

@@ -9,7 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rqe_mappo import schema
+from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.trajectory import Trajectory, flat
+from rqe_mappo.envs.by_name.config import ByNameConfig
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.nets.critics import CategoricalCritic, DistributionCritic
@@ -17,6 +19,9 @@ from rqe_mappo.nets.critics import CategoricalCritic, DistributionCritic
 FEW_ATOMS = 8  # a support of which the std of the first returns spans fewer is too wide for them
 MARGIN = 0.5  # of the range of returns seen, added where the support must reach further
 CUT_OFF = 0.01  # of the targets' probability on an edge atom: returns lie beyond
+FINEST = 1e-6  # of the returns' size, between atoms: some eight steps of float32
+SMALLEST = 1e-30  # between atoms, whose squares float32 must hold
+ROUNDING = 0.01  # of a spacing: a return that float32 puts so far beyond the support has not passed it
 REFIT_STEPS, REFIT_PARTS, REFIT_RATE = 400, 8, 3e-3
 
 
@@ -51,7 +56,8 @@ def choose_support(env: BatchedEnv, gamma: float, time_limit: str, n_atoms: int)
     low, high = return_bounds(env, gamma, time_limit)
     if env.reward_step is not None and gamma == 1:
         inner = categorical.aligned_support(low, max(high, low + env.reward_step), env.reward_step, n_atoms - 2)
-        spacing = float(inner[1] - inner[0])
+        # far from 0 the difference of two atoms in float32 is no multiple of the step
+        spacing = round(float(inner[1] - inner[0]) / env.reward_step) * env.reward_step
         return categorical.aligned_support(low - spacing, high + spacing, spacing, n_atoms)
     if not low < high:
         return around(low, high, n_atoms)
@@ -64,11 +70,22 @@ def on_grid(atoms: Float[Tensor, " atoms"], env: BatchedEnv, gamma: float) -> bo
     return gamma == 1 and env.reward_step is not None and bool(atoms[1] - atoms[0] < 1.5 * env.reward_step)
 
 
+def promised_bounds(run: TrainConfig, env: BatchedEnv) -> tuple[float, float]:
+    """Bounds of all returns, if the environment knows them: those that are measured by name may be passed."""
+    if isinstance(run.env_config, ByNameConfig) and run.env_config.reward_low is None:
+        return -math.inf, math.inf
+    return return_bounds(env, run.gamma, run.time_limit)
+
+
 def around(low: float, high: float, n_atoms: int) -> Float[Tensor, " atoms"]:
     """`n_atoms` evenly spaced atoms, the first a spacing below `low`, the last one above `high`."""
     if not low < high:
         half = abs(low) / 2 or 1.0
         low, high = low - half, high + half
+    resolved = n_atoms * max(FINEST * max(abs(low), abs(high)), SMALLEST)
+    if high - low < resolved:
+        middle = low + (high - low) / 2
+        low, high = middle - resolved / 2, middle + resolved / 2
     spacing = (high - low) / (n_atoms - 3)
     return categorical.support(low - spacing, high + spacing, n_atoms)
 
@@ -158,12 +175,18 @@ class FollowingSupport:
     The critic starts as a bell where the returns of the first trajectory lie. If their std spans fewer than 8 atoms,
     the support is laid anew around them. Where returns pass the support later, it grows. Each time the critic keeps
     what it had learned: it is fitted to its own predictions, projected onto the new atoms, on the states of the
-    trajectory. A `fixed` support stays.
+    trajectory. A `fixed` support stays, and none passes the bounds that an environment promises.
     """
 
-    def __init__(self, critic: DistributionCritic, fixed: bool, exact: bool):
-        """exact: every return lies on an atom; see `on_grid`."""
-        self.critic, self.fixed, self.exact = critic, fixed, exact
+    def __init__(
+        self,
+        critic: DistributionCritic,
+        fixed: bool,
+        exact: bool,
+        promised: tuple[float, float] = (-math.inf, math.inf),
+    ):
+        """exact: every return lies on an atom; see `on_grid`. promised: bounds of all returns; it never passes them."""
+        self.critic, self.fixed, self.exact, self.promised = critic, fixed, exact, promised
         self.started = self.fitted = False
         self.widest = 0.0  # std that the targets of a trajectory had
         self.cut_off = (False, False)  # whether the last targets passed the support, at either end
@@ -189,7 +212,7 @@ class FollowingSupport:
         if moved is None:
             return changed
         if changed:
-            self.critic.move(moved)
+            self.critic.atoms = moved  # nothing is learned yet
         else:
             self._carry_over(chunk, predicted, moved)
         self._look()
@@ -199,38 +222,45 @@ class FollowingSupport:
 
     def _moved(self, seen: Seen) -> Float[Tensor, " atoms"] | None:
         """Where the atoms shall lie instead; None where they lie well."""
-        atoms, low, high = self.critic.atoms, self.low, self.high
+        low, high = self.low, self.high
         margin = MARGIN * (seen.high - seen.low)
         if not self.fitted and seen.std > 0:
             self.fitted = True
             if seen.std < FEW_ATOMS * self.spacing:
-                return around(seen.low - margin, seen.high + margin, len(atoms)).to(atoms)
+                return self._around(seen.low - margin, seen.high + margin)
         margin = max(margin, MARGIN * (high - low))
-        below, above = seen.low < low or self.cut_off[0], seen.high > high or self.cut_off[1]
+        slack = ROUNDING * self.spacing
+        below, above = seen.low < low - slack or self.cut_off[0], seen.high > high + slack or self.cut_off[1]
         self.cut_off = (False, False)
+        below, above = below and low - slack > self.promised[0], above and high + slack < self.promised[1]
         if not (below or above):
             return None
-        low = min(low, seen.low) - margin if below else low
-        high = max(high, seen.high) + margin if above else high
-        return around(low, high, len(atoms)).to(atoms)
+        return self._around(
+            min(low, seen.low) - margin if below else low, max(high, seen.high) + margin if above else high
+        )
+
+    def _around(self, low: float, high: float) -> Float[Tensor, " atoms"]:
+        """As many atoms as there are, around what of `[low, high]` is promised."""
+        low, high = max(low, self.promised[0]), min(high, self.promised[1])
+        return around(low, high, len(self.critic.atoms)).to(self.critic.atoms)
 
     def note(self, edge_mass_low: float, edge_mass_high: float, std_in_atoms: float) -> None:
         """Take note of the targets: their mean mass on either edge, and how many atoms the std of all of them spans."""
         self.cut_off = (edge_mass_low > CUT_OFF, edge_mass_high > CUT_OFF)
         self.widest = max(self.widest, std_in_atoms * self.spacing)
 
-    @property
-    def warning(self) -> str:
+    def warning(self, unit: float | None) -> str:
         """What a user must know of atoms too far apart; empty if they are not.
 
-        What counts is the widest spread that returns have had: an averse policy may have chosen what varies little.
+        unit: of tau. What counts is that, and the widest spread that returns have had: an averse policy may have chosen
+        what varies little, and what varied most may be chosen no more.
         """
-        atoms = self.widest / self.spacing
+        atoms = min(self.widest, math.inf if unit is None else unit) / self.spacing
         if self.exact or atoms >= FEW_ATOMS:
             return ""
         return (
-            f"the std of the returns spanned {atoms:.2g} atoms at most, so that smaller risks are hardly told apart: "
-            "raise --n-atoms, or give narrower --return-low and --return-high"
+            f"the std of the returns, or the unit of --tau, spanned {atoms:.2g} atoms at most, so that smaller risks "
+            "are hardly told apart: raise --n-atoms, or give narrower --return-low and --return-high"
         )
 
     @torch.enable_grad()

@@ -163,8 +163,8 @@ class ValueUpdate:
         raw, _ = self.critic.unrolled(part.along(view), part.agent, memory, part.begins, part.active)
         return raw[part.step, part.place]
 
-    def ended(self, chunk: Trajectory, predicted: Predicted) -> Moments:
-        """The returns of the episodes that ended in a trajectory."""
+    def ended(self, chunk: Trajectory, predicted: Predicted) -> list[Moments]:
+        """Each agent's returns of the episodes that ended in a trajectory."""
         value, next_value = predicted.value[..., 0], predicted.next_value[..., 0]
         return self.episodes.observe(chunk, value, next_value, predicted.terminated, predicted.ended)
 

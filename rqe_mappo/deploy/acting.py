@@ -154,7 +154,8 @@ class ActingPolicy:
         own = self.spaces[index].observation
         if isinstance(obs, dict):
             keys = set((own.keys if isinstance(own, Parts) else None) or ())
-            of_agents = agent is None and (any(name in self.agents for name in obs) or not keys & set(obs))
+            named = all(name in self.agents and isinstance(one, dict) and keys <= set(one) for name, one in obs.items())
+            of_agents = agent is None and (named or not keys or not keys <= set(obs))
         else:
             of_agents = self._are_rows(obs, own)
         return None if of_agents else self.agents[index]

@@ -84,9 +84,7 @@ def dirac(atoms: Float[Tensor, " atoms"], value: Float[Tensor, "*batch"]) -> Flo
 
     A value outside the evenly spaced support counts as its nearest edge.
     """
-    spacing = (atoms[-1] - atoms[0]) / (atoms.shape[0] - 1)
-    distance = (atoms - value.clamp(atoms[0], atoms[-1])[..., None]).abs() / spacing
-    return (1 - distance).clamp(min=0)
+    return project_points(atoms, value[..., None], torch.ones_like(value)[..., None])
 
 
 def mean(atoms: Atoms, probs: Probs) -> Rows:

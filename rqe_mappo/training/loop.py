@@ -136,7 +136,7 @@ def loop(
         progress = run.progress
         try:
             chunk, ended = run.collector.collect(algorithm.explore)
-        except RuntimeError as error:  # the environments cannot go on
+        except Exception as error:  # the environments cannot go on, whatever they raise
             if run.step > run.saved:
                 run.save(environments=False)
             if not isinstance(error, NotFinite):  # which says so itself
