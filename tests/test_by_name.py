@@ -85,6 +85,11 @@ def test_episodes_are_cut_at_max_steps():
     assert step.episodes["length"].tolist() == [[1, 1]]
 
 
+def test_what_an_episode_brought_is_in_units_of_returns_however_long_it_might_last():
+    bounds = {make(replace(TOY, max_steps=steps), 1).return_bounds for steps in (50, 500)}
+    assert len(bounds) == 1
+
+
 def test_reward_bounds_are_measured_with_a_margin_or_given():
     assert make(TOY, 1).reward_bounds == (-1.0, 3.0)  # rewards 0 to 2, half their range more
     assert make(replace(TOY, reward_low=0.0, reward_high=2.0), 1).reward_bounds == (0.0, 2.0)

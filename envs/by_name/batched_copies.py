@@ -34,8 +34,9 @@ class BatchedCopies:
     Environments that draw from a global generator see one that follows from the seed of `reset`; those that draw from
     elsewhere are named in a line on standard error, for runs with them cannot be repeated.
 
-    Rewards are bounded by `reward_low` and `reward_high`; where these are not given, by what random actions brought in
-    20 episodes and half that range more: from these bounds the atoms of a categorical critic begin.
+    Rewards are bounded by `reward_low` and `reward_high`; where these are not given, rewards and returns are by what
+    random actions brought in 20 episodes and half that range more: there the atoms of a categorical critic begin, and
+    what an episode has brought so far (`History`) is in units of the largest such return.
 
     agent_spaces: what each agent observes and does, for the policy file.
 
@@ -76,9 +77,7 @@ class BatchedCopies:
         with self.generators:
             self.avail = self._all_available()
         self._check_repeats()
-        self.reward_bounds = self._reward_bounds()
-        low, high = self.reward_bounds
-        self.return_bounds = min(low * self.horizon, low), max(high * self.horizon, high)
+        self.reward_bounds, self.return_bounds = self._bounds()
 
     @property
     def agent_spaces(self) -> tuple[AgentSpaces, ...]:
@@ -115,16 +114,14 @@ class BatchedCopies:
         if not trial.same(*traces):
             self.facts.say("the same seed and actions give other episodes: its runs cannot be repeated")
 
-    def _reward_bounds(self) -> tuple[float, float]:
-        """Given, or measured."""
-        if self.config.reward_low is not None and self.config.reward_high is not None:
-            return self.config.reward_low, self.config.reward_high
+    def _bounds(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Bounds of rewards, given or measured, and of returns."""
+        low, high = self.config.reward_low, self.config.reward_high
+        if low is not None and high is not None:
+            return (low, high), (min(low * self.horizon, low), max(high * self.horizon, high))
         with self.generators:
-            rewards = trial.rewards(self.copies[0], self.own_actions, self.horizon)
-        low, high = min(rewards, default=0.0), max(rewards, default=0.0)
-        margin = trial.MARGIN * (high - low)
-        low, high = min(low - margin, 0.0), max(high + margin, 0.0)
-        return (low, high) if low < high else (-1.0, 1.0)  # no reward at all was seen
+            given = trial.rewards(self.copies[0], self.own_actions, self.horizon)
+        return trial.widened([reward for episode in given for reward in episode]), trial.widened(list(map(sum, given)))
 
     def reset(self, seed: int) -> Observed:
         """Start every copy from the beginning, each with a seed of its own."""

@@ -15,18 +15,29 @@ MARGIN = 0.5  # of the range of rewards that random actions brought, added at ei
 FIRST = 50  # decisions of an episode that is played twice
 
 
-def rewards(copy: Copy, spaces: Sequence[Space], most: int) -> list[float]:
-    """All that agents were given in some episodes of at most so many decisions."""
-    rng = np.random.default_rng(SEED)
-    steps = (step for seed in range(EPISODES) for step in _episode(copy, spaces, rng, SEED + seed, most))
-    earned = [(agent, reward) for _, earned in steps for agent, reward in earned.reward.items()]
-    for agent, reward in earned:
-        if not abs(reward) <= LARGEST:
-            raise copy.facts.error(
-                f"{copy.facts.agents[agent]} was given the reward {reward:g} for random actions: "
-                f"rewards must be finite and at most {LARGEST:g} in size"
-            )
-    return [reward for _, reward in earned]
+def rewards(copy: Copy, spaces: Sequence[Space], most: int) -> list[list[float]]:
+    """What agents were given in some episodes of at most so many decisions, a list an agent and episode."""
+    rng, found = np.random.default_rng(SEED), []
+    for seed in range(EPISODES):
+        given: dict[int, list[float]] = {}
+        for _, earned in _episode(copy, spaces, rng, SEED + seed, most):
+            for agent, reward in earned.reward.items():
+                if not abs(reward) <= LARGEST:
+                    raise copy.facts.error(
+                        f"{copy.facts.agents[agent]} was given the reward {reward:g} for random actions: "
+                        f"rewards must be finite and at most {LARGEST:g} in size"
+                    )
+                given.setdefault(agent, []).append(reward)
+        found += given.values()
+    return found
+
+
+def widened(values: Sequence[float]) -> tuple[float, float]:
+    """Bounds of values, of 0, and of half their range more at either end."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    margin = MARGIN * (high - low)
+    low, high = min(low - margin, 0.0), max(high + margin, 0.0)
+    return (low, high) if low < high else (-1.0, 1.0)  # nothing at all was seen
 
 
 def first_steps(copy: Copy, spaces: Sequence[Space], most: int) -> list[Array]:

@@ -34,7 +34,7 @@ class Known:
     mean, next_mean: of the return, by the critic, before and after each step.
     following: what the critic sees after each step, before any reset.
     discount: gamma, or 0 where the return ended.
-    bounds: of all returns, between which every value lies.
+    bounds: of returns, between which every value is kept.
     """
 
     measures: list[RiskMeasure]
@@ -43,7 +43,7 @@ class Known:
     following: Float[Tensor, "T E A S"]
     reward: Float[Tensor, "T E A"]
     discount: Float[Tensor, "T E A"]
-    bounds: tuple[Tensor, Tensor]
+    bounds: tuple[float, float]
 
     def outcome(
         self,
@@ -84,14 +84,14 @@ class NestedValue:
         next_mean: Float[Tensor, "T E A"],
         terminated: Bool[Tensor, "T E A"],
         cut: tuple[Tensor, ...],
-        atoms: Float[Tensor, " N"],
+        bounds: tuple[float, float],
         measures: list[RiskMeasure],
         unit: float,
     ) -> Known:
         """What is learned from a trajectory, given the critic's means and the measures in units of the return.
 
         cut: the places after which the return goes on from `final_state`.
-        atoms: the critic's, within which all returns lie.
+        bounds: of returns, within which every value is kept.
         """
         following = chunk.state[1:]
         if len(cut[0]):
@@ -104,7 +104,7 @@ class NestedValue:
             following=following,
             reward=chunk.reward / unit,
             discount=self.run.gamma * ~terminated,
-            bounds=(atoms[0] / unit, atoms[-1] / unit),
+            bounds=(bounds[0] / unit, bounds[1] / unit),
         )
 
     def one_step(self, chunk: Trajectory, known: Known, unit: float) -> OneStep:

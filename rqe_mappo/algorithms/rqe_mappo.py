@@ -245,7 +245,7 @@ class RqeMappo:
             return None
         mean, next_mean = predicted.means(self.critic.atoms)
         self.known = self.nested.know(
-            chunk, mean, next_mean, predicted.terminated, predicted.cut, self.critic.atoms, measures, unit
+            chunk, mean, next_mean, predicted.terminated, predicted.cut, self.support.bounds, measures, unit
         )
         return self.nested.one_step(chunk, self.known, unit)
 

@@ -194,8 +194,10 @@ class FollowingSupport:
 
     def _look(self) -> None:
         """Keep where the atoms lie: all but the outermost hold returns."""
-        first, self.low, self.high = self.critic.atoms[[0, 1, -2]].tolist()
+        first, self.low, self.high, last = self.critic.atoms[[0, 1, -2, -1]].tolist()
         self.spacing = self.low - first
+        known = all(map(math.isfinite, self.promised))
+        self.bounds = self.promised if known else (first, last)  # of returns, as far as they are known
 
     def follow(self, chunk: Trajectory, predicted: Predicted, gamma: float) -> bool:
         """Look at a trajectory before it is learned from; says whether the critic was changed."""
