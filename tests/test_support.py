@@ -242,6 +242,14 @@ def test_atoms_too_far_apart_for_the_returns_are_said():
     assert not any("--n-atoms" in warning for warning in trained(neutral).algorithm.warnings())
 
 
+def test_a_spread_that_is_seen_no_more_hides_no_atoms_too_far_apart_for_the_unit():
+    spec = DistributionCriticSpec(view_dim=1, n_agents=1, hidden=(), n_atoms=51)
+    support = FollowingSupport(DistributionCritic(spec, around(-3000.0, 1000.0, 51)), fixed=False, exact=False)
+    support.note(0.0, 0.0, std_in_atoms=10.0)
+    assert support.warning(None) == support.warning(800.0) == ""
+    assert "--n-atoms" in support.warning(1.0)
+
+
 @pytest.mark.parametrize("algo", ["rqe-mappo", "mappo", "mean-variance"])
 def test_a_critic_that_does_not_know_its_returns_is_said(algo):
     settings = default_config("gamble", algo=algo).replace(
