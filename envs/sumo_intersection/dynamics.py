@@ -38,7 +38,9 @@ def junction_of(config: IntersectionConfig) -> Junction:
         net = Path(config.net)
         try:
             return cut(net, read_town(net), config.junction, config.room_m)
-        except (LookupError, TypeError, AttributeError) as error:
+        except Exception as error:  # whatever a damaged network leads to
+            if isinstance(error, ValueError) and str(error).startswith("--"):  # a refusal that names its flag
+                raise
             raise ValueError(f"--net {net} is damaged ({type(error).__name__}: {error}): make it again") from None
     if config.junction not in BUILT_IN:
         known = " or ".join(BUILT_IN)
