@@ -58,14 +58,11 @@ def cut(net: Path, town: Any, junction: str, room_m: Callable[[int], float] | No
         raise ValueError(f"--junction {junction} cannot be used: {reason}")
     with openz(str(net), "rb") as file:
         root = ElementTree.parse(file).getroot()
-    try:
-        found = _parts(root, junction)
-        if room_m is not None:
-            room = room_m(len({movement.getFrom() for movement in car_movements(town, node)}))
-            for edge in _roads(found):
-                _lengthen(edge, edge.get("to") == f"{junction}{MARK}", room)
-    except (LookupError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"--net {net} is damaged ({type(error).__name__}: {error}): make it again") from None
+    found = _parts(root, junction)
+    if room_m is not None:
+        room = room_m(len({movement.getFrom() for movement in car_movements(town, node)}))
+        for edge in _roads(found):
+            _lengthen(edge, edge.get("to") == f"{junction}{MARK}", room)
     attributes = {name: value for name, value in root.attrib.items() if not name.startswith("{")}
     return Junction(f"{junction}@", attributes, found)
 
