@@ -67,8 +67,9 @@ def main() -> int:
     parser.add_argument("--env", nargs="+", choices=FLAGS, default=list(FLAGS))
     args = parser.parse_args()
     found = [soak(env, args.steps) for env in args.env]
+    others = [tuple(row.values()) for row in tables.read(RESULT) if row["env"] not in args.env]
     with open(RESULT, "w", newline="") as file:
-        rows = [sample for samples in found for sample in samples]
+        rows = [*others, *(sample for samples in found for sample in samples)]
         csv.writer(file, lineterminator="\n").writerows([("env", "step", "memory MB"), *rows])
     slopes = {env: slope(samples, args.steps) for env, samples in zip(args.env, found, strict=True)}
     for env, samples in zip(args.env, found, strict=True):
