@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import tables
 from rqe_mappo.sweeps.job import ONE_THREAD, steps_done
 
 RESULT = Path(__file__).parent / "results" / "soak.csv"
