@@ -23,7 +23,6 @@ from tests import toy
 from tests.nested_examples import GAMBLE, SURE
 from tests.risk_examples import named, random_logits
 
-LAMBDAS = (0.0, 0.5, 0.95)
 GAMMAS = (0.5, 1.0)
 UNIFORM = [np.full((7, 2), 0.5)]
 MEASURES = [("neutral", 1.0), ("entropic", 3.0), ("expectile:0.2", 1.0), ("cvar:0.6", 1.0)]
@@ -85,7 +84,7 @@ def test_cvar_is_found_by_descending_its_identification():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lam", LAMBDAS)
+@pytest.mark.parametrize("lam", [0.0, 0.95])
 @pytest.mark.parametrize("gamma", GAMMAS)
 @pytest.mark.parametrize(("risk", "tau"), MEASURES)
 def test_the_learned_value_is_the_exact_one(risk, tau, gamma, lam):
@@ -97,7 +96,7 @@ def test_the_learned_value_is_the_exact_one(risk, tau, gamma, lam):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lam", [0.0, 0.95])
+@pytest.mark.parametrize("lam", [0.0])  # where the value of the whole return misleads
 @pytest.mark.parametrize("gamma", GAMMAS)
 @pytest.mark.parametrize(("risk", "tau"), MEASURES[1:])
 def test_training_ends_on_the_side_of_the_exact_nested_value(risk, tau, gamma, lam):
