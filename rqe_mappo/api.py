@@ -56,9 +56,8 @@ def train(
     chosen = default_config(config) if isinstance(config, str) else config
     threads = torch.get_num_threads()
     try:
-        with torch.random.fork_rng(
-            range(torch.cuda.device_count()), device_type="cuda"
-        ):  # a run seeds PyTorch's own generators
+        cards = range(torch.cuda.device_count())
+        with torch.random.fork_rng(cards, device_type="cuda"):  # a run seeds PyTorch's own generators
             return train_run(
                 chosen.replace(**settings),
                 None if resume is None else Path(resume),

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rqe_mappo import schema
 from rqe_mappo.algorithms.actor_critic import ActorCriticConfig, Optimiser, moment, step_sizes
 from rqe_mappo.algorithms.averages import fetched
 from rqe_mappo.algorithms.contract import Progress
@@ -271,6 +272,6 @@ class ExactRqe:
         self.actor_optimiser.load_state_dict(state["actor_optimizer"])
         self.critic_optimiser.load_state_dict(state["critic_optimizer"])
         self.risk.load_state_dict(state["risk"])
-        self.started = state.get("started", True)  # older files hold neither
+        self.started = schema.read(bool, state.get("started", True), "started")  # older files hold neither
         if "episodes" in state:
             self.episodes.load_state_dict(state["episodes"])

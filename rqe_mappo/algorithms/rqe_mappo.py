@@ -322,6 +322,6 @@ class RqeMappo:
             self.support.load_state_dict(state["support"])
             self.episodes.load_state_dict(state["episodes"])
         else:
-            self.support.fixed = self.support.started = True
+            self.support.stay()
         if self.nested is not None:
             self.nested.load_state_dict(state["nested"])

@@ -199,6 +199,11 @@ class FollowingSupport:
         known = all(map(math.isfinite, self.promised))
         self.bounds = self.promised if known else (first, last)  # of returns, as far as they are known
 
+    def stay(self) -> None:
+        """Leave the atoms where they are now, as those of an older run were left."""
+        self.fixed = self.started = True
+        self._look()
+
     def follow(self, chunk: Trajectory, predicted: Predicted, gamma: float) -> bool:
         """Look at a trajectory before it is learned from; says whether the critic was changed."""
         changed = not self.started
