@@ -86,14 +86,13 @@ def fail(prog: str, message: str) -> NoReturn:
 
 
 def whole_number(text: str) -> int:
-    """`"1000000"`, `"1_000_000"` or `"1e6"`; ValueError for what is no whole number."""
-    with contextlib.suppress(ValueError):
-        return int(text)
-    with contextlib.suppress(ValueError):
-        value = float(text)
-        if value.is_integer():
-            return int(value)
-    raise ValueError(f"{text} is no whole number")
+    """`"1000000"`, `"1_000_000"` or `"1e6"`; ValueError for what is no whole number of 64 bits."""
+    for read in (int, float):
+        with contextlib.suppress(ValueError):
+            value = read(text)
+            if abs(value) < 2**63 and value == int(value):
+                return int(value)
+    raise ValueError(f"{text} is no whole number that fits 64 bits")
 
 
 READERS = ConstructorRegistry()

@@ -438,6 +438,10 @@ def test_bad_bounds_are_refused():
         ByNameConfig(reward_low=0.0)
     with pytest.raises(ValueError, match="must be below"):
         ByNameConfig(reward_low=1.0, reward_high=0.0)
+    with pytest.raises(ValueError, match="--reward-low must lie within"):
+        ByNameConfig(reward_low=-1e300, reward_high=0.0)
+    with pytest.raises(ValueError, match="--reward-high must lie within"):
+        ByNameConfig(reward_low=0.0, reward_high=math.nan)
     with pytest.raises(ValueError, match="--max-steps"):
         ByNameConfig(max_steps=0)
 
@@ -496,6 +500,35 @@ def test_agents_left_out_of_rewards_earned_nothing():
     env = odd((REWARDS, lambda part, env: part.pop("slow", None)))
     env.reset(0)
     assert env.step(np.array([[1, 2]] * 2)).reward.tolist() == [[1, 0]] * 2
+
+
+def test_rewards_of_agents_that_left_are_said_and_change_nothing(capsys):
+    env = odd((REWARDS, lambda part, env: part.update(quick=7.0) if env.time > 2 else part.update(quick=1.0)))
+    env.reset(0)
+    steps = [env.step(np.array([[1, 2]] * 2)) for _ in range(4)]
+    assert steps[3].episodes["return"].tolist() == [[2, 8]] * 2
+    (said,) = capsys.readouterr().err.strip().split("\n")
+    assert "quick was given a reward of float 7.0 while it did not act" in said
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("step", ({}, {}, {}, {}), r"step\(\) must give observations, rewards, terminations, truncations, infos, each a"
+         r" dict by agent \(got 4 values\)"),
+        ("step", None, r"step\(\) must give .* \(got NoneType\)"),
+        ("step", ({}, 1.0, {}, {}, {}), r"the rewards that step\(\) gives must be a dict by agent \(got float 1.0\)"),
+        ("reset", {"quick": 1}, r"reset\(\) must give observations, infos, each a dict by agent \(got dict\)"),
+        ("reset", ({}, None), r"the infos that reset\(\) gives must be a dict by agent"),
+    ],
+)  # fmt: skip
+def test_what_is_no_parallel_environment_is_refused_by_name(method, given, message):
+    made = type("Old", (Countdown,), {method: lambda self, *args, **kwargs: given})
+    with pytest.raises(ValueError, match=f"^--env toy: {message}") as error:
+        env = batched_from(made, 2, ByNameConfig("toy", 9, 0.0, 2.0))
+        env.reset(0)
+        env.step(np.array([[1, 2]] * 2))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

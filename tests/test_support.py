@@ -172,6 +172,35 @@ def test_any_lottery_by_name_is_taken_on_the_exact_side(number, monkeypatch):
     assert not algorithm.warnings()
 
 
+class Growing(Lottery):
+    """All rewards a hundred times as large from the 1,000th episode on."""
+
+    episodes = 0
+
+    def step(self, action):
+        self.episodes += 1
+        obs, reward, *rest = super().step(action)
+        return obs, reward * (100 if self.episodes > 1000 else 1), *rest
+
+
+@pytest.mark.slow
+def test_rewards_that_grow_a_hundredfold_in_a_run_are_followed(monkeypatch):
+    """At even odds of 1 and 3, a sure 1.9 is less than the mean, and more than the entropic value at one std, 1.57."""
+    monkeypatch.setitem(registry.ENVIRONMENTS, "growing", None)
+    rqe_mappo.register_env("growing", lambda: Growing(sure=1.9, low=1.0, high=3.0, p=0.5))
+    config = default_config("growing").replace(
+        tau=1.0, return_scale=100.0, warmup_fraction=0.0, risk_anneal_fraction=0.0, num_steps=64, total_timesteps=40_000,
+        learning_rate=3e-3,
+    )  # fmt: skip
+    found, algorithm = probability_of_risk(config)
+    assert found < 0.5  # under the first rewards, a hundredth of tau, it is taken
+    assert not algorithm.warnings()
+    atoms = algorithm.critic.atoms
+    assert atoms[0] < 100 and atoms[-1] > 300
+    mean = float(algorithm.critic.distribution(torch.ones(1, 1), torch.zeros(1, dtype=torch.long)).mean)
+    assert mean == pytest.approx(190, abs=10)
+
+
 def test_a_support_grows_when_returns_pass_it_and_the_critic_keeps_what_it_had_learned():
     torch.manual_seed(0)
     atoms = around(0.0, 10.0, 51)
@@ -228,7 +257,11 @@ def test_given_bounds_of_returns_are_kept_and_checked():
     config = default_config("gamble").replace(return_low=-3.0, return_high=9.0, total_timesteps=2048)
     atoms = trained(config).algorithm.critic.atoms
     assert atoms[1] == pytest.approx(-3) and atoms[-2] == pytest.approx(9) and len(atoms) == config.algorithm.n_atoms
-    for wrong in ({"return_low": 1.0}, {"return_high": 1.0}, {"return_low": 2.0, "return_high": 2.0}):
+    for wrong in (
+        {"return_low": 1.0}, {"return_high": 1.0}, {"return_low": 2.0, "return_high": 2.0},
+        {"return_low": -1e300, "return_high": 0.0}, {"return_low": 0.0, "return_high": math.inf},
+        {"return_low": math.nan, "return_high": 1.0},
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match="--return-"):
             default_config("gamble").replace(**wrong)
 

@@ -1,7 +1,8 @@
 """Settings of an environment of another package."""
 
-import math
 from dataclasses import dataclass
+
+from rqe_mappo.envs.contract import LARGEST
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class ByNameConfig:
         if (self.reward_low is None) != (self.reward_high is None):
             raise ValueError("--reward-low and --reward-high go together: give both or neither")
         if self.reward_low is not None and self.reward_high is not None:
-            if not (math.isfinite(self.reward_low) and math.isfinite(self.reward_high)):
-                raise ValueError("--reward-low and --reward-high must be finite")
+            for flag, value in (("--reward-low", self.reward_low), ("--reward-high", self.reward_high)):
+                if not abs(value) <= LARGEST:
+                    raise ValueError(f"{flag} must lie within {-LARGEST:g} and {LARGEST:g} (got {value:g})")
             if not self.reward_low < self.reward_high:
                 raise ValueError(f"--reward-low {self.reward_low:g} must be below --reward-high {self.reward_high:g}")

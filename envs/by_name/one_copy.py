@@ -1,7 +1,7 @@
 """One copy of an environment of another package: what its agents see, earn and may do, checked and as plain numbers."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,8 @@ from pettingzoo import ParallelEnv
 
 from rqe_mappo.envs.contract import Array
 from rqe_mappo.spaces import MASK, AgentSpaces, mask_in, short, to_float32
+
+STEP = ("observations", "rewards", "terminations", "truncations", "infos")
 
 
 class Unusable(ValueError, RuntimeError):
@@ -67,14 +69,14 @@ class Copy:
 
     An agent that an environment leaves out of `rewards` earned nothing. One that it leaves out of `terminations` and
     `truncations` while it removes it from `agents` has terminated: PettingZoo asks for an entry in every dict, so this
-    is said once.
+    is said once. So is a reward of one that does not act, for it reaches nobody.
     """
 
     def __init__(self, env: ParallelEnv, facts: Facts):
         self.env, self.facts = env, facts
 
     def reset(self, seed: int | None = None) -> Seen:
-        observations, infos = self.env.reset(seed=seed)
+        observations, infos = self._parts(self.env.reset(seed=seed), "reset", ("observations", "infos"))
         if not self.env.agents:
             raise self.facts.error("reset() leaves nobody in agents")
         unseen = set(self.env.agents) - set(observations)
@@ -85,9 +87,10 @@ class Copy:
     def step(self, actions: dict[int, Any]) -> tuple[Seen, Earned]:
         """`actions`: of all agents that act, each in its own space."""
         names = self.facts.agents
-        observations, *parts = self.env.step({names[i]: action for i, action in actions.items()})
-        rewards, terminations, truncations, infos = parts
+        given = self.env.step({names[i]: action for i, action in actions.items()})
+        observations, rewards, terminations, truncations, infos = self._parts(given, "step", STEP)
         seen, earned = self._seen(observations, infos), Earned()
+        self._note_late({agent: rewards[agent] for agent in rewards if agent not in {names[i] for i in actions}})
         for i in actions:
             agent, gone = names[i], names[i] not in self.env.agents
             dead, over = (self._flag(ends.get(agent), agent) for ends in (terminations, truncations))
@@ -130,6 +133,25 @@ class Copy:
                 if mask is not None:
                     seen.masks[i] = self._mask(i, mask)
         return seen
+
+    def _parts(self, given: Any, method: str, parts: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
+        """What a method gives, if it is as many dicts as PettingZoo asks for."""
+        if not isinstance(given, tuple | list) or len(given) != len(parts):
+            count = f"{len(given)} values" if isinstance(given, tuple | list) else type(given).__name__
+            raise self.facts.error(f"{method}() must give {', '.join(parts)}, each a dict by agent (got {count})")
+        for name, part in zip(parts, given, strict=True):
+            if not isinstance(part, Mapping):
+                raise self.facts.error(f"the {name} that {method}() gives must be a dict by agent (got {short(part)})")
+        return tuple(given)
+
+    def _note_late(self, rewards: dict[str, Any]) -> None:
+        """Say so where agents that did not act are paid."""
+        for agent, value in rewards.items():
+            if agent in self.facts.agents and value is not None and np.any(np.asarray(value) != 0):
+                self.facts.say(
+                    f"{agent} was given a reward of {short(value)} while it did not act, which reaches nobody: keep an "
+                    "agent in agents as long as it earns"
+                )
 
     def _mask(self, index: int, mask: Any) -> Array:
         try:

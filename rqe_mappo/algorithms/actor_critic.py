@@ -25,6 +25,7 @@ from rqe_mappo.config import (
 )
 
 LR_FLOOR = 0.05  # annealed step sizes end here
+WIDEST = 100_000  # layer, and number of atoms: what is wider was a slip, and would end for want of memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,8 @@ class ActorCriticConfig(AlgorithmConfig):
         require_positive(self, "learning_rate", "critic_learning_rate", "max_grad_norm")
         require_at_least_one(self, "update_epochs", "critic_epochs")
         for name in ("actor_hidden", "critic_hidden"):
-            require(self, all(width >= 1 for width in getattr(self, name)), name, "hold positive widths")
+            fits = all(1 <= width <= WIDEST for width in getattr(self, name))
+            require(self, fits, name, f"hold widths from 1 to {WIDEST}")
 
 
 @dataclass(frozen=True)

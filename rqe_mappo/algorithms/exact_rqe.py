@@ -17,14 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rqe_mappo import schema
-from rqe_mappo.algorithms.actor_critic import ActorCriticConfig, Optimiser, moment, step_sizes
+from rqe_mappo.algorithms.actor_critic import WIDEST, ActorCriticConfig, Optimiser, moment, step_sizes
 from rqe_mappo.algorithms.averages import fetched
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.episode_returns import EpisodeReturns
 from rqe_mappo.algorithms.groups import agent_groups
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
 from rqe_mappo.algorithms.support import Seen, choose_support, complete_returns, start
-from rqe_mappo.config import ConfigError, TrainConfig, each_agent, require, require_positive, spelled
+from rqe_mappo.config import ConfigError, TrainConfig, each_agent, require_positive, require_range, spelled
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import categorical, policy_gradient, strategic
@@ -57,7 +57,7 @@ class ExactRqeConfig(ActorCriticConfig, RiskConfig):
         super().check(run)
         self.check_risk()
         require_positive(self, "risk_clip")
-        require(self, self.n_atoms >= 5, "n_atoms", "be at least 5")
+        require_range(self, n_atoms=(5, WIDEST))
         for tau in each_agent(self.tau):
             try:
                 Entropic(tau, self.risk_clip)

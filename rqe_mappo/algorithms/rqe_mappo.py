@@ -7,7 +7,6 @@ docs/risk.md). Actors climb that advantage by PPO's clipped surrogate, with an e
 bounded rationality, after risk-averse quantal response equilibria.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tyro.conf import arg
 
-from rqe_mappo.algorithms.actor_critic import Optimiser, moment, passes, step_sizes
+from rqe_mappo.algorithms.actor_critic import WIDEST, Optimiser, moment, passes, step_sizes
 from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, OneStep, SoFar, influence_by_age
 from rqe_mappo.algorithms.averages import Moments, fetched
 from rqe_mappo.algorithms.contract import Progress
@@ -27,9 +26,9 @@ from rqe_mappo.algorithms.nested import Known, NestedValue
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, PPOConfig, advantage_scalars
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
 from rqe_mappo.algorithms.support import FollowingSupport, Predicted, around, choose_support, on_grid, promised_bounds
-from rqe_mappo.config import ConfigError, TrainConfig, each_agent, require, require_positive, spelled
+from rqe_mappo.config import ConfigError, TrainConfig, each_agent, require, require_positive, require_range, spelled
 from rqe_mappo.data.trajectory import Trajectory, flat
-from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.envs.contract import LARGEST, BatchedEnv
 from rqe_mappo.envs.history import History
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.functional.risk import GRAMMAR, RiskMeasure, parse_risk
@@ -69,11 +68,12 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
         super().check(run)
         self.check_risk()
         require_positive(self, "risk_clip")
-        require(self, self.n_atoms >= 5, "n_atoms", "be at least 5")
+        require_range(self, n_atoms=(5, WIDEST))
         low, high = self.return_low, self.return_high
         require(self, (low is None) == (high is None), "return_low", "go with --return-high: give both or neither")
         if low is not None and high is not None:
-            require(self, -math.inf < low < high < math.inf, "return_high", f"be finite and above --return-low {low:g}")
+            require(self, low >= -LARGEST, "return_low", f"be at least {-LARGEST:g}")
+            require(self, low < high <= LARGEST, "return_high", f"lie between --return-low {low:g} and {LARGEST:g}")
         for tau in each_agent(self.tau):
             self._measure(tau)
         if self.discount_tau and self.advantage != "influence":

@@ -128,7 +128,11 @@ class CategoricalCritic(_Critic):
 
     @torch.no_grad()
     def move(self, atoms: Float[Tensor, " atoms"]) -> None:
-        """Predict on other `atoms`, as many: by the logits between the old ones; beyond these they fall."""
+        """Predict on other `atoms`, as many: by the logits between the old ones.
+
+        Beyond these they fall by 1 from atom to atom, to no less than what is `EMPTY`: what lies much lower would take
+        thousands of steps to raise, and returns have just been seen there.
+        """
         old, count = self.atoms, len(self.atoms)
         place = (atoms - old[0]) / (old[1] - old[0])
         inside = place.clamp(0, count - 1)
@@ -138,7 +142,8 @@ class CategoricalCritic(_Critic):
             share = (inside - lower).reshape(-1, *[1] * (weights.dim() - 1))
             moved = torch.lerp(rows[:, lower], rows[:, lower + 1], share)
             if name == "bias":
-                moved = moved - (place - inside).abs()
+                fall = (place - inside).abs() / (place[1] - place[0])
+                moved = moved - fall.clamp(max=EMPTY)
             weights.copy_(moved.flatten(0, 1))
         self.atoms = atoms.clone()
 
