@@ -189,8 +189,8 @@ def test_rewards_that_grow_a_hundredfold_in_a_run_are_followed(monkeypatch):
     monkeypatch.setitem(registry.ENVIRONMENTS, "growing", None)
     rqe_mappo.register_env("growing", lambda: Growing(sure=1.9, low=1.0, high=3.0, p=0.5))
     config = default_config("growing").replace(
-        tau=1.0, return_scale=100.0, warmup_fraction=0.0, risk_anneal_fraction=0.0, num_steps=64, total_timesteps=40_000,
-        learning_rate=3e-3,
+        tau=1.0, return_scale=100.0, warmup_fraction=0.0, risk_anneal_fraction=0.0, num_steps=64,
+        total_timesteps=40_000, learning_rate=3e-3,
     )  # fmt: skip
     found, algorithm = probability_of_risk(config)
     assert found < 0.5  # under the first rewards, a hundredth of tau, it is taken
