@@ -1,0 +1,144 @@
+"""Who goes first at a SUMO intersection, and who collides with whom: `python -m benchmarks.crossings RUN ...`.
+
+Plays 1000 episodes (`--episodes`) of each run folder, its newest checkpoint or all that it keeps (`--all`), with actions
+drawn from the policy, and takes its mean return apart: travel, waiting, hard brakes, and collisions by partner (agent;
+background driver that obeys or ignores the right of way) and by where the partner came from. And of every two agents whose
+paths conflict: how often the one that comes from the right went first, by whose arrival at the conflict would have been
+earlier had both driven on from the start at 10 m/s. A convention that all keep shows as shares near 0 and 1.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import tables
+from rqe_mappo.checkpoint import complete
+from rqe_mappo.config import from_json, spelled
+from rqe_mappo.data import vector
+from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.envs.sumo_intersection import BatchedIntersection
+from rqe_mappo.evaluation.episodes import chooser, copies_for, run_episodes
+
+SEED = 4321
+SIDES = ("behind", "left", "ahead", "right")  # where the partner comes from; behind: on the same arm
+LATE_S = (-np.inf, -2.0, -0.5, 0.5, 2.0, np.inf)  # of the one from the right: later than the other, by so much
+
+
+class Watch:
+    """Looks at an intersection from outside while episodes are played in it."""
+
+    def __init__(self, env: BatchedIntersection):
+        self.env, self.world = env, env.world
+        self.partners: Counter[tuple[str, str]] = Counter()
+        self.impacts: list[float] = []
+        self.first: list[tuple[float, bool]] = []  # seconds by which the one from the right is late; whether it went first
+        self.waited_s: list[float] = []
+        self._step = env.world.sim.step
+        env.world.sim.step = self._watched_step
+        self._begin = env._begin
+        env._begin = self._watched_begin
+
+    def _watched_step(self):
+        found = self._step()
+        for collision in found:
+            pair = [self._vehicle(name) for name in (collision.collider, collision.victim)]
+            if None not in pair and self.world.present[tuple(np.transpose(pair))].all():
+                self._note(*pair)
+                self.impacts.append(max(collision.colliderSpeed, collision.victimSpeed))
+        return found
+
+    def _vehicle(self, name: str) -> tuple[int, int] | None:
+        k, j = divmod(int(name.partition(".")[0]), self.world.config.n_vehicles)
+        return (k, j) if self.world.ids[k][j] == name else None
+
+    def _note(self, one: tuple[int, int], other: tuple[int, int]) -> None:
+        """Count a collision once for each agent in it."""
+        world, agents = self.world, self.world.config.n_agents
+        for me, partner in ((one, other), (other, one)):
+            if me[1] >= agents:
+                continue
+            kind = "agent" if partner[1] < agents else "ignorant" if world.aggressive[partner] else "lawful"
+            self.partners[kind, SIDES[world.geometry.side[world.arm[me], world.arm[partner]]]] += 1
+
+    def _watched_begin(self, which: np.ndarray) -> None:
+        """Look at the episodes that have just ended, before others begin."""
+        world, agents = self.world, self.world.config.n_agents
+        met = world.encounters
+        if met.moments["own in"][which].size and world.spawned:
+            self.waited_s += world.waited_s[which].ravel().tolist()
+            entered, other = met.moments["own in"][which][..., :agents], met.moments["other in"][which][..., :agents]
+            both = met.conflict[which][..., :agents] & ~np.isnan(entered) & ~np.isnan(other)
+            side = world.geometry.side[world.arm[which, :agents, None], world.arm[which, None, :agents]]
+            zone = met.zone_m[which][:, :, :agents]
+            spawn = world.spawn_m[which, :agents]
+            late = ((spawn[:, None] + zone[..., 2]) - (spawn[:, :, None] + zone[..., 0])) / 10
+            chosen = both & (side == SIDES.index("right"))
+            self.first += zip(late[chosen].tolist(), (other < entered)[chosen].tolist(), strict=True)
+        self._begin(which)
+
+    def close(self) -> None:
+        self.env.world.sim.step = self._step
+        self.env._begin = self._begin
+
+
+def row(policy: Policy, env: BatchedIntersection, each: int) -> dict[str, float]:
+    """What one policy does."""
+    watch = Watch(env)
+    records, _ = run_episodes(env, chooser(policy), each, SEED)
+    watch.close()
+    took_part = records["length"] > 0
+    vehicles, config = int(took_part.sum()), env.config
+    travel, brakes, crashed = (records[name][took_part] for name in ("travel_time_s", "hard_brakes", "collision"))
+    found = {
+        "mean return": float(records["return"][took_part].mean()),
+        "travel": float(travel.mean()),
+        "waiting": float(np.mean(watch.waited_s)),
+        "hard brakes": float(brakes.mean()),
+        "collisions": float(crashed.mean()),
+        "cost of collisions": config.collision_cost * float(crashed.mean()),
+        "impact m/s": float(np.mean(watch.impacts)) if watch.impacts else np.nan,
+    }
+    for kind in ("agent", "lawful", "ignorant"):
+        for side in SIDES:
+            found[f"with {kind} {side}"] = watch.partners[kind, side] / vehicles
+    late, first = np.array([entry[0] for entry in watch.first]), np.array([entry[1] for entry in watch.first])
+    for low, high in zip(LATE_S[:-1], LATE_S[1:], strict=True):
+        mine = (late > low) & (late <= high)
+        found[f"right first, late {low:g} to {high:g} s"] = float(first[mine].mean()) if mine.any() else np.nan
+    return found
+
+
+def checkpoints(folder: Path, every: bool) -> Iterable[Policy]:
+    if not every:
+        yield Policy.load(folder)
+        return
+    for name in complete(folder):
+        yield Policy.load(folder / "checkpoints" / f"{name}.policy.pt")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of --env sumo")
+    parser.add_argument("--episodes", type=int, default=1000, help="of each policy (default: 1000)")
+    parser.add_argument("--all", action="store_true", help="every checkpoint that a run keeps")
+    parser.add_argument("--out", type=Path, default=tables.RESULTS / "crossings.csv", help="the CSV to write")
+    args = parser.parse_args()
+    copies, each = copies_for(args.episodes)
+    table, env = [], None
+    for folder in args.runs:
+        for policy in checkpoints(folder, args.all):
+            config = from_json(policy.config_json)
+            if env is None:
+                env = vector.make(config, copies, in_process=True)
+            line = {"run": folder.name, "tau": spelled(config.algorithm.tau), "step": policy.timesteps}
+            table.append(line | row(policy, env, each))
+            shown = ("mean return", "travel", "waiting", "collisions", "hard brakes")
+            print(*line.values(), *(f"{name} {table[-1][name]:.3f}" for name in shown), sep="  ", flush=True)
+            tables.write(args.out, table)
+
+
+if __name__ == "__main__":
+    main()
