@@ -1,18 +1,21 @@
 """Who goes first at a SUMO intersection, and who collides with whom: `python -m benchmarks.crossings RUN ...`.
 
-Plays 1000 episodes (`--episodes`) of each run folder, its newest checkpoint or all that it keeps (`--all`), with actions
-drawn from the policy, and takes its mean return apart: travel, waiting, hard brakes, and collisions by partner (agent;
-background driver that obeys or ignores the right of way) and by where the partner came from. And of every two agents whose
-paths conflict: how often the one that comes from the right went first, by whose arrival at the conflict would have been
-earlier had both driven on from the start at 10 m/s. A convention that all keep shows as shares near 0 and 1.
+Plays 1000 episodes (`--episodes`) of each run folder with actions drawn from the policy: its newest checkpoint, or all
+that it keeps (`--all`), and with `--mean-of 5` also the policy whose weights are the mean of the last 5. Takes the
+mean return apart: travel, waiting, hard brakes, and collisions by partner (agent; background driver that obeys or
+ignores the right of way; in a pile-up there are two) and by where the partner came from. And of every two agents whose
+paths conflict: how often the one from the right went first, by whose arrival at the conflict would have been earlier
+had both driven on from the start at 10 m/s. A convention that all keep shows as shares near 0 and 1.
 """
 
 import argparse
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmarks import tables
 from rqe_mappo.checkpoint import complete
@@ -34,7 +37,9 @@ class Watch:
         self.env, self.world = env, env.world
         self.partners: Counter[tuple[str, str]] = Counter()
         self.impacts: list[float] = []
-        self.first: list[tuple[float, bool]] = []  # seconds by which the one from the right is late; whether it went first
+        self.first: list[
+            tuple[float, bool]
+        ] = []  # seconds by which the one from the right is late; whether it went first
         self.waited_s: list[float] = []
         self._step = env.world.sim.step
         env.world.sim.step = self._watched_step
@@ -105,10 +110,23 @@ def row(policy: Policy, env: BatchedIntersection, each: int) -> dict[str, float]
         for side in SIDES:
             found[f"with {kind} {side}"] = watch.partners[kind, side] / vehicles
     late, first = np.array([entry[0] for entry in watch.first]), np.array([entry[1] for entry in watch.first])
-    for low, high in zip(LATE_S[:-1], LATE_S[1:], strict=True):
+    for low, high in itertools.pairwise(LATE_S):
         mine = (late > low) & (late <= high)
         found[f"right first, late {low:g} to {high:g} s"] = float(first[mine].mean()) if mine.any() else np.nan
     return found
+
+
+def mean_of(policies: list[Policy]) -> Policy:
+    """The last of them, with the mean of their actors' weights."""
+    last = policies[-1]
+    weights = [policy.actor.state_dict() for policy in policies]
+    last.actor.load_state_dict(
+        {
+            name: torch.stack([each[name] for each in weights]).mean(0) if value.is_floating_point() else value
+            for name, value in weights[-1].items()
+        }
+    )
+    return last
 
 
 def checkpoints(folder: Path, every: bool) -> Iterable[Policy]:
@@ -124,16 +142,25 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of --env sumo")
     parser.add_argument("--episodes", type=int, default=1000, help="of each policy (default: 1000)")
     parser.add_argument("--all", action="store_true", help="every checkpoint that a run keeps")
+    parser.add_argument("--mean-of", type=int, default=1, help="checkpoints whose mean weights are played too")
     parser.add_argument("--out", type=Path, default=tables.RESULTS / "crossings.csv", help="the CSV to write")
     args = parser.parse_args()
     copies, each = copies_for(args.episodes)
-    table, env = [], None
+    table, env = [], None  # one environment for all: a policy trained at another price of collisions is judged at this
     for folder in args.runs:
-        for policy in checkpoints(folder, args.all):
+        chosen = [(policy, 1) for policy in checkpoints(folder, args.all)]
+        if args.mean_of > 1:
+            chosen.append((mean_of(list(checkpoints(folder, True))[-args.mean_of :]), args.mean_of))
+        for policy, number in chosen:
             config = from_json(policy.config_json)
             if env is None:
                 env = vector.make(config, copies, in_process=True)
-            line = {"run": folder.name, "tau": spelled(config.algorithm.tau), "step": policy.timesteps}
+            line = {
+                "run": "/".join(folder.parts[-2:]),
+                "tau": spelled(config.algorithm.tau),
+                "step": policy.timesteps,
+                "checkpoints": number,
+            }
             table.append(line | row(policy, env, each))
             shown = ("mean return", "travel", "waiting", "collisions", "hard brakes")
             print(*line.values(), *(f"{name} {table[-1][name]:.3f}" for name in shown), sep="  ", flush=True)

@@ -1,10 +1,10 @@
 """Is care at a SUMO intersection a public good? `python -m benchmarks.dilemma RESIDENT ... --deviant RUN ...`.
 
-Rewards are each vehicle's own: of a collision of two agents each pays its half of the harm. So agents that all climb their own
-mean return need not climb the mean over agents. Here one vehicle in four drives by the policy of a --deviant run and the
-others by that of a RESIDENT run, the first deviant among the first resident's and so on, over 2000 episodes
-(`--episodes`), with actions drawn; and each policy among its own kind. Writes results/dilemma.csv: mean returns,
-with 95 % intervals over episodes, of the one, of the others, and of all.
+Rewards are each vehicle's own: of a collision of two agents each pays its half of the harm. So agents that all climb
+their own mean return need not climb the mean over agents. Here one vehicle drives by the policy of a --deviant run and
+the others by that of a RESIDENT run, the first deviant among the first resident's and so on, and each policy among its
+own kind, over 2000 episodes (`--episodes`) with actions drawn. Writes results/dilemma.csv: mean returns, with 95 %
+intervals over episodes, of the one, of the others, and of all.
 
 Care is a public good where a careless one among careful ones earns more than they do, and all careless earn less than
 all careful.
@@ -12,8 +12,6 @@ all careful.
 
 import argparse
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks import tables
 from rqe_mappo.config import from_json, spelled

@@ -11,6 +11,7 @@ pytest.importorskip("libsumo")
 
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
+from benchmarks import crossings
 from rqe_mappo import checkpoint
 from rqe_mappo.config import default_config
 from rqe_mappo.data import vector
@@ -79,6 +80,20 @@ def test_forced_crash_is_counted_once_for_each_vehicle(opened, copies):
     config = replace(DEFAULT, n_agents=2, n_background=0, accel_noise_mps2=0.0, min_friction=1.0)
     costs = np.array(forced_crash(opened(config, copies)))
     assert (costs[:8].sum(0) == 1).all()
+
+
+def test_what_crossings_counts_is_what_the_records_say(opened):
+    env = opened(copies=8)
+    watch = crossings.Watch(env)
+    records, _ = run_episodes(env, lambda env, seen: scripted.always_go(env), 10, seed=5)
+    watch.close()
+    vehicles = records["length"] > 0
+    # a vehicle that meets two others has two partners; episodes of other copies went on beyond their tenth
+    assert 1.0 <= watch.partners.total() / records["collision"][vehicles].sum() < 1.3
+    assert {kind for kind, _ in watch.partners} == {"agent", "lawful", "ignorant"}
+    late, first = (np.array(each) for each in zip(*watch.first, strict=True))
+    assert first[late < -1].mean() > 0.8 > 0.2 > first[late > 1].mean()  # nobody brakes: who is earlier goes first
+    assert env.world.sim.step.__self__ is env.world.sim and env._begin.__self__ is env
 
 
 @pytest.mark.parametrize("copies", [1, 3])
