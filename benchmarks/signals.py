@@ -76,11 +76,36 @@ def line(controller: str, tau: str, seed: str, found: dict[str, Estimate]) -> di
     return values
 
 
+SHOWN = {"waiting_mean_s": "mean s", "waiting_p95_s": "p95 s", "waiting_cvar95_s": "CVaR95 s", "waiting_max_s": "max s",
+         "unfinished_trips": "unfinished"}  # fmt: skip
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """The table of docs/signals.md."""
+    lines = [f"| policy | {' | '.join(SHOWN.values())} |", "|---" * (1 + len(SHOWN)) + "|"]
+    for row in rows:
+        name = row["controller"]
+        if row["tau"]:
+            which = f"{len(SEEDS)} seeds" if row["seed"] == "all" else f"seed {row['seed']}"
+            name = f"trained, τ = {row['tau'].replace('inf', '∞')}, {which}"
+        cells = []
+        for metric in SHOWN:
+            value, low, high = (float(row[metric + end]) for end in ("", " low", " high"))
+            digits = 1 if abs(value) < 100 else 0
+            cells.append(f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+        lines.append(f"| {f'**{name}**' if row['seed'] == 'all' else name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", action="store_true", help="run nothing: print the results in Markdown")
     parser.add_argument("--root", type=Path, default=Path("runs/signals"), help="folder of the trained runs")
     parser.add_argument("--episodes", type=int, default=10, help="hours of traffic for each controller (default: 10)")
     asked = parser.parse_args()
+    if asked.table:
+        print(markdown(tables.read(RESULT)))
+        return
     root, episodes = asked.root, asked.episodes
     settings = default_config("sumo-signals").env_config
     table = []
