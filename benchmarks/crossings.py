@@ -31,20 +31,25 @@ LATE_S = (-np.inf, -2.0, -0.5, 0.5, 2.0, np.inf)  # of the one from the right: l
 
 
 class Watch:
-    """Looks at an intersection from outside while episodes are played in it."""
+    """Looks at an intersection from outside while `run_episodes` plays `each` episodes in every copy of it.
 
-    def __init__(self, env: BatchedIntersection):
-        self.env, self.world = env, env.world
+    partners: of the agents in collisions that SUMO registers, by kind and side. impacts: their speeds, m/s.
+    first: of two agents that conflict and both came to their conflict, seconds by which the one from the right is late,
+        and whether it went first.
+    waited_s: of each agent.
+    """
+
+    def __init__(self, env: BatchedIntersection, each: int):
+        self.env, self.world, self.each = env, env.world, each
         self.partners: Counter[tuple[str, str]] = Counter()
         self.impacts: list[float] = []
-        self.first: list[
-            tuple[float, bool]
-        ] = []  # seconds by which the one from the right is late; whether it went first
+        self.first: list[tuple[float, bool]] = []
         self.waited_s: list[float] = []
-        self._step = env.world.sim.step
-        env.world.sim.step = self._watched_step
-        self._begin = env._begin
-        env._begin = self._watched_begin
+        self._played = np.zeros(env.num_envs, int)
+        self._met: list[list[tuple[str, str]]] = [[] for _ in range(env.num_envs)]  # in the episode that goes on
+        self._hit: list[list[float]] = [[] for _ in range(env.num_envs)]
+        self._step, self._begin = env.world.sim.step, env._begin
+        env.world.sim.step, env._begin = self._watched_step, self._watched_begin
 
     def _watched_step(self):
         found = self._step()
@@ -52,7 +57,7 @@ class Watch:
             pair = [self._vehicle(name) for name in (collision.collider, collision.victim)]
             if None not in pair and self.world.present[tuple(np.transpose(pair))].all():
                 self._note(*pair)
-                self.impacts.append(max(collision.colliderSpeed, collision.victimSpeed))
+                self._hit[pair[0][0]].append(max(collision.colliderSpeed, collision.victimSpeed))
         return found
 
     def _vehicle(self, name: str) -> tuple[int, int] | None:
@@ -60,38 +65,42 @@ class Watch:
         return (k, j) if self.world.ids[k][j] == name else None
 
     def _note(self, one: tuple[int, int], other: tuple[int, int]) -> None:
-        """Count a collision once for each agent in it."""
+        """Note a collision once for each agent in it."""
         world, agents = self.world, self.world.config.n_agents
         for me, partner in ((one, other), (other, one)):
-            if me[1] >= agents:
-                continue
-            kind = "agent" if partner[1] < agents else "ignorant" if world.aggressive[partner] else "lawful"
-            self.partners[kind, SIDES[world.geometry.side[world.arm[me], world.arm[partner]]]] += 1
+            if me[1] < agents:
+                kind = "agent" if partner[1] < agents else "ignorant" if world.aggressive[partner] else "lawful"
+                self._met[me[0]].append((kind, SIDES[world.geometry.side[world.arm[me], world.arm[partner]]]))
 
     def _watched_begin(self, which: np.ndarray) -> None:
-        """Look at the episodes that have just ended, before others begin."""
-        world, agents = self.world, self.world.config.n_agents
-        met = world.encounters
-        if met.moments["own in"][which].size and world.spawned:
-            self.waited_s += world.waited_s[which].ravel().tolist()
-            entered, other = met.moments["own in"][which][..., :agents], met.moments["other in"][which][..., :agents]
-            both = met.conflict[which][..., :agents] & ~np.isnan(entered) & ~np.isnan(other)
-            side = world.geometry.side[world.arm[which, :agents, None], world.arm[which, None, :agents]]
-            zone = met.zone_m[which][:, :, :agents]
-            spawn = world.spawn_m[which, :agents]
-            late = ((spawn[:, None] + zone[..., 2]) - (spawn[:, :, None] + zone[..., 0])) / 10
-            chosen = both & (side == SIDES.index("right"))
-            self.first += zip(late[chosen].tolist(), (other < entered)[chosen].tolist(), strict=True)
+        """Take in the episodes that have just ended, if they are among those that are recorded, before others begin."""
+        ended = which[self._played[which] < self.each] if self.world.spawned else which[:0]
+        self._played[ended] += 1
+        for copy in ended.tolist():
+            self.partners.update(self._met[copy])
+            self.impacts += self._hit[copy]
+        for copy in which.tolist():
+            self._met[copy], self._hit[copy] = [], []
+        self.waited_s += self.world.waited_s[ended].ravel().tolist()
+        self._take_in_order(ended)
         self._begin(which)
 
+    def _take_in_order(self, ended: np.ndarray) -> None:
+        world, agents, met = self.world, self.world.config.n_agents, self.world.encounters
+        own, other = (met.moments[name][ended][..., :agents] for name in ("own in", "other in"))
+        side = world.geometry.side[world.arm[ended, :agents, None], world.arm[ended, None, :agents]]
+        chosen = met.conflict[ended][..., :agents] & ~np.isnan(own) & ~np.isnan(other) & (side == SIDES.index("right"))
+        zone, spawn = met.zone_m[ended][:, :, :agents], world.spawn_m[ended, :agents]
+        late = ((spawn[:, None] + zone[..., 2]) - (spawn[:, :, None] + zone[..., 0])) / 10
+        self.first += zip(late[chosen].tolist(), (other < own)[chosen].tolist(), strict=True)
+
     def close(self) -> None:
-        self.env.world.sim.step = self._step
-        self.env._begin = self._begin
+        self.env.world.sim.step, self.env._begin = self._step, self._begin
 
 
 def row(policy: Policy, env: BatchedIntersection, each: int) -> dict[str, float]:
     """What one policy does."""
-    watch = Watch(env)
+    watch = Watch(env, each)
     records, _ = run_episodes(env, chooser(policy), each, SEED)
     watch.close()
     took_part = records["length"] > 0
@@ -150,7 +159,8 @@ def main() -> None:
     for folder in args.runs:
         chosen = [(policy, 1) for policy in checkpoints(folder, args.all)]
         if args.mean_of > 1:
-            chosen.append((mean_of(list(checkpoints(folder, True))[-args.mean_of :]), args.mean_of))
+            last = list(checkpoints(folder, True))[-args.mean_of :]
+            chosen.append((mean_of(last), len(last)))
         for policy, number in chosen:
             config = from_json(policy.config_json)
             if env is None:

@@ -11,7 +11,8 @@ from rqe_mappo.spaces import AgentSpaces
 
 Array = np.ndarray
 ActionSpace = Discrete | MultiDiscrete | Box
-LARGEST = 1e15  # of any number that an environment gives: a million of its squares still add up in float32
+LARGEST = 1e15  # size of any number that an environment gives: a million of its squares still add up in float32
+WITHIN = f"lie within {-LARGEST:g} and {LARGEST:g}"
 
 
 @dataclass(slots=True)

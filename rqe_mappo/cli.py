@@ -73,6 +73,8 @@ class EvalConfig:
     """Show some episodes in sumo-gui instead of measuring; needs a screen."""
 
     def __post_init__(self):
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"--seed must be in [0, {2**31 - 1}] (got {self.seed})")
         for name in ("episodes", "render_episodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1 (got {getattr(self, name)})")

@@ -55,7 +55,7 @@ def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | 
         sys.exit(141)
     except MemoryError as error:
         fail(prog, f"not enough memory ({error}): ask for less, such as a smaller --num-envs or --num-steps")
-    except (ValueError, ImportError, OSError, RuntimeError) as error:
+    except (ValueError, ImportError, OSError, RuntimeError, OverflowError) as error:
         fail(prog, str(error))
 
 

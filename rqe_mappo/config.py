@@ -11,8 +11,9 @@ from tyro.conf import OmitArgPrefixes, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from rqe_mappo import checkpoint, registry, schema, upgrade
-from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.envs.contract import LARGEST, BatchedEnv
 
+LONGEST_S = 1e6  # that a worker is waited for: eleven days; the system's clocks cannot be set much further
 EnvConfig = TypeVar("EnvConfig")
 AlgoConfig = TypeVar("AlgoConfig", bound="AlgorithmConfig")
 
@@ -74,9 +75,10 @@ def require_range(settings: Any, **bounds: tuple[float, float]) -> None:
 
 
 def require_positive(settings: Any, *names: str) -> None:
-    """Raise ConfigError unless every setting named is finite and above 0."""
+    """Raise ConfigError unless every setting named is above 0, and no larger than what can be reckoned with."""
     for name in names:
-        require(settings, 0 < getattr(settings, name) < math.inf, name, "be > 0")
+        require(settings, getattr(settings, name) > 0, name, "be > 0")
+        require(settings, getattr(settings, name) <= LARGEST, name, f"be at most {LARGEST:g}")
 
 
 def require_at_least_one(settings: Any, *names: str) -> None:
@@ -172,6 +174,7 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
             self, gamma=(0, 1), seed=(0, 2**31 - 1), num_workers=(0, math.inf), eval_episodes=(0, math.inf)
         )  # fmt: skip
         require_positive(self, "worker_timeout")
+        require(self, self.worker_timeout <= LONGEST_S, "worker_timeout", f"be at most {LONGEST_S:g}")
         require_at_least_one(
             self, "total_timesteps", "num_envs", "num_steps", "keep", "save_interval", "log_interval"
         )  # fmt: skip

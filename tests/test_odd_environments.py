@@ -61,13 +61,51 @@ def test_agents_left_out_of_rewards_earned_nothing():
     assert env.step(np.array([[1, 2]] * 2)).reward.tolist() == [[1, 0]] * 2
 
 
-def test_rewards_of_agents_that_left_are_said_and_change_nothing(capsys):
-    env = odd((REWARDS, lambda part, env: part.update(quick=7.0) if env.time > 2 else part.update(quick=1.0)))
+def test_rewards_that_reach_nobody_are_said_once_and_change_nothing(capsys):
+    def pay(part, env):
+        part.update(quick=env.time + 0.5 if env.time > 2 else 1.0, nobody=3.0, __all__=1.0)
+
+    env = odd((REWARDS, pay))
     env.reset(0)
-    steps = [env.step(np.array([[1, 2]] * 2)) for _ in range(4)]
-    assert steps[3].episodes["return"].tolist() == [[2, 8]] * 2
-    (said,) = capsys.readouterr().err.strip().split("\n")
-    assert "quick was given a reward of float 7.0 while it did not act" in said
+    steps = [env.step(np.array([[1, 2]] * 2)) for _ in range(12)]
+    assert steps[3].episodes["return"].tolist() == steps[11].episodes["return"].tolist() == [[2, 8]] * 2
+    said = capsys.readouterr().err.strip().split("\n")
+    assert len(said) == 2, said
+    assert any("quick was given a reward in a step in which it did not act" in line for line in said)
+    assert any("a reward of nobody, which is not in possible_agents" in line for line in said)
+
+
+class OldStep(gymnasium.Env):
+    """As Gym before 0.26 had it."""
+
+    observation_space, action_space, given = Box(0, 1, (2,)), Discrete(2), (np.zeros(2, np.float32), {})
+
+    def reset(self, seed=None, options=None):
+        return self.given
+
+    def step(self, action):
+        return np.zeros(2, np.float32), 1.0, False, {}
+
+
+class OldReset(OldStep):
+    """Which gives an observation alone, of three numbers here."""
+
+    observation_space, given = Box(0, 1, (3,)), np.zeros(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (OldStep, r"step\(\) must give observation, reward, .* \(got 4 values\)"),
+        (OldReset, r"reset\(\) must give observation, info, as Gymnasium asks for \(got 1 values\)"),
+    ],
+)
+def test_what_is_no_gymnasium_environment_is_refused_by_name(made, message):
+    with pytest.raises(ValueError, match=f"^--env toy.*{message}") as error:
+        env = batched_from(made, 1, ByNameConfig("toy", 9, 0.0, 1.0))
+        env.reset(0)
+        env.step(np.zeros((1, 1), np.int64))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +134,7 @@ def test_what_is_no_parallel_environment_is_refused_by_name(method, given, messa
         ((REWARDS, lambda part, env: part.update(slow=None)), "the reward of slow must be a number .got NoneType None"),
         ((REWARDS, lambda part, env: part.update(slow=1e300)), "the reward of slow must fit single precision"),
         ((REWARDS, lambda part, env: part.update(slow=[1, 2])), "the reward of slow must be a number"),
+        ((REWARDS, lambda part, env: part.update(slow=[[1], [1, 2]])), "the reward of slow must be a number"),
         ((INFOS, lambda part, env: part.update(slow={"cost": None})), "the cost of slow must be a number"),
         ((SEEN, lambda part, env: part.update(quick=np.full(2, -1e300))), "the observation of quick must fit single"),
         ((SEEN, lambda part, env: part.update(quick=np.zeros(3))), r"the observation of quick must be an array"),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rqe_mappo.envs.contract import LARGEST
+from rqe_mappo.envs.contract import LARGEST, WITHIN
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,6 @@ class ByNameConfig:
         if self.reward_low is not None and self.reward_high is not None:
             for flag, value in (("--reward-low", self.reward_low), ("--reward-high", self.reward_high)):
                 if not abs(value) <= LARGEST:
-                    raise ValueError(f"{flag} must lie within {-LARGEST:g} and {LARGEST:g} (got {value:g})")
+                    raise ValueError(f"{flag} must {WITHIN} (got {value:g})")
             if not self.reward_low < self.reward_high:
                 raise ValueError(f"--reward-low {self.reward_low:g} must be below --reward-high {self.reward_high:g}")

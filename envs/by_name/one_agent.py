@@ -1,5 +1,6 @@
 """A Gymnasium environment as a PettingZoo one."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -9,10 +10,15 @@ from pettingzoo import ParallelEnv
 from rqe_mappo.spaces import MASK
 
 
+class Malformed(ValueError):
+    """What a method gives is not what Gymnasium asks for."""
+
+
 class OneAgent(ParallelEnv):
     """A Gymnasium environment whose only agent is `agent`.
 
-    The masks of an environment that has a method `action_masks`, as sb3-contrib asks for, are put into its infos.
+    reset() and step() raise `Malformed` where it gives too few or too many values, as before Gym 0.26. The masks of an
+    environment that has a method `action_masks`, as sb3-contrib asks for, are put into its infos.
     """
 
     def __init__(self, env: gymnasium.Env):
@@ -22,8 +28,16 @@ class OneAgent(ParallelEnv):
         self.metadata = env.metadata
         self.masks = env.get_wrapper_attr("action_masks") if env.has_wrapper_attr("action_masks") else None
 
-    def _info(self, info: dict[str, Any]) -> dict[str, Any]:
-        return info if self.masks is None or MASK in info else {**info, MASK: self.masks()}
+    def _info(self, info: Any) -> Any:
+        if self.masks is None or not isinstance(info, Mapping | None) or (info and MASK in info):
+            return info
+        return {**(info or {}), MASK: self.masks()}
+
+    def _parts(self, given: Any, method: str, parts: str) -> Any:
+        count = len(given) if isinstance(given, tuple | list) else 1
+        if count != parts.count(",") + 1:
+            raise Malformed(f"{method}() must give {parts}, as Gymnasium asks for (got {count} values)")
+        return given
 
     def observation_space(self, agent: str) -> gymnasium.Space:
         return self.env.observation_space
@@ -32,12 +46,13 @@ class OneAgent(ParallelEnv):
         return self.env.action_space
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        obs, info = self.env.reset(seed=seed, options=options)
+        obs, info = self._parts(self.env.reset(seed=seed, options=options), "reset", "observation, info")
         self.agents = ["agent"]
         return {"agent": obs}, {"agent": self._info(info)}
 
     def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
-        obs, reward, terminated, truncated, info = self.env.step(actions["agent"])
+        given = self._parts(self.env.step(actions["agent"]), "step", "observation, reward, terminated, truncated, info")
+        obs, reward, terminated, truncated, info = given
         if np.any(terminated) or np.any(truncated):  # of what is no flag, `Copy` complains
             self.agents = []
         seen, earned, info = {"agent": obs}, {"agent": reward}, {"agent": self._info(info)}

@@ -1,13 +1,14 @@
 """One copy of an environment of another package: what its agents see, earn and may do, checked and as plain numbers."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from pettingzoo import ParallelEnv
 
+from rqe_mappo.envs.by_name.one_agent import Malformed
 from rqe_mappo.envs.contract import Array
 from rqe_mappo.spaces import MASK, AgentSpaces, mask_in, short, to_float32
 
@@ -76,7 +77,7 @@ class Copy:
         self.env, self.facts = env, facts
 
     def reset(self, seed: int | None = None) -> Seen:
-        observations, infos = self._parts(self.env.reset(seed=seed), "reset", ("observations", "infos"))
+        observations, infos = self._parts("reset", ("observations", "infos"), seed=seed)
         if not self.env.agents:
             raise self.facts.error("reset() leaves nobody in agents")
         unseen = set(self.env.agents) - set(observations)
@@ -87,10 +88,10 @@ class Copy:
     def step(self, actions: dict[int, Any]) -> tuple[Seen, Earned]:
         """`actions`: of all agents that act, each in its own space."""
         names = self.facts.agents
-        given = self.env.step({names[i]: action for i, action in actions.items()})
-        observations, rewards, terminations, truncations, infos = self._parts(given, "step", STEP)
+        acted = {names[i]: action for i, action in actions.items()}
+        observations, rewards, terminations, truncations, infos = self._parts("step", STEP, acted)
         seen, earned = self._seen(observations, infos), Earned()
-        self._note_late({agent: rewards[agent] for agent in rewards if agent not in {names[i] for i in actions}})
+        self._note_unpaid(rewards, acted.keys())
         for i in actions:
             agent, gone = names[i], names[i] not in self.env.agents
             dead, over = (self._flag(ends.get(agent), agent) for ends in (terminations, truncations))
@@ -134,8 +135,12 @@ class Copy:
                     seen.masks[i] = self._mask(i, mask)
         return seen
 
-    def _parts(self, given: Any, method: str, parts: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
-        """What a method gives, if it is as many dicts as PettingZoo asks for."""
+    def _parts(self, method: str, parts: tuple[str, ...], *args: Any, **kwargs: Any) -> tuple[dict[str, Any], ...]:
+        """What a method of the environment gives, if it is as many dicts as PettingZoo asks for."""
+        try:
+            given = getattr(self.env, method)(*args, **kwargs)
+        except Malformed as error:
+            raise self.facts.error(str(error)) from None
         if not isinstance(given, tuple | list) or len(given) != len(parts):
             count = f"{len(given)} values" if isinstance(given, tuple | list) else type(given).__name__
             raise self.facts.error(f"{method}() must give {', '.join(parts)}, each a dict by agent (got {count})")
@@ -144,14 +149,17 @@ class Copy:
                 raise self.facts.error(f"the {name} that {method}() gives must be a dict by agent (got {short(part)})")
         return tuple(given)
 
-    def _note_late(self, rewards: dict[str, Any]) -> None:
-        """Say so where agents that did not act are paid."""
-        for agent, value in rewards.items():
-            if agent in self.facts.agents and value is not None and np.any(np.asarray(value) != 0):
-                self.facts.say(
-                    f"{agent} was given a reward of {short(value)} while it did not act, which reaches nobody: keep an "
-                    "agent in agents as long as it earns"
-                )
+    def _note_unpaid(self, rewards: Mapping[str, Any], acted: Set[str]) -> None:
+        """Say so where others than those who `acted` are paid, each once."""
+        for name in rewards.keys() - acted:
+            if name in self.facts.agents:
+                if rewards[name] is not None and self._number(rewards[name], "reward", name):
+                    self.facts.say(
+                        f"{name} was given a reward in a step in which it did not act, which reaches nobody: pay an "
+                        "agent for its own steps, and keep it in agents as long as it earns"
+                    )
+            elif name != "__all__":
+                self.facts.say(f"step() gives a reward of {name!s:.40}, which is not in possible_agents")
 
     def _mask(self, index: int, mask: Any) -> Array:
         try:
@@ -167,7 +175,10 @@ class Copy:
         return bool(array.item())
 
     def _number(self, value: Any, what: str, agent: str) -> float:
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:  # lists of unequal lengths
+            array = np.empty(0)
         if array.size != 1 or array.dtype.kind not in "biuf":
             raise self.facts.error(f"the {what} of {agent} must be a number (got {short(value)})")
         try:

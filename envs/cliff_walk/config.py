@@ -1,8 +1,9 @@
 """Settings of the cliff walk and their named combinations."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from rqe_mappo.envs.contract import LARGEST, WITHIN
 
 World = Literal["6x6", "4x3"]
 Pay = Literal["once", "every-step"]
@@ -38,7 +39,7 @@ class CliffConfig:
         for name in ("move_probability", "near_probability"):
             self._require(0 <= getattr(self, name) <= 1, name, "be in [0, 1]")
         for name in ("cliff_reward", "goal_reward", "step_reward"):
-            self._require(math.isfinite(getattr(self, name)), name, "be finite")
+            self._require(abs(getattr(self, name)) <= LARGEST, name, WITHIN)
         self._require(isinstance(self.horizon, int) and self.horizon >= 1, "horizon", "be a whole number >= 1")
 
     def _require(self, holds: bool, name: str, rule: str) -> None:

@@ -1,8 +1,9 @@
 """Settings of the gambles and their named combinations."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+
+from rqe_mappo.envs.contract import LARGEST, WITHIN
 
 Kind = Literal["at-once", "late", "shown-prize", "hidden-prize", "delayed"]
 
@@ -33,7 +34,7 @@ class GambleConfig:
     def __post_init__(self):
         _require(self, self.kind in get_args(Kind), "kind", f"be {', '.join(get_args(Kind)[:-1])} or delayed")
         for name in ("win", "loss", "sure", "prize"):
-            _require(self, math.isfinite(getattr(self, name)), name, "be finite")
+            _require(self, abs(getattr(self, name)) <= LARGEST, name, WITHIN)
         for name in ("win_probability", "prize_probability"):
             _require(self, 0 <= getattr(self, name) <= 1, name, "be in [0, 1]")
         steps = self.late_steps
@@ -64,7 +65,7 @@ class PathConfig:
             _require(self, isinstance(value, int) and value >= 1, name, "be a whole number >= 1")
         _require(self, 0 <= self.slip_probability <= 1, "slip_probability", "be in [0, 1]")
         for name in ("fall_reward", "goal_reward", "step_reward"):
-            _require(self, math.isfinite(getattr(self, name)), name, "be finite")
+            _require(self, abs(getattr(self, name)) <= LARGEST, name, WITHIN)
 
 
 def _require(config: Any, holds: bool, name: str, rule: str) -> None:

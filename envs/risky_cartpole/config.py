@@ -1,8 +1,9 @@
 """Settings of Risky CartPole and their named combinations."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
+
+from rqe_mappo.envs.contract import LARGEST
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,14 @@ class RiskyCartPoleConfig:
         for name, choices in (("reward", ("windy-side", "survival")), ("observation", ("scaled", "cartpole-v1"))):
             self._require(getattr(self, name) in choices, name, f"be {' or '.join(choices)}")
         for name in ("bonus", "rate0_hz", "rate1_hz", "gust_sigma"):
-            self._require(0 <= getattr(self, name) < math.inf, name, "be finite and >= 0")
+            self._require(0 <= getattr(self, name) <= LARGEST, name, f"lie within 0 and {LARGEST:g}")
         for name in ("gust_steps", "horizon"):
             value = getattr(self, name)
             self._require(isinstance(value, int) and value >= 1, name, "be a whole number >= 1")
         self._require(
-            0 < self.gust_median_n < math.inf,
+            0 < self.gust_median_n <= LARGEST,
             "gust_median_n",
-            "be finite and > 0; for no wind set --rate0-hz and --rate1-hz to 0",
+            f"be > 0 and at most {LARGEST:g}; for no wind set --rate0-hz and --rate1-hz to 0",
         )
 
     def _require(self, holds: bool, name: str, rule: str) -> None:

@@ -1,8 +1,9 @@
 """Settings of the intersection, in SI units, and their named combinations."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
+
+from rqe_mappo.envs.contract import LARGEST, WITHIN
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class IntersectionConfig:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            self._require(not isinstance(value, float) or math.isfinite(value), name, "be finite")
+            self._require(not isinstance(value, float) or abs(value) <= LARGEST, name, WITHIN)
         for name in ("n_agents", "neighbours"):
             self._require(getattr(self, name) >= 1, name, "be at least 1")
         for name in ("n_background", "time_cost", "hard_brake_cost", "accel_noise_mps2", "position_noise_m",

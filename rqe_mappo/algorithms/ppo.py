@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rqe_mappo.algorithms.actor_critic import ActorCriticConfig, Moment, Optimiser
+from rqe_mappo.algorithms.actor_critic import WIDEST, ActorCriticConfig, Moment, Optimiser
 from rqe_mappo.algorithms.averages import MeanWeights, RunningMean
 from rqe_mappo.algorithms.groups import AgentGroups
 from rqe_mappo.config import ConfigError, TrainConfig, require, require_at_least_one, require_positive, require_range
@@ -46,7 +46,7 @@ class PPOConfig(ActorCriticConfig):
 
     def check(self, run: TrainConfig) -> None:
         super().check(run)
-        require_at_least_one(self, "gru_size")
+        require_range(self, gru_size=(1, WIDEST))
         require_range(self, gae_lambda=(0, 1), average=(0, 0.5))
         require_positive(self, "clip_coef")
         require_at_least_one(self, "num_minibatches")

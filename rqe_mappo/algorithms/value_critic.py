@@ -17,7 +17,7 @@ from rqe_mappo.algorithms.ppo import Batch, Minibatch, PPOConfig, Sequences
 from rqe_mappo.algorithms.support import complete_returns
 from rqe_mappo.config import ConfigError, TrainConfig, require
 from rqe_mappo.data.trajectory import Trajectory, flat
-from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.envs.contract import LARGEST, BatchedEnv
 from rqe_mappo.functional import returns
 from rqe_mappo.nets import ValueCritic, ValueCriticSpec
 
@@ -40,6 +40,8 @@ class ValueCriticConfig(PPOConfig):
     def check(self, run: TrainConfig) -> None:
         super().check(run)
         require(self, self.huber_delta > 0, "huber_delta", "be > 0")
+        fits = self.huber_delta <= LARGEST or math.isinf(self.huber_delta)
+        require(self, fits, "huber_delta", f"be at most {LARGEST:g}, or inf")
         require(self, 0 <= self.adv_memory < 1, "adv_memory", "be in [0, 1)")
         if self.recurrent and not self.active_masks:
             raise ConfigError(
