@@ -68,8 +68,7 @@ class Mappo:
         """Improve actors and critic on `chunk`; see `rqe_mappo.algorithms.contract.Algorithm`."""
         now = moment(self.config, progress)
         self.policy.optimiser.learning_rate, self.value.optimiser.learning_rate = step_sizes(self.config, now)
-        if now.phase == "settle":
-            self.policy.rest()
+        self.policy.begin(now)
         batch, predicted, scalars = self.targets(chunk)
         old = flat(predicted.raw)[batch.rows]
         means = passes(

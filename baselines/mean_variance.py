@@ -105,8 +105,7 @@ class MeanVarianceMappo:
         """Improve actors and critic on `chunk`; see `rqe_mappo.algorithms.contract.Algorithm`."""
         now = moment(self.config, progress)
         self.policy.optimiser.learning_rate, self.value.optimiser.learning_rate = step_sizes(self.config, now)
-        if now.phase == "settle":
-            self.policy.rest()
+        self.policy.begin(now)
         measures = self.risk.measures(now.share)
         batch, predicted, scalars = self.targets(chunk, measures)
         old = flat(predicted.raw)[batch.rows]
@@ -121,7 +120,7 @@ class MeanVarianceMappo:
         self.value.observe(batch)
         self.risk.observe(self.value.ended(chunk, predicted), now.share)
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
-        eps = (self.policy.eps * scalars["advantage/scale"]).tolist()
+        eps = (self.policy.eps_now * scalars["advantage/scale"]).tolist()
         shown = self.risk.scalars(measures, self.groups.of, eps)
         return dict.fromkeys(SCALARS, np.nan) | scalars | means | {"charts/learning_rate": rate} | shown
 

@@ -1,11 +1,13 @@
 """Who goes first at a SUMO intersection, and who collides with whom: `python -m benchmarks.crossings RUN ...`.
 
 Plays 1000 episodes (`--episodes`) of each run folder with actions drawn from the policy: its newest checkpoint, or all
-that it keeps (`--all`), and with `--mean-of 5` also the policy whose weights are the mean of the last 5. Takes the
-mean return apart: travel, waiting, hard brakes, and collisions by partner (agent; background driver that obeys or
-ignores the right of way; in a pile-up there are two) and by where the partner came from. And of every two agents whose
-paths conflict: how often the one from the right went first, by whose arrival at the conflict would have been earlier
-had both driven on from the start at 10 m/s. A convention that all keep shows as shares near 0 and 1.
+that it keeps (`--all`), and with `--mean-of 5` also the policy whose weights are the mean of the last 5; with
+`--likeliest` each policy once more by its likeliest actions.
+
+Takes the mean return apart: travel, waiting, hard brakes, and collisions by partner (agent; background driver that
+obeys or ignores the right of way; in a pile-up there are two) and by where the partner came from. And of every two
+agents whose paths conflict: how often the one from the right went first, by whose arrival at the conflict would have
+been earlier had both driven on from the start at 10 m/s. A convention that all keep shows as shares near 0 and 1.
 """
 
 import argparse
@@ -98,10 +100,10 @@ class Watch:
         self.env.world.sim.step, self.env._begin = self._step, self._begin
 
 
-def row(policy: Policy, env: BatchedIntersection, each: int) -> dict[str, float]:
-    """What one policy does."""
+def row(policy: Policy, env: BatchedIntersection, each: int, likeliest: bool) -> dict[str, float]:
+    """What one policy does, by its likeliest actions or by drawn ones."""
     watch = Watch(env, each)
-    records, _ = run_episodes(env, chooser(policy), each, SEED)
+    records, _ = run_episodes(env, chooser(policy, likeliest), each, SEED)
     watch.close()
     took_part = records["length"] > 0
     vehicles, config = int(took_part.sum()), env.config
@@ -151,6 +153,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of --env sumo")
     parser.add_argument("--episodes", type=int, default=1000, help="of each policy (default: 1000)")
     parser.add_argument("--all", action="store_true", help="every checkpoint that a run keeps")
+    parser.add_argument("--likeliest", action="store_true", help="play each policy by its likeliest actions too")
     parser.add_argument("--mean-of", type=int, default=1, help="checkpoints whose mean weights are played too")
     parser.add_argument("--out", type=Path, default=tables.RESULTS / "crossings.csv", help="the CSV to write")
     args = parser.parse_args()
@@ -171,10 +174,13 @@ def main() -> None:
                 "step": policy.timesteps,
                 "checkpoints": number,
             }
-            table.append(line | row(policy, env, each))
-            shown = ("mean return", "travel", "waiting", "collisions", "hard brakes")
-            print(*line.values(), *(f"{name} {table[-1][name]:.3f}" for name in shown), sep="  ", flush=True)
-            tables.write(args.out, table)
+            for likeliest in (False, True)[: 1 + args.likeliest]:
+                table.append(
+                    line | {"actions": "likeliest" if likeliest else "drawn"} | row(policy, env, each, likeliest)
+                )
+                shown = ("actions", "mean return", "travel", "waiting", "collisions", "hard brakes")
+                print(*line.values(), *(table[-1][name] for name in shown), sep="  ", flush=True)
+                tables.write(args.out, table)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,28 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         assert torch.equal(value, other[name]), name
 
 
+@pytest.mark.parametrize("algo", ["rqe-mappo", "mappo", "mean-variance"])
+def test_the_entropys_weight_falls_to_eps_in_the_first_eighty_percent_and_stays(algo, tmp_path):
+    config = default_config("toy", algo=algo).replace(
+        eps=0.02, eps_start=16.0, num_envs=2, num_steps=8, total_timesteps=1000, out=str(tmp_path / "run")
+    )
+    env = vector.make(config, 2)
+    run = Run.build(config, Path(), env)
+    run.collector.start(env.reset(1))
+    chunk, _ = run.collector.collect()
+    for share, times in ((0.0, 16.0), (0.2, 8.0), (0.4, 4.0), (0.8, 1.0), (0.9, 1.0), (1.0, 1.0)):
+        scalars = run.algorithm.learn(chunk, Progress(int(share * 1000), 1000))
+        acts = scalars["policy/effective_eps"] / scalars["advantage/scale"]
+        assert acts == pytest.approx(0.02 * times, rel=1e-5)
+    gradients = []
+    for eps, times in ((0.02, 16.0), (0.32, 1.0)):  # what the log says is what is climbed
+        again = Run.build(config.replace(eps=eps, eps_start=times), Path(), env)
+        again.algorithm.learn(chunk, Progress(0, 1000))
+        gradients.append([weight.clone() for weight in again.algorithm.actor.parameters()])
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(*gradients, strict=True))
+    env.close()
+
+
 def collected(config, steps=1):
     env = vector.make(config, config.num_envs)
     run = Run.build(config, Path("unused"), env)

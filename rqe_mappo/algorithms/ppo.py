@@ -18,6 +18,7 @@ from rqe_mappo.functional.rows import rows_of_each
 from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
 from rqe_mappo.nets.distributions import ActionDistribution, Squash
 
+COOLING = 0.8  # share of the actors' learning after which the weight of the entropy bonus is eps
 SCALARS = ("losses/policy_loss", "policy/entropy", "policy/approx_kl", "policy/clip_fraction")
 
 
@@ -33,6 +34,8 @@ class PPOConfig(ActorCriticConfig):
     """PPO's clip range."""
     norm_adv: bool = True
     """Divide advantages by their std; the eps that then acts is logged as policy/effective_eps."""
+    eps_start: float = 1.0
+    """Times --eps: the weight of the entropy bonus at first; it falls to --eps in the first 80 % of the learning."""
     average: float = 0.0
     """Share of the actors' learning, at its end, whose mean weights become the final policy; needs --settle."""
     recurrent: bool = False
@@ -49,6 +52,7 @@ class PPOConfig(ActorCriticConfig):
         require_range(self, gru_size=(1, WIDEST))
         require_range(self, gae_lambda=(0, 1), average=(0, 0.5))
         require_positive(self, "clip_coef")
+        require_range(self, eps_start=(1, 1e6))
         require_at_least_one(self, "num_minibatches")
         require(self, self.settle > 0 or not self.average, "average", "be 0 without --settle, in which it takes effect")
 
@@ -143,11 +147,23 @@ class PolicyUpdate:
         self.optimiser = Optimiser(actor, config.learning_rate, config.max_grad_norm)
         self.variance = [RunningMean(memory) for _ in groups.pairs]
         self.mean_weights = MeanWeights()
+        self.warmth = 1.0  # times eps, now
+
+    def begin(self, now: Moment) -> None:
+        """Set what depends on how far the learning is; at its end, rest."""
+        self.warmth = self.config.eps_start ** max(0.0, 1 - now.share / COOLING)
+        if now.phase == "settle":
+            self.rest()
+
+    @property
+    def eps_now(self) -> Float[Tensor, " A"]:
+        """The weight of each agent's entropy bonus, of which `eps` is the last."""
+        return self.eps * self.warmth
 
     def scale(self, batch: Batch) -> dict[str, float]:
         """Centre and scale the advantages of `batch`, if so configured; what that did, for the log."""
         scales = self._normalise(batch) if self.config.norm_adv else [1.0] * len(self.members)
-        effective = [float(self.eps[agents[0]]) * scale for agents, scale in zip(self.members, scales, strict=True)]
+        effective = [float(self.eps_now[agents[0]]) * scale for agents, scale in zip(self.members, scales, strict=True)]
         return {"advantage/scale": sum(scales) / len(scales), "policy/effective_eps": min(effective)}
 
     def _normalise(self, batch: Batch) -> list[float]:
@@ -215,7 +231,7 @@ class PolicyUpdate:
     ) -> Float[Tensor, ""]:
         """The regulariser's mean over rows, weighed by eps."""
         one_eps = len(self.members) == 1
-        eps = self.weight[0] if one_eps else self.weight[agent]
+        eps = self.warmth * (self.weight[0] if one_eps else self.weight[agent])
         if self.config.regulariser == "log-barrier":
             return (eps * policy.log_barrier()).mean()
         return eps * entropy.mean() if one_eps else (eps * entropy).mean()

@@ -159,8 +159,7 @@ class RqeMappo:
         self.policy.optimiser.learning_rate, self.critic_optimiser.learning_rate = step_sizes(self.config, now)
         if self.nested is not None:
             self.nested.set_pace(self.critic_optimiser.learning_rate)
-        if now.phase == "settle":
-            self.policy.rest()
+        self.policy.begin(now)
         measures = self.risk.measures(now.share)
         predicted = self.predict(chunk)
         batch, scalars = self.targets(chunk, predicted, measures, finer=1 if now.acting else FINER)
@@ -177,7 +176,7 @@ class RqeMappo:
             if net is not None and net.normaliser is not None:
                 net.normaliser.update(flat(chunk.state)[batch.rows])
         rate = self.policy.optimiser.learning_rate if now.acting else 0.0
-        eps = (self.policy.eps * scalars["advantage/scale"]).tolist()
+        eps = (self.policy.eps_now * scalars["advantage/scale"]).tolist()
         shown = self.risk.scalars(measures, self.groups.of, eps)
         self.risk.observe(self._ended(chunk, predicted), now.share)
         return dict.fromkeys(SCALARS, np.nan) | scalars | means | {"charts/learning_rate": rate} | shown
