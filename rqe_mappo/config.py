@@ -13,7 +13,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from rqe_mappo import checkpoint, registry, schema, upgrade
 from rqe_mappo.envs.contract import LARGEST, BatchedEnv
 
-LONGEST_S = 1e6  # that a worker is waited for: eleven days; the system's clocks cannot be set much further
+LONGEST_S = 1e6  # that a worker is waited for, eleven days: the system counts such waits in 32 bits of milliseconds
 EnvConfig = TypeVar("EnvConfig")
 AlgoConfig = TypeVar("AlgoConfig", bound="AlgorithmConfig")
 
