@@ -107,7 +107,7 @@ class AlgorithmConfig:
     def check_environment(self, env: BatchedEnv) -> None:
         """Raise ConfigError where the algorithm cannot learn in `env`."""
 
-    def notes(self) -> list[str]:
+    def notes(self, env: BatchedEnv) -> list[str]:
         """What a user should know about these settings before a run."""
         return []
 

@@ -86,6 +86,13 @@ ALGORITHMS: dict[str, Part] = {
     "c51-cvar": "rqe_mappo.baselines.c51_cvar:C51Cvar",
     "mean-variance": "rqe_mappo.baselines.mean_variance:MeanVarianceMappo",
     "reward-shaped": "rqe_mappo.baselines.reward_shaped:RewardShapedMappo",
+    "iql": "rqe_mappo.baselines.iql:Iql",
+    "central-q": "rqe_mappo.baselines.central_q:CentralQ",
+    "vdn": "rqe_mappo.baselines.vdn:Vdn",
+    "qmix": "rqe_mappo.baselines.qmix:Qmix",
+    "qtran": "rqe_mappo.baselines.qtran:Qtran",
+    "qplex": "rqe_mappo.baselines.qplex:Qplex",
+    "maven": "rqe_mappo.baselines.maven:Maven",
 }
 """Classes that keep the contract of `rqe_mappo.algorithms.contract`."""
 

@@ -4,7 +4,8 @@ Axes are always in this order: T time, E copies of the environment, A agents, th
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -62,6 +63,23 @@ class Algorithm(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`."""
+        ...
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """What an algorithm adds that keeps files of its own in the run folder: what grows, such as a replay buffer."""
+
+    def write_files(self, folder: Path) -> None:
+        """Called before a checkpoint is written; what an earlier one needs stays."""
+        ...
+
+    def drop_files(self, folder: Path) -> None:
+        """Called afterwards: what the newest checkpoint does not need may go."""
+        ...
+
+    def read_files(self, folder: Path) -> list[str]:
+        """Called after `load_state_dict`; gives what the log shall say. ValueError for what is missing."""
         ...
 
 

@@ -101,7 +101,7 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
         description = {"name": self.risk, "tau": list(each_agent(self.tau)), "clip": self.risk_clip}
         return RiskSchedule(self, [self._measure(tau) for tau, _ in groups.pairs], description)
 
-    def notes(self) -> list[str]:
+    def notes(self, env: BatchedEnv) -> list[str]:
         smallest = min(each_agent(self.tau))
         if self.risk != "entropic" or self.risk_clip * smallest >= 0.85:
             return []

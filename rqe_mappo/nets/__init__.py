@@ -21,6 +21,9 @@ from rqe_mappo.nets.critics import (
     ValueCriticSpec,
 )
 from rqe_mappo.nets.distributions import ActionSpec
+from rqe_mappo.nets.joint_utilities import JointUtilities
+from rqe_mappo.nets.latent_utilities import LatentUtilities, LatentUtilitySpec
+from rqe_mappo.nets.utilities import Utilities, UtilitySpec
 
 __all__ = [
     "ActionSpec",
@@ -29,9 +32,14 @@ __all__ = [
     "DistributionCriticSpec",
     "JointCritic",
     "JointCriticSpec",
+    "JointUtilities",
+    "LatentUtilities",
+    "LatentUtilitySpec",
     "PolicyActor",
     "RiskPremium",
     "RiskPremiumSpec",
+    "Utilities",
+    "UtilitySpec",
     "ValueCritic",
     "ValueCriticSpec",
     "build",
@@ -46,6 +54,9 @@ NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     JointCritic.kind: (JointCritic, JointCriticSpec),
     RiskPremium.kind: (RiskPremium, RiskPremiumSpec),
     ValueCritic.kind: (ValueCritic, ValueCriticSpec),
+    JointUtilities.kind: (JointUtilities, UtilitySpec),
+    LatentUtilities.kind: (LatentUtilities, LatentUtilitySpec),
+    Utilities.kind: (Utilities, UtilitySpec),
 }
 """Networks that a policy file may hold, by their `kind`: the class, and the dataclass from which it is built."""
 

@@ -104,7 +104,7 @@ def train(
         if workers := vector.workers_of(env):
             workers.log = log.say
         log.say(f"{'resuming' if goes_on else 'training'} in {folder}")
-        for note in config.algorithm.notes():
+        for note in (*config.algorithm.notes(env), *run.notes):
             log.say(f"note: {note}")
         try:
             with StopRequest() as stop:

@@ -4,7 +4,7 @@ import json
 import platform
 import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from rqe_mappo import checkpoint, described_spaces, nets, registry
 from rqe_mappo import config as configs
-from rqe_mappo.algorithms.contract import Algorithm, Progress
+from rqe_mappo.algorithms.contract import Algorithm, KeepsFiles, Progress
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import finite, vector
@@ -26,7 +26,10 @@ RESUME_SEED_STRIDE = 1009  # environments that cannot go on exactly start their 
 
 @dataclass
 class Run:
-    """A run and where it stands: decisions of single agents, updates, how often it was resumed, last save."""
+    """A run and where it stands: decisions of single agents, updates, how often it was resumed, last save.
+
+    notes: what the log shall say of how it goes on.
+    """
 
     folder: Path
     config: TrainConfig
@@ -38,6 +41,7 @@ class Run:
     updates: int = 0
     resumed: int = 0
     saved: int = -1
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def build(cls, config: TrainConfig, folder: Path, env: BatchedEnv) -> "Run":
@@ -103,8 +107,12 @@ class Run:
             write_settings(self.folder, self.config)
         finite.check_weights(self.algorithm.modules)
         finite.check_state(training["algorithm"], "the algorithm's")
+        if isinstance(self.algorithm, KeepsFiles):
+            self.algorithm.write_files(self.folder)
         checkpoint.save(self.folder, self.step, self.policy_content(), training, self.config.keep)
         self.saved = self.step
+        if isinstance(self.algorithm, KeepsFiles):
+            self.algorithm.drop_files(self.folder)
 
     def restore(self) -> None:
         """Go on from the folder's newest checkpoint: exactly, where the environment can.
@@ -144,6 +152,8 @@ class Run:
 
     def _restore(self, training: dict[str, Any]) -> None:
         self.algorithm.load_state_dict(training["algorithm"])
+        if isinstance(self.algorithm, KeepsFiles):
+            self.notes = self.algorithm.read_files(self.folder)
         self.generator.set_state(training["generator"])
         self.step = self.saved = training["step"]
         self.updates = training["updates"]

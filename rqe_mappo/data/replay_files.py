@@ -1,0 +1,70 @@
+"""A replay buffer on the disk: files that are written once, one with each checkpoint, and removed when they are old."""
+
+import re
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from rqe_mappo import schema
+from rqe_mappo.data.replay import EpisodeReplay
+from rqe_mappo.files import load_tensors, save_tensors
+
+FOLDER = "replay"
+NAME = re.compile(r"episodes_(\d{12})_(\d{12})\.pt")
+
+
+class Kept(TypedDict):
+    """What a file holds: episodes as `EpisodeReplay.cut_out` gives them."""
+
+    length: Int[Tensor, " B"]
+    arrays: dict[str, Tensor]
+
+
+def _files(folder: Path) -> list[tuple[int, int, Path]]:
+    """The files of a run folder in order: number of the first episode, of the one behind the last, path."""
+    found = [(NAME.fullmatch(path.name), path) for path in (folder / FOLDER).glob("episodes_*.pt")]
+    return sorted((int(match[1]), int(match[2]), path) for match, path in found if match)
+
+
+def write(folder: Path, replay: EpisodeReplay) -> None:
+    """Write the whole episodes that no file holds yet."""
+    known = _files(folder)
+    written = known[-1][1] if known else 0
+    first = max(written, replay.count - len(replay))
+    if first >= replay.count:
+        return
+    slots = torch.tensor(list(replay.finished)[first - replay.count :])
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    content = {"length": replay.length[slots], "arrays": replay.cut_out(slots)}
+    save_tensors(folder / FOLDER / f"episodes_{first:012d}_{replay.count:012d}.pt", content)
+
+
+def drop_old(folder: Path, replay: EpisodeReplay) -> None:
+    """Remove the files of which no episode is in the buffer any more."""
+    for _, behind, path in _files(folder):
+        if behind <= replay.count - len(replay):
+            path.unlink(missing_ok=True)
+
+
+def read(folder: Path, replay: EpisodeReplay) -> None:
+    """Fill an empty buffer with the episodes that it held when `replay.count` had ended; later ones are removed.
+
+    ValueError where one is missing; whatever damage leads to where a file cannot be read.
+    """
+    at = replay.count - min(replay.count, replay.capacity)
+    for first, behind, path in _files(folder):
+        if first >= replay.count:  # of a checkpoint that was never completed
+            path.unlink()
+        elif behind > at:
+            if first > at:
+                break
+            kept = schema.read(Kept, load_tensors(path), path.name)
+            if len(kept["length"]) != behind - first:
+                raise ValueError(f"{path} does not hold the episodes that its name says")
+            replay.restore(kept["length"], kept["arrays"], at - first)
+            at = behind
+    if at < replay.count:
+        raise ValueError(f"{folder / FOLDER} lacks episode {at} of the replay buffer")

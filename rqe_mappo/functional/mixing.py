@@ -1,0 +1,34 @@
+"""How utilities of agents make the value of a team; the last axis of utilities is the agents."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def monotonic(
+    utilities: Float[Tensor, "*rows agents"],
+    inner: Float[Tensor, "*rows agents embed"],
+    inner_bias: Float[Tensor, "*rows embed"],
+    outer: Float[Tensor, "*rows embed"],
+    value: Float[Tensor, "*rows"],
+) -> Float[Tensor, "*rows"]:
+    """`|outer| . elu(|inner|' utilities + inner_bias) + value`, which no utility lowers when it rises.
+
+    Rashid et al., 'QMIX' (2018), section 4.1.
+    """
+    hidden = torch.einsum("...a,...ae->...e", utilities, inner.abs()) + inner_bias
+    return (outer.abs() * torch.nn.functional.elu(hidden)).sum(-1) + value
+
+
+def duplex(
+    chosen: Float[Tensor, "*rows agents"],
+    best: Float[Tensor, "*rows agents"],
+    importance: Float[Tensor, "*rows agents"],
+) -> Float[Tensor, "*rows"]:
+    """`sum_i Q_i(a_i) + sum_i (lambda_i - 1) A_i`, with `A_i = Q_i(a_i) - max Q_i <= 0` behind a stop-gradient.
+
+    With `importance` lambda > 0 it is `sum_i max Q_i + sum_i lambda_i A_i`: greatest where every agent's utility is.
+    With a lambda of each joint action it can be any table that is greatest there. The gradient reaches utilities
+    through their plain sum only, as in the released code. Wang et al., 'QPLEX' (2021), eq. 10.
+    """
+    return chosen.sum(-1) + ((importance - 1) * (chosen - best).detach()).sum(-1)

@@ -1,0 +1,233 @@
+"""Replay of episodes: what is kept of agents that leave and of time limits, against a plain loop; files; resuming."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+
+import rqe_mappo
+from rqe_mappo import checkpoint
+from rqe_mappo.config import ConfigError
+from rqe_mappo.data import replay_files
+from rqe_mappo.data.replay import EpisodeReplay
+from rqe_mappo.data.trajectory import Trajectory
+from rqe_mappo.training.loop import train
+
+T, E, A, D, S, HORIZON = 7, 3, 2, 2, 3, 5
+RIVALS = ("iql", "central-q", "vdn", "qmix", "qtran", "qplex", "maven")
+
+
+def env(common_reward: bool = False) -> SimpleNamespace:
+    """What a replay reads of an environment."""
+    return SimpleNamespace(
+        num_envs=E, possible_agents=("a", "b"), horizon=HORIZON, common_reward=common_reward,
+        observation_space=Box(-1, 1, (D,)), state_space=Box(-1, 1, (S,)), action_space=Discrete(3),
+    )  # fmt: skip
+
+
+class Play:
+    """Random episodes, played step by step: agents leave early, or are cut at the horizon. Keeps them in plain lists."""
+
+    def __init__(self, seed: int):
+        self.random = np.random.default_rng(seed)
+        self.under_way: list[list[dict]] = [[] for _ in range(E)]
+        self.whole: list[list[dict]] = []
+        self.active = np.ones((E, A), bool)
+        self.seen = self.look()
+
+    def look(self) -> dict[str, np.ndarray]:
+        shown = {"obs": self.random.random((E, A, D), np.float32), "state": self.random.random((E, A, S), np.float32)}
+        return {name: value * self.active[..., None] for name, value in shown.items()}
+
+    def chunk(self) -> Trajectory:
+        rows: dict[str, list] = {name: [] for name in ("obs", "state", "action", "reward", "active", "begins")}
+        ends: dict[str, list] = {name: [] for name in ("terminated", "truncated", "final_obs", "final_state")}
+        for _ in range(T):
+            begins = np.array([not steps for steps in self.under_way])
+            action, reward = self.random.integers(0, 3, (E, A)), self.random.random((E, A), np.float32)
+            active, before = self.active.copy(), self.seen
+            reward *= active
+            last = np.array([len(steps) + 1 == HORIZON for steps in self.under_way])[:, None]
+            terminated = active & (self.random.random((E, A)) < 0.25)
+            truncated = active & ~terminated & last
+            self.active = active & ~terminated & ~truncated
+            over = ~self.active.any(-1)
+            final = {
+                "obs": self.random.random((E, A, D), np.float32),
+                "state": self.random.random((E, A, S), np.float32),
+            }
+            goes_on = self.active.copy()
+            self.active[over] = True
+            self.seen = self.look()
+            for copy in range(E):
+                step = {"obs": before["obs"][copy], "action": action[copy], "active": active[copy]}
+                step |= {"reward": reward[copy].sum(), "state": before["state"][copy]}
+                step["after"] = np.where(truncated[copy][:, None], final["obs"][copy], self.seen["obs"][copy])
+                step["present"] = goes_on[copy] | truncated[copy]
+                step["terminated"] = not step["present"].any()
+                self.under_way[copy].append(step)
+                if over[copy]:
+                    self.whole.append(self.under_way[copy])
+                    self.under_way[copy] = []
+            for name, value in {
+                **before,
+                "action": action,
+                "reward": reward,
+                "active": active,
+                "begins": begins,
+            }.items():
+                rows[name].append(value)
+            ends["terminated"].append(terminated)
+            ends["truncated"].append(truncated)
+            ends["final_obs"].append(final["obs"][truncated])
+            ends["final_state"].append(final["state"][truncated])
+        for name in ("obs", "state"):
+            rows[name].append(self.seen[name])
+        stacked = {name: torch.from_numpy(np.stack(value)) for name, value in rows.items()}
+        ended = {name: torch.from_numpy(np.stack(ends[name])) for name in ("terminated", "truncated")}
+        finals = {name: torch.from_numpy(np.concatenate(ends[name])) for name in ("final_obs", "final_state")}
+        nothing = torch.zeros(T, E, A)
+        return Trajectory(
+            **stacked, **ended, **finals, cost=nothing, lost=nothing.bool(), memory=torch.zeros(E, A, 0),
+            extras={"drawn": stacked["action"][..., None]},
+        )  # fmt: skip
+
+
+def kept_and_played(seed: int, chunks: int = 6, capacity: int = 1000) -> tuple[EpisodeReplay, Play]:
+    replay, play = EpisodeReplay(env(), capacity, "bootstrap"), Play(seed)
+    for _ in range(chunks):
+        replay.add(play.chunk())
+    return replay, play
+
+
+def test_episodes_are_those_of_a_plain_loop():
+    for seed in range(5):
+        replay, play = kept_and_played(seed)
+        found = replay.newest(len(replay))
+        # an episode is known to be over when the next begins: the last of a chunk may not be known yet
+        assert len(play.whole) - E <= len(replay) <= len(play.whole)
+        for index, slot in enumerate(replay.finished):
+            length = int(replay.length[slot])
+            same = [steps for steps in play.whole if np.array_equal(steps[0]["obs"], found.obs[0, index].numpy())]
+            assert len(same) == 1
+            assert len(same[0]) == length
+            for t, step in enumerate(same[0]):
+                assert np.array_equal(found.action[t, index][step["active"]], step["action"][step["active"]])
+                assert np.array_equal(found.active[t, index], step["active"])
+                assert float(found.reward[t, index]) == pytest.approx(step["reward"])
+                assert np.array_equal(found.present[t + 1, index], step["present"])
+                there = step["present"]
+                assert np.array_equal(found.obs[t + 1, index][there], step["after"][there])
+                assert bool(found.terminated[t, index]) == step["terminated"]
+                first = int(step["active"].argmax())
+                assert np.array_equal(found.state[t, index, :S], step["state"][first])
+                assert found.state[t, index, S:].argmax() == first
+            assert bool(found.ended[length - 1, index])
+            assert found.filled[:, index].sum() == length
+            assert not found.obs[length + 1 :, index].any()
+
+
+def test_the_oldest_episodes_give_way_and_their_slots_are_used_again():
+    replay, play = kept_and_played(0, chunks=40, capacity=10)
+    assert len(replay) == 10
+    assert replay.count > 50
+    found = replay.newest(10)
+    recent = [steps[0]["obs"] for steps in play.whole[-(10 + 2 * E) :]]
+    for index in range(10):
+        assert any(np.array_equal(found.obs[0, index], obs) for obs in recent)
+
+
+def test_with_terminal_time_limits_nothing_is_bootstrapped():
+    replay, play = EpisodeReplay(env(), 1000, "terminal"), Play(0)
+    for _ in range(6):
+        replay.add(play.chunk())
+    found = replay.newest(len(replay))
+    assert torch.equal(found.terminated, found.ended)
+
+
+def test_a_common_reward_is_counted_once():
+    replay, play = EpisodeReplay(env(common_reward=True), 1000, "bootstrap"), Play(0)
+    chunk = play.chunk()
+    first = chunk.active.int().argmax(-1, keepdim=True)
+    replay.add(chunk)
+    played = chunk.active.any(-1)
+    due = chunk.reward.gather(-1, first).squeeze(-1)[played]
+    slots = torch.tensor([*replay.finished, *replay.slot.tolist()])
+    assert float(replay.cut_out(slots)["reward"].sum()) == pytest.approx(float(due.sum()), rel=1e-5)
+
+
+def test_a_buffer_read_back_from_its_files_is_the_same(tmp_path):
+    replay, play = kept_and_played(0, chunks=2, capacity=10)
+    for _ in range(12):
+        replay.add(play.chunk())
+        replay_files.write(tmp_path, replay)
+        replay_files.drop_old(tmp_path, replay)
+    again = EpisodeReplay(env(), 10, "bootstrap")
+    again.load_state_dict(replay.state_dict())
+    replay_files.read(tmp_path, again)
+    first, second = replay.newest(10), again.newest(10)
+    for name in ("obs", "state", "action", "reward", "active", "present", "terminated", "filled"):
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+    assert len(list((tmp_path / "replay").iterdir())) < 12
+    oldest = min((tmp_path / "replay").iterdir())
+    oldest.unlink()
+    third = EpisodeReplay(env(), 10, "bootstrap")
+    third.load_state_dict(replay.state_dict())
+    with pytest.raises(ValueError, match="lacks episode"):
+        replay_files.read(tmp_path, third)
+
+
+def settings(algo: str, folder: Path, **changes):
+    config = rqe_mappo.default_config("cliff", algo=algo)
+    small = dict(
+        total_timesteps=24_000, num_envs=8, num_steps=32, eval_episodes=0, save_interval=5, keep=100,
+        buffer_episodes=40, batch_episodes=4, replay_ratio=1.0, out=str(folder),
+    )  # fmt: skip
+    return config.replace(**small | changes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", [name for name in RIVALS if name != "central-q"])
+def test_every_rival_learns_saves_and_acts_again(tmp_path, algo):
+    folder = train(settings(algo, tmp_path / "run", recurrent=algo in ("qmix", "maven")), quiet=True)
+    policy = rqe_mappo.Policy.load(folder)
+    obs = np.zeros((2, policy.spec.obs_dim), np.float32)
+    first = policy.act(obs)
+    assert np.array_equal(first, rqe_mappo.Policy.load(folder).act(obs))
+    assert np.array_equal(policy.probabilities(obs).max(-1), np.ones(2, np.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_a_run_that_keeps_its_buffer_goes_on_exactly(tmp_path, recurrent):
+    whole = train(settings("qmix", tmp_path / "whole", keep_buffer=True, recurrent=recurrent), quiet=True)
+    stopped = settings("qmix", tmp_path / "stopped", keep_buffer=True, recurrent=recurrent)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, quiet=True, on_update=lambda step, _: _stop_at(step, 12_000))
+    train(stopped, resume=Path(stopped.out), quiet=True)
+    ends = [checkpoint.load_policy_file(checkpoint.newest(Path(path))[0]) for path in (whole, stopped.out)]
+    assert ends[0]["timesteps"] == ends[1]["timesteps"]
+    for name, weights in ends[0]["modules"].items():
+        for key, value in weights.items():
+            assert torch.equal(value, ends[1]["modules"][name][key]), (name, key)
+
+
+def _stop_at(step: int, when: int) -> None:
+    if step >= when:
+        raise KeyboardInterrupt
+
+
+def test_what_a_rival_cannot_learn_in_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="--buffer-episodes 1000000000 of up to 200 steps may take"):
+        train(settings("vdn", tmp_path / "large", buffer_episodes=10**9), quiet=True)
+    with pytest.raises(ConfigError, match="--batch-episodes must be at most --buffer-episodes 40"):
+        settings("vdn", tmp_path / "batch", batch_episodes=41)
+    with pytest.raises(ConfigError, match="needs agents who all observe the same"):
+        train(settings("central-q", tmp_path / "apart", batch_episodes=1), quiet=True)
+    config = rqe_mappo.default_config("gymnasium:Pendulum-v1", algo="qmix").replace(out=str(tmp_path / "box"))
+    with pytest.raises(ConfigError, match="needs agents with one choice each"):
+        train(replace(config, num_envs=2), quiet=True)
