@@ -26,6 +26,7 @@ BATCHES = [
     (gambles.BatchedGamble, gambles.SCENARIOS["m3"]),
     (gambles.BatchedGamble, gambles.SCENARIOS["m5"]),
     (matrix_games.BatchedMatrix, matrix_games.SCENARIOS["sc1"]),
+    (matrix_games.BatchedMatrix, matrix_games.SCENARIOS["risky-safe"]),
     (cliff_walk.BatchedCliff, cliff_walk.CliffConfig(horizon=8)),
     (cliff_walk.BatchedCliff, cliff_walk.SCENARIOS["authors"]),
 ]
@@ -199,13 +200,13 @@ def test_hidden_prize_shows_nowhere():
 # Matrix games
 
 
-@pytest.mark.parametrize("scenario", list(matrix_games.SCENARIOS))
+@pytest.mark.parametrize("scenario", list(matrix_games.GAMES))
 def test_matrix_games_pay_what_the_table_says(scenario):
     config = matrix_games.SCENARIOS[scenario]
     payoffs = matrix_games.GAMES[config.game].payoffs
-    env = matrix_games.BatchedMatrix(config, 4)
+    actions = np.indices(payoffs.shape[1:]).reshape(2, -1).T
+    env = matrix_games.BatchedMatrix(config, len(actions))
     env.reset(0)
-    actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     step = env.step(actions)
     np.testing.assert_allclose(step.reward, payoffs[:, actions[:, 0], actions[:, 1]].T, rtol=1e-6)
     np.testing.assert_array_equal(step.episodes["action"], actions)
