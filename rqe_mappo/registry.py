@@ -76,6 +76,11 @@ ENVIRONMENTS: dict[str, Environment] = {
         scenarios="rqe_mappo.envs.cliff_walk:SCENARIOS",
         recipe="rqe_mappo.algorithms.recipes:cliff",
     ),
+    "step-games": Environment(
+        factory="rqe_mappo.envs.step_games:BatchedStepGame",
+        scenarios="rqe_mappo.envs.step_games:SCENARIOS",
+        recipe="rqe_mappo.algorithms.recipes:step_games",
+    ),
 }
 
 ALGORITHMS: dict[str, Part] = {

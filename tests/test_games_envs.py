@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 from rqe_mappo import registry
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs import cliff_walk, gambles, matrix_games
+from rqe_mappo.envs import cliff_walk, gambles, matrix_games, step_games
 from rqe_mappo.envs.cliff_walk.model import WORLDS, Grid
 from rqe_mappo.envs.gambles import RISKY, SAFE, BatchedGamble, GambleConfig, GambleEnv, PathConfig, gamble_game
 from rqe_mappo.envs.tabular import return_distribution
@@ -29,6 +29,8 @@ BATCHES = [
     (matrix_games.BatchedMatrix, matrix_games.SCENARIOS["risky-safe"]),
     (cliff_walk.BatchedCliff, cliff_walk.CliffConfig(horizon=8)),
     (cliff_walk.BatchedCliff, cliff_walk.SCENARIOS["authors"]),
+    (step_games.BatchedStepGame, step_games.SCENARIOS["two-step"]),
+    (step_games.BatchedStepGame, step_games.MStepConfig(steps=4, good_branches=4)),
 ]
 
 
@@ -508,15 +510,24 @@ def test_bad_settings_are_named_in_one_line(build, name, value):
 
 
 def test_registry_knows_all_and_says_so():
-    assert list(registry.ENVIRONMENTS)[-3:] == ["gamble", "matrix", "cliff"]
-    with pytest.raises(ValueError, match=r"^--env chess is unknown: use cartpole, .*, gamble, matrix or cliff$"):
+    assert list(registry.ENVIRONMENTS)[-4:] == ["gamble", "matrix", "cliff", "step-games"]
+    with pytest.raises(
+        ValueError, match=r"^--env chess is unknown: use cartpole, .*, gamble, matrix, cliff or step-games$"
+    ):
         registry.environment("chess")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "scenario"),
-    [("gamble", "m3b"), ("gamble", "m4"), ("gamble", "m5"), ("matrix", "sc1"), ("cliff", "authors")],
+    [
+        ("gamble", "m3b"),
+        ("gamble", "m4"),
+        ("gamble", "m5"),
+        ("matrix", "sc1"),
+        ("cliff", "authors"),
+        ("step-games", "m-step"),
+    ],
 )
 def test_short_runs(tmp_path, env, scenario):
     """Small networks rather than tables, so that this holds whatever the recipes' networks are."""
