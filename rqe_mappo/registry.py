@@ -81,6 +81,11 @@ ENVIRONMENTS: dict[str, Environment] = {
         scenarios="rqe_mappo.envs.step_games:SCENARIOS",
         recipe="rqe_mappo.algorithms.recipes:step_games",
     ),
+    "predator-prey": Environment(
+        factory="rqe_mappo.envs.predator_prey:BatchedPredators",
+        scenarios="rqe_mappo.envs.predator_prey:SCENARIOS",
+        recipe="rqe_mappo.algorithms.recipes:predator_prey",
+    ),
 }
 
 ALGORITHMS: dict[str, Part] = {

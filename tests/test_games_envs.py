@@ -510,9 +510,10 @@ def test_bad_settings_are_named_in_one_line(build, name, value):
 
 
 def test_registry_knows_all_and_says_so():
-    assert list(registry.ENVIRONMENTS)[-4:] == ["gamble", "matrix", "cliff", "step-games"]
+    assert list(registry.ENVIRONMENTS)[-5:] == ["gamble", "matrix", "cliff", "step-games", "predator-prey"]
     with pytest.raises(
-        ValueError, match=r"^--env chess is unknown: use cartpole, .*, gamble, matrix, cliff or step-games$"
+        ValueError,
+        match=r"^--env chess is unknown: use cartpole, .*, gamble, matrix, cliff, step-games or predator-prey$",
     ):
         registry.environment("chess")
 

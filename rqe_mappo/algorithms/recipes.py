@@ -140,6 +140,18 @@ def step_games(scenario: str) -> dict[str, Any]:
     )
 
 
+def predator_prey(scenario: str) -> dict[str, Any]:
+    """Predators that catch together: alike, many, and without the time left."""
+    return dict(
+        total_timesteps=4_000_000,
+        num_envs=64,
+        num_steps=64,  # so that captures, rare at first, lie in every batch
+        gamma=0.99,  # episodes last up to 200 steps, and their end is not observed
+        num_minibatches=8,
+        critic_hidden=(128, 128),  # it sees the whole grid
+    )
+
+
 def by_name(scenario: str) -> dict[str, Any]:
     """An environment of another package: nothing is known of it, so these are CleanRL's settings for PPO, in short."""
     return dict(
