@@ -31,14 +31,16 @@ class BatchedPredators:
         self.observation_space, self.state_space = self.features.observation_space, self.features.state_space
         self.action_space = Discrete(ACTIONS)
         self.time_in_observation = config.observe_time
-        best, worst = CAPTURE_REWARD * config.most_captures, -config.punishment * config.n_predators
+        best, worst = CAPTURE_REWARD * config.most_captures, 0.0 - config.punishment * config.n_predators
         self.reward_bounds, self.return_bounds = (worst, best), (worst * config.horizon, best)
         hundredths = round(100 * config.punishment)
         on_grid = abs(100 * config.punishment - hundredths) < 1e-6
         self.reward_step = float(np.gcd(int(100 * CAPTURE_REWARD), hundredths)) / 100 if on_grid else None
         shape = (num_envs, config.n_predators)
-        self.totals = {"return": np.zeros(shape), "cost": np.zeros(shape), "length": np.zeros(shape, np.int64)}
-        self.totals |= {"captures": np.zeros(num_envs, np.int64), "team_reward": np.zeros(num_envs)}
+        self.totals: dict[str, np.ndarray] = {
+            "return": np.zeros(shape), "cost": np.zeros(shape), "length": np.zeros(shape, np.int64),
+            "captures": np.zeros(num_envs, np.int64), "team_reward": np.zeros(num_envs),
+        }  # fmt: skip
 
     def reset(self, seed: int) -> Observed:
         """Start every copy from the beginning; the same seed and E give the same trajectories."""
@@ -63,7 +65,9 @@ class BatchedPredators:
         for name, value in (("return", reward), ("cost", moved.lone), ("length", moved.acted),
                             ("captures", moved.captured.sum(1)), ("team_reward", moved.reward)):  # fmt: skip
             self.totals[name] += value
-        cut = moved.truncated.any(1)  # few copies, if any: the others' features would be made for nothing
+        cut = np.flatnonzero(
+            moved.truncated.any(1)
+        )  # few copies, if any: the others' features would be made for nothing
         final_obs, final_state = (rows(cut)[moved.truncated[cut]] for rows in (self.features.obs, self.features.state))
         ended = np.flatnonzero(moved.ended)
         episodes = {"copy": ended, **{name: total[ended] for name, total in self.totals.items()}}

@@ -10,6 +10,7 @@ from rqe_mappo.envs.predator_prey.config import PredatorPreyConfig
 FREE, WALL, PREDATOR, PREY = range(4)
 STAY, UP, DOWN, LEFT, RIGHT, CATCH = range(6)
 ACTIONS = 6
+ALL = np.arange(ACTIONS)
 CAPTURE_REWARD = 10.0
 
 
@@ -90,7 +91,7 @@ class PredatorPreyDynamics:
         Predators move one after the other in an order that is drawn, then catches count, then prey move.
         ValueError for an action that does not exist.
         """
-        if actions.shape != self.predators.shape or ((actions < 0) | (actions >= ACTIONS))[self.hunting].any():
+        if actions.shape != self.predators.shape or not np.isin(actions[self.hunting], ALL).all():
             raise ValueError(f"actions must be {list(self.predators.shape)} numbers from 0 to {ACTIONS - 1}")
         acted = self.hunting.copy()
         chosen = np.where(acted, actions, STAY)
@@ -100,8 +101,8 @@ class PredatorPreyDynamics:
         captured, lone, gone = self._catch(acted & (chosen == CATCH))
         self._move_prey(rng)
         self.t += 1
-        over = ~self.hunting.any(1) | ~self.alive.any(1)
-        late = ~over & (self.t >= self.config.horizon)
+        over: np.ndarray = ~self.hunting.any(1) | ~self.alive.any(1)
+        late: np.ndarray = ~over & (self.t >= self.config.horizon)
         reward = CAPTURE_REWARD * captured.sum(1) - self.config.punishment * lone.sum(1)
         terminated, truncated = gone | (acted & over[:, None]), self.hunting & late[:, None]
         return Moved(acted, captured, lone, reward, terminated, truncated, over | late)
