@@ -101,8 +101,8 @@ class PredatorPreyDynamics:
         captured, lone, gone = self._catch(acted & (chosen == CATCH))
         self._move_prey(rng)
         self.t += 1
-        over: np.ndarray = ~self.hunting.any(1) | ~self.alive.any(1)
-        late: np.ndarray = ~over & (self.t >= self.config.horizon)
+        over = np.logical_not(self.hunting.any(1) & self.alive.any(1))
+        late = ~over & (self.t >= self.config.horizon)
         reward = CAPTURE_REWARD * captured.sum(1) - self.config.punishment * lone.sum(1)
         terminated, truncated = gone | (acted & over[:, None]), self.hunting & late[:, None]
         return Moved(acted, captured, lone, reward, terminated, truncated, over | late)
