@@ -112,6 +112,23 @@ def _whole_numbers(known: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     )
 
 
+@READERS.primitive_rule
+def _from_files(known: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """Where a type has `from_file`: the flag names a file, and the setting is what the file holds, or None."""
+    kinds: list[Any] = [known.type, *typing.get_args(known.type)]
+    kind = next((each for each in kinds if hasattr(each, "from_file")), None)
+    if kind is None:
+        return None
+    read = kind.from_file
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FILE",
+        instance_from_str=lambda words: read(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, kind),
+        str_from_instance=lambda value: ["none" if value is None else "as in the run"],
+    )
+
+
 def parse(kind: type[Parsed], prog: str, args: list[str], default: Any = None, about: str | None = None) -> Parsed:
     """tyro's parse, its boxed errors reduced to one line.
 

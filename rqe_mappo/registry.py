@@ -76,6 +76,16 @@ ENVIRONMENTS: dict[str, Environment] = {
         scenarios="rqe_mappo.envs.cliff_walk:SCENARIOS",
         recipe="rqe_mappo.algorithms.recipes:cliff",
     ),
+    "step-games": Environment(
+        factory="rqe_mappo.envs.step_games:BatchedStepGame",
+        scenarios="rqe_mappo.envs.step_games:SCENARIOS",
+        recipe="rqe_mappo.algorithms.recipes:step_games",
+    ),
+    "predator-prey": Environment(
+        factory="rqe_mappo.envs.predator_prey:BatchedPredators",
+        scenarios="rqe_mappo.envs.predator_prey:SCENARIOS",
+        recipe="rqe_mappo.algorithms.recipes:predator_prey",
+    ),
 }
 
 ALGORITHMS: dict[str, Part] = {

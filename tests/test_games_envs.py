@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 from rqe_mappo import registry
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs import cliff_walk, gambles, matrix_games
+from rqe_mappo.envs import cliff_walk, gambles, matrix_games, step_games
 from rqe_mappo.envs.cliff_walk.model import WORLDS, Grid
 from rqe_mappo.envs.gambles import RISKY, SAFE, BatchedGamble, GambleConfig, GambleEnv, PathConfig, gamble_game
 from rqe_mappo.envs.tabular import return_distribution
@@ -26,8 +26,11 @@ BATCHES = [
     (gambles.BatchedGamble, gambles.SCENARIOS["m3"]),
     (gambles.BatchedGamble, gambles.SCENARIOS["m5"]),
     (matrix_games.BatchedMatrix, matrix_games.SCENARIOS["sc1"]),
+    (matrix_games.BatchedMatrix, matrix_games.SCENARIOS["risky-safe"]),
     (cliff_walk.BatchedCliff, cliff_walk.CliffConfig(horizon=8)),
     (cliff_walk.BatchedCliff, cliff_walk.SCENARIOS["authors"]),
+    (step_games.BatchedStepGame, step_games.SCENARIOS["two-step"]),
+    (step_games.BatchedStepGame, step_games.MStepConfig(steps=4, good_branches=4)),
 ]
 
 
@@ -199,13 +202,13 @@ def test_hidden_prize_shows_nowhere():
 # Matrix games
 
 
-@pytest.mark.parametrize("scenario", list(matrix_games.SCENARIOS))
+@pytest.mark.parametrize("scenario", list(matrix_games.GAMES))
 def test_matrix_games_pay_what_the_table_says(scenario):
     config = matrix_games.SCENARIOS[scenario]
     payoffs = matrix_games.GAMES[config.game].payoffs
-    env = matrix_games.BatchedMatrix(config, 4)
+    actions = np.indices(payoffs.shape[1:]).reshape(2, -1).T
+    env = matrix_games.BatchedMatrix(config, len(actions))
     env.reset(0)
-    actions = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     step = env.step(actions)
     np.testing.assert_allclose(step.reward, payoffs[:, actions[:, 0], actions[:, 1]].T, rtol=1e-6)
     np.testing.assert_array_equal(step.episodes["action"], actions)
@@ -507,15 +510,25 @@ def test_bad_settings_are_named_in_one_line(build, name, value):
 
 
 def test_registry_knows_all_and_says_so():
-    assert list(registry.ENVIRONMENTS)[-3:] == ["gamble", "matrix", "cliff"]
-    with pytest.raises(ValueError, match=r"^--env chess is unknown: use cartpole, .*, gamble, matrix or cliff$"):
+    assert list(registry.ENVIRONMENTS)[-5:] == ["gamble", "matrix", "cliff", "step-games", "predator-prey"]
+    with pytest.raises(
+        ValueError,
+        match=r"^--env chess is unknown: use cartpole, .*, gamble, matrix, cliff, step-games or predator-prey$",
+    ):
         registry.environment("chess")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "scenario"),
-    [("gamble", "m3b"), ("gamble", "m4"), ("gamble", "m5"), ("matrix", "sc1"), ("cliff", "authors")],
+    [
+        ("gamble", "m3b"),
+        ("gamble", "m4"),
+        ("gamble", "m5"),
+        ("matrix", "sc1"),
+        ("cliff", "authors"),
+        ("step-games", "m-step"),
+    ],
 )
 def test_short_runs(tmp_path, env, scenario):
     """Small networks rather than tables, so that this holds whatever the recipes' networks are."""

@@ -19,7 +19,15 @@ from rqe_mappo.config import default_config
 from rqe_mappo.data import vector
 from rqe_mappo.deploy import interpolation
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs import cliff_walk, matrix_games, risky_cartpole, sumo_intersection, sumo_signals
+from rqe_mappo.envs import (
+    cliff_walk,
+    matrix_games,
+    predator_prey,
+    risky_cartpole,
+    step_games,
+    sumo_intersection,
+    sumo_signals,
+)
 from rqe_mappo.training.run import Run
 from tests import odd_envs
 from tests.parallel_toy import Countdown
@@ -30,6 +38,8 @@ PUBLIC = {
     "gamble": lambda: gymnasium.make("rqe/Gamble-v0").unwrapped,
     "matrix": matrix_games.parallel_env,
     "cliff": cliff_walk.parallel_env,
+    "step-games": step_games.parallel_env,
+    "predator-prey": predator_prey.parallel_env,
     "sumo": sumo_intersection.parallel_env,
     "sumo-signals": sumo_signals.parallel_env,
 }

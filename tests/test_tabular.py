@@ -8,8 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Discrete
 from scipy.stats import chisquare
 
+from rqe_mappo.envs.contract import action_counts
 from rqe_mappo.envs.tabular import BatchedTabular, FiniteGame, exact, joint_policy, return_bounds, return_distribution
 
 
@@ -306,12 +308,19 @@ def test_steps_handed_out_stay_as_they_were():
     assert all(one.obs is not other.obs for one, other in pairwise(steps))
 
 
-def test_unequal_numbers_of_actions_are_refused():
+def test_players_with_fewer_actions_than_others_are_padded_and_refused_beyond_their_own():
     game = FiniteGame(
         ("a", "b"), (2, 3), np.ones((2, 6, 1), int), np.ones((2, 6, 1)), np.zeros((2, 2, 6, 1)),
         np.array([False, True]), np.array([1.0, 0]), 1, *[np.ones((2, 2, 1), np.float32)] * 2,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"equally many actions each \(got \(2, 3\)\)"):
-        BatchedTabular(game, 1)
+    env = BatchedTabular(game, 1)
+    assert env.action_space == Discrete(3) and action_counts(env) == (2, 3)
+    env.reset(0)
+    assert env.step(np.array([[1, 2]])).terminated.all()
+    with pytest.raises(ValueError, match="invalid entry"):
+        env.step(np.array([[2, 0]]))
+
+
+def test_no_copies_at_all_are_refused():
     with pytest.raises(ValueError, match="num_envs must be at least 1"):
         BatchedTabular(ladder(), 0)

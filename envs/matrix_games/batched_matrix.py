@@ -4,7 +4,6 @@ import numpy as np
 
 from rqe_mappo.envs.matrix_games.config import MatrixConfig
 from rqe_mappo.envs.matrix_games.model import matrix_game
-from rqe_mappo.envs.matrix_games.payoffs import GAMES
 from rqe_mappo.envs.tabular.batched_tabular import BatchedTabular
 from rqe_mappo.envs.tabular.dynamics import Moved
 
@@ -16,7 +15,7 @@ class BatchedMatrix(BatchedTabular):
     """
 
     def __init__(self, config: MatrixConfig, num_envs: int):
-        super().__init__(matrix_game(GAMES[config.game]), num_envs)
+        super().__init__(matrix_game(config.matrix), num_envs)
         self.config = config
         self.totals["action"] = np.zeros(self.shape, np.int64)
 

@@ -2,7 +2,6 @@
 
 from rqe_mappo.envs.matrix_games.config import MatrixConfig
 from rqe_mappo.envs.matrix_games.model import matrix_game
-from rqe_mappo.envs.matrix_games.payoffs import GAMES
 from rqe_mappo.envs.tabular.env import TabularParallelEnv
 
 
@@ -13,7 +12,8 @@ class MatrixEnv(TabularParallelEnv):
 
     **Observation** and **state**: the constant 1.
 
-    **Reward**: `self.matrix.payoffs[i, a_0, ..., a_{n-1}]` for player i, in the game's own points.
+    **Reward**: `self.matrix.payoffs[i, a_0, ..., a_{n-1}]` for player i, in the game's own points; in `risky-safe` one
+    of `self.matrix.outcomes`, drawn, of which `payoffs` is the mean.
 
     **End**: terminated after one step.
     """
@@ -22,5 +22,5 @@ class MatrixEnv(TabularParallelEnv):
 
     def __init__(self, config: MatrixConfig | None = None):
         self.config = config or MatrixConfig()
-        self.matrix = GAMES[self.config.game]
+        self.matrix = self.config.matrix
         super().__init__(matrix_game(self.matrix))

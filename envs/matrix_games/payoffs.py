@@ -23,6 +23,40 @@ class MatrixGame:
     def n_players(self) -> int:
         return len(self.payoffs)
 
+    @property
+    def outcomes(self) -> np.ndarray:
+        """What may be paid, `[n, A_1, ..., A_n, 1]`: one outcome of each joint action."""
+        return self.payoffs[..., None]
+
+    @property
+    def prob(self) -> np.ndarray:
+        """The outcomes' probabilities, `[A_1, ..., A_n, 1]`."""
+        return np.ones(self.outcomes.shape[1:])
+
+
+@dataclass(frozen=True)
+class RandomGame:
+    """An n-player game in normal form of which the payoffs are drawn when all have acted.
+
+    outcomes: `[n, A_1, ..., A_n, K]`, what each of K outcomes of a joint action pays to each player.
+    prob: `[A_1, ..., A_n, K]`, the outcomes' probabilities.
+    """
+
+    name: str
+    outcomes: np.ndarray
+    prob: np.ndarray
+    actions: tuple[tuple[str, ...], ...]
+    source: str
+
+    @property
+    def n_players(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def payoffs(self) -> np.ndarray:
+        """Mean payoffs, `[n, A_1, ..., A_n]`."""
+        return (self.outcomes * self.prob).sum(-1)
+
 
 def _human(name: str, source: str, *cells: tuple[float, float]) -> MatrixGame:
     """A 2x2 game from its cells UL, UR, DL, DR, each (row player, column player)."""
@@ -64,4 +98,33 @@ FREE_RIDER = MatrixGame(
     "Qu, Zhang, Lanzetti & Mazumdar, arXiv 2602.21515, Example 4.2: both gain 1 if anyone contributes, which costs 0.4",
 )
 
-GAMES = {game.name: game for game in (*HUMAN, STAG_HUNT, FREE_RIDER)}
+
+def _common(name: str, source: str, *rows: tuple[float, ...]) -> MatrixGame:
+    """A game of two players who are paid the same, from the rows of their table."""
+    names = tuple("abc"[: len(rows)])
+    return MatrixGame(name, np.array([rows, rows], dtype=float), (names, names), source)
+
+
+# Two players who are paid the same. Whoever explores the best joint action alone is fined, so that the mean over what
+# the other does hides it: relative overgeneralisation.
+PENALTY = (
+    _common("penalty-2x2", "the 3x3 game without its last row and column", (8, -12), (-12, 0)),
+    _common("penalty-3x3", "Son et al., QTRAN, arXiv 1905.05408", (8, -12, -12), (-12, 0, 0), (-12, 0, 0)),
+    _common("penalty-3x3-hard", "the same with a second best of 6", (8, -12, -12), (-12, 6, 0), (-12, 0, 6)),
+)
+
+GAMES = {game.name: game for game in (*HUMAN, STAG_HUNT, FREE_RIDER, *PENALTY)}
+
+_BOTH_RISKY, _MISSED, _BOTH_SAFE = (10.0, -20.0), (0.0, 0.0), (5.0, 5.0)
+_RISKY_SAFE = np.array([[_BOTH_SAFE, _MISSED], [_MISSED, _BOTH_RISKY]])
+
+RISKY_SAFE = RandomGame(
+    "risky-safe",
+    np.stack([_RISKY_SAFE, _RISKY_SAFE]),
+    np.broadcast_to([0.9, 0.1], _RISKY_SAFE.shape),
+    (("safe", "risky"), ("safe", "risky")),
+    "ours: both safe pays 5, both risky 10 or -20 at 9 to 1, anything else 0",
+)
+
+RANDOM_GAMES = {RISKY_SAFE.name: RISKY_SAFE}
+"""Games that rqe-solve does not take: it judges what the others do, not what is drawn."""

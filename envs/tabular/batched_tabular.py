@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from rqe_mappo.envs.contract import ActionSpace, Observed, Step, put_back
+from rqe_mappo.envs.contract import ActionSpace, Observed, PaddedDiscrete, Step, put_back
 from rqe_mappo.envs.tabular import exact
 from rqe_mappo.envs.tabular.dynamics import Moved, TabularDynamics
 from rqe_mappo.envs.tabular.model import FiniteGame
@@ -14,15 +14,14 @@ from rqe_mappo.envs.tabular.model import FiniteGame
 class BatchedTabular:
     """A `BatchedEnv` whose agents are the players of `game`, who all act until the game is over.
 
-    Terminated on arrival in a terminal state, otherwise truncated at the horizon. `cost` is 0.
+    Terminated on arrival in a terminal state, otherwise truncated at the horizon. `cost` is 0. Players may have unequal
+    numbers of actions.
 
     observe_time: append the time left, 1 to 0, to observation and state, so that the horizon may be learned as an end.
         Where no play reaches the horizon (`exact.horizon_binds`), `time_in_observation` holds without it.
 
     A sub-class may add to the episode records: an array `[E, A]` in `self.totals`, zero when an episode begins,
     updated in `watch`, becomes a record of that name.
-
-    Raises ValueError if the players have different numbers of actions.
     """
 
     action_space: ActionSpace
@@ -30,13 +29,12 @@ class BatchedTabular:
     state_space: Box
 
     def __init__(self, game: FiniteGame, num_envs: int, observe_time: bool = False):
-        if len(set(game.n_actions)) > 1:
-            raise ValueError(f"agents that learn together must have equally many actions each (got {game.n_actions})")
         self.game, self.num_envs, self.horizon = game, num_envs, game.horizon
         self.dynamics = TabularDynamics(game, num_envs, observe_time)
         self.possible_agents = game.players
         self.observation_space, self.state_space = (self.dynamics.space(table) for table in (game.obs, game.state))
-        self.action_space = Discrete(game.n_actions[0])
+        unequal = len(set(game.n_actions)) > 1
+        self.action_space = PaddedDiscrete(game.n_actions) if unequal else Discrete(game.n_actions[0])
         bounds = exact.return_bounds(game)
         self.return_bounds = float(bounds[:, 0].min()), float(bounds[:, 1].max())
         self.reward_bounds, self.reward_step = exact.reward_bounds(game), exact.reward_step(game)

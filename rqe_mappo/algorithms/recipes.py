@@ -120,6 +120,38 @@ def cliff(scenario: str) -> dict[str, Any]:
     )
 
 
+def step_games(scenario: str) -> dict[str, Any]:
+    """The two-step and the m-step game: a table of logits an agent, tau and eps in units of the reward."""
+    return dict(
+        total_timesteps=200_000,
+        num_envs=64,
+        num_steps=16,  # longer than an episode of either
+        gamma=1.0,
+        time_limit="terminal",
+        return_scale=1.0,  # docs/games.md gives payoffs, and tau in their unit
+        warmup_fraction=0.0,  # nothing to measure
+        risk_anneal_fraction=0.0,
+        norm_adv=False,  # eps too, in units of the reward
+        learning_rate=5e-3,
+        critic_learning_rate=3e-2,  # at 1e-2 it predicted 7 where trained agents of the m-step game get 10
+        shared_actor=False,  # both see the same, and shall not have to act the same
+        actor_hidden=(),  # of one-hot states: a table
+        critic_hidden=(),
+    )
+
+
+def predator_prey(scenario: str) -> dict[str, Any]:
+    """Predators that catch together: alike, many, and without the time left."""
+    return dict(
+        total_timesteps=4_000_000,
+        num_envs=64,
+        num_steps=64,  # so that captures, rare at first, lie in every batch
+        gamma=0.99,  # episodes last up to 200 steps, and their end is not observed
+        num_minibatches=8,
+        critic_hidden=(128, 128),  # it sees the whole grid
+    )
+
+
 def by_name(scenario: str) -> dict[str, Any]:
     """An environment of another package: nothing is known of it, so these are CleanRL's settings for PPO, in short."""
     return dict(

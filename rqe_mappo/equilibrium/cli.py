@@ -12,6 +12,7 @@ import tyro
 
 from rqe_mappo import command_line
 from rqe_mappo.envs.matrix_games.payoffs import GAMES, MatrixGame
+from rqe_mappo.envs.matrix_games.table import PayoffTable
 from rqe_mappo.equilibrium.adversary import Penalty
 from rqe_mappo.equilibrium.conditions import condition
 from rqe_mappo.equilibrium.game import Form, RiskGame, per_player
@@ -68,34 +69,7 @@ def read_game(name: str) -> MatrixGame:
     path = Path(name)
     if path.suffix != ".json" and not path.exists():
         raise ValueError(f"unknown game {name!r}: {PROG} --list names the known ones; a file's name ends in .json")
-    if not path.is_file():
-        raise ValueError(f"no such file: {name}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name} is not valid JSON ({error})") from None
-    if not isinstance(content, dict) or "payoffs" not in content:
-        raise ValueError(f'{name} must be an object with "payoffs": [n][A_1]...[A_n]')
-    try:
-        payoffs = np.array(content["payoffs"], dtype=float)
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError(
-            f"{name}: payoffs must be numbers in nested lists of equal lengths, [n][A_1]...[A_n]"
-        ) from None
-    try:
-        RiskGame.of(payoffs, np.inf, 1.0)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
-    actions = content.get("actions") or [[str(a + 1) for a in range(size)] for size in payoffs.shape[1:]]
-    if not isinstance(actions, list) or [len(a) if isinstance(a, list) else -1 for a in actions] != list(
-        payoffs.shape[1:]
-    ):
-        raise ValueError(f"{name}: actions must name {list(payoffs.shape[1:])} actions, one list a player")
-    if any("\ud800" <= letter <= "\udfff" for names in actions for a in names for letter in str(a)):
-        raise ValueError(f"{name}: actions must have names that can be printed")
-    if any(len({str(a) for a in names}) < len(names) for names in actions):
-        raise ValueError(f"{name}: a player's actions must have different names")
-    return MatrixGame(path.stem, payoffs, tuple(tuple(str(a) for a in names) for names in actions), name)
+    return PayoffTable.from_file(name).game(path.stem, name)
 
 
 def numbers(flag: str, text: str, n: int) -> np.ndarray:
