@@ -15,6 +15,7 @@ from rqe_mappo import checkpoint, cli, registry
 from rqe_mappo.algorithms import advantages
 from rqe_mappo.algorithms.advantages import AdvantageInputs, SoFar
 from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.algorithms.actor_critic import ActorCriticConfig
 from rqe_mappo.algorithms.ppo import Minibatch
 from rqe_mappo.algorithms.value_critic import Predicted, huber, unmasked, value_loss
 from rqe_mappo.config import ConfigError, default_config, from_json, to_json
@@ -31,7 +32,8 @@ from tests import toy
 from tests.test_bad_input import complaint
 from tests.test_training import assert_equal, curve, interrupt_after, weights
 
-RIVALS = [name for name in registry.ALGORITHMS if name not in ("rqe-mappo", "exact-rqe")]
+ON_POLICY = [name for name in registry.ALGORITHMS if issubclass(registry.algorithm(name).Config, ActorCriticConfig)]
+RIVALS = [name for name in ON_POLICY if name not in ("rqe-mappo", "exact-rqe")]
 AGENT = torch.zeros(1, dtype=torch.int64)
 SCALAR = [name for name in RIVALS if name != "c51-cvar"]
 

@@ -30,7 +30,7 @@ def env(common_reward: bool = False) -> SimpleNamespace:
 
 
 class Play:
-    """Random episodes, played step by step: agents leave early, or are cut at the horizon. Keeps them in plain lists."""
+    """Random episodes in plain lists: agents leave early, or are cut at the horizon."""
 
     def __init__(self, seed: int):
         self.random = np.random.default_rng(seed)
