@@ -13,9 +13,9 @@ from benchmarks import gambles
 from benchmarks.silent import trained
 from rqe_mappo import checkpoint, cli, registry
 from rqe_mappo.algorithms import advantages
+from rqe_mappo.algorithms.actor_critic import ActorCriticConfig
 from rqe_mappo.algorithms.advantages import AdvantageInputs, SoFar
 from rqe_mappo.algorithms.contract import Progress
-from rqe_mappo.algorithms.actor_critic import ActorCriticConfig
 from rqe_mappo.algorithms.ppo import Minibatch
 from rqe_mappo.algorithms.value_critic import Predicted, huber, unmasked, value_loss
 from rqe_mappo.config import ConfigError, default_config, from_json, to_json
