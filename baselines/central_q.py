@@ -47,7 +47,6 @@ class CentralQ(OffPolicy):
     """Q-learning of joint actions at work."""
 
     Config = CentralQConfig
-    actor: JointUtilities
 
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
         actor = JointUtilities(run.algorithm.utilities(env))

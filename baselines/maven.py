@@ -73,7 +73,6 @@ class Maven(OffPolicy):
     """MAVEN at work."""
 
     Config = MavenConfig
-    actor: LatentUtilities
 
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
         config, agents, state_dim = run.algorithm, len(env.possible_agents), team_state_size(env)
@@ -85,7 +84,7 @@ class Maven(OffPolicy):
                 nn.init.zeros_(weights)
         self.mixer = MonotonicMixer(state_dim + config.latents, agents, config.mixer_embed, config.hyper_hidden)
         self.discriminator = layers(state_dim + agents * actions, config.latent_hidden, config.latents)
-        nets = {"actor": actor, "mixer": self.mixer, "discriminator": self.discriminator}
+        nets: dict[str, nn.Module] = {"actor": actor, "mixer": self.mixer, "discriminator": self.discriminator}
         super().__init__(run, env, generator, nets, self.mixer.start, extras=("latent",))
         self.latent_optimiser = Optimiser(actor.policy, config.latent_learning_rate, config.max_grad_norm)
 

@@ -36,7 +36,7 @@ from rqe_mappo.data.replay import EpisodeReplay, Episodes, ReplayState
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import q_learning
-from rqe_mappo.nets.contract import Actor, ReturnModel
+from rqe_mappo.nets.contract import ReturnModel
 from rqe_mappo.nets.distributions import ActionSpec
 from rqe_mappo.nets.utilities import UtilitySpec
 from rqe_mappo.schema import Count
@@ -172,8 +172,7 @@ class OffPolicy:
         extras: Sequence[str] = (),
     ):
         self.run, self.config, self.generator, self.start = run, run.algorithm, generator, start
-        actor: Any = nets["actor"]
-        self.actor: Actor = actor
+        self.actor: Any = nets["actor"]  # an Actor, of which a rival knows more
         self.device = torch.device(run.device)
         self.nets = nn.ModuleDict(nets).to(self.device)
         self.target = copy.deepcopy(self.nets).requires_grad_(False)

@@ -10,6 +10,7 @@ from rqe_mappo.functional import q_learning
 from rqe_mappo.functional.policy_gradient import NO_ACTION
 from rqe_mappo.nets.contract import Acted
 from rqe_mappo.nets.distributions import ActionSpec, Categorical
+from rqe_mappo.nets.mixers import add_to_output
 from rqe_mappo.nets.mlp import AgentNets
 
 
@@ -70,7 +71,7 @@ class Utilities(nn.Module):
     def start(self, mean: float) -> None:
         """Begin at utilities of about `mean`."""
         for net in self.nets:
-            [layer for layer in net.modules() if isinstance(layer, nn.Linear)][-1].bias += mean
+            add_to_output(net, mean)
 
     def inputs(self, obs: Float[Tensor, "*rows D"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows I"]:
         """What the networks see."""
