@@ -491,7 +491,7 @@ def test_algorithm_and_its_settings_belong_together():
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--algo", "qmix"], ["--algo qmix is unknown", "mappo", "reward-shaped"]),
+        (["--algo", "coma"], ["--algo coma is unknown", "mappo", "reward-shaped"]),
         (["--value-clip"], ["--value-clip"]),
         (["--algo", "mappo", "--cost-weight", "1"], ["--cost-weight"]),
         (["--algo", "ippo", "--critic-input", "state"], ["--critic-input"]),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rqe_mappo import Policy, cli, registry
 from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.algorithms.off_policy import OffPolicyConfig
 from rqe_mappo.config import TrainConfig, default_config
 from rqe_mappo.data import finite, vector
 from rqe_mappo.data.trajectory import Trajectory
@@ -81,6 +82,8 @@ PAST, BEGUN, BOX = 3, 6, 2  # copies of: what episodes brought before; what star
 
 def cases() -> Iterator[tuple[str, Case]]:
     for algo in registry.ALGORITHMS:
+        if issubclass(registry.algorithm(algo).Config, OffPolicyConfig):
+            continue  # their replay lies on the CPU: each batch is a transfer
         update, past = UPDATE.get(algo, 5), PAST if algo == "mean-variance" else 0
         if algo == "exact-rqe":
             yield algo, Case("matrix", algo, {}, update=update, epoch=0)

@@ -40,7 +40,8 @@ class JointUtilities(Utilities):
         every = joint.unflatten(-1, self.joint_shape)
         first = every.ndim - len(self.joint_shape)
         axes = range(first, every.ndim)
-        of_agents = torch.stack([every.amax([axis for axis in axes if axis != own]) for own in axes], -2)
+        others = [[axis for axis in axes if axis != own] for own in axes]  # of a single agent none
+        of_agents = torch.stack([every.amax(part) if part else every for part in others], -2)
         return of_agents.gather(-2, agent[..., None, None].expand(*agent.shape, 1, self.joint_shape[0])).squeeze(-2)
 
     def values(
