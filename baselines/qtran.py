@@ -114,7 +114,8 @@ class Qtran(OffPolicy):
         """The joint actions with which the greedy one is compared."""
         agents, choices = best.shape[1], torch.arange(self.choices, device=best.device)
         if self.choices**agents <= MOST_JOINT:
-            every = torch.cartesian_prod(*[choices] * agents).view(-1, agents)
+            digit = self.choices ** torch.arange(agents, device=best.device)
+            every = torch.arange(self.choices**agents, device=best.device)[:, None] // digit % self.choices
             return every[:, None].expand(-1, len(best), -1)
         others = best.expand(agents, self.choices, *best.shape).clone()
         for agent in range(agents):

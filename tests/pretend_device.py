@@ -21,6 +21,8 @@ WAITS = {
     "aten::unique_dim", "aten::unique_consecutive", "aten::repeat_interleave",
 }  # fmt: skip
 """What gives a Python number, or a tensor whose shape depends on numbers."""
+JOINED = {"aten::cat", "aten::stack"}
+"""What refuses even single numbers of the CPU, which other operations take."""
 SENT = "to the device"
 FETCHED = "from the device"
 
@@ -121,7 +123,7 @@ def _look(name: str, args: Any, tensors: list[torch.Tensor], here: bool) -> None
         strangers = [value for value in strangers if not mine or all(value is not index for index in args[1])]
     if name in WAITS:
         _count(name)
-    if any(value.dim() for value in strangers):
+    if any(value.dim() or name in JOINED for value in strangers):
         raise RuntimeError(f"Expected all tensors to be on the same device, but {name} found some on cpu ({_place()})")
 
 

@@ -1,8 +1,11 @@
 """Training, checkpoints and policies where the networks live on a card: numbers as on the CPU, and few interruptions.
 
-On a machine without a card, a device that is pretended (`tests.pretend_device`) refuses what a card refuses.
+On a machine without a card, a device that is pretended (`tests.pretend_device`) refuses what a card refuses, and counts
+what makes a card wait. The two exclude each other: in a process that pretends, PyTorch takes the pretended device for
+its accelerator, and gradients on a real one fail.
 """
 
+import collections
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,10 +28,16 @@ from rqe_mappo.evaluation.evaluation import evaluate
 from rqe_mappo.training.loop import train
 from rqe_mappo.training.run import Run
 
-pretend_device = pytest.importorskip("tests.pretend_device", exc_type=ImportError)
+CARD = torch.cuda.is_available()
+if not CARD:
+    pretend_device = pytest.importorskip("tests.pretend_device", exc_type=ImportError)
 
-PRETEND = pretend_device.NAME
-CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no card"))
+PRETEND = "pretend"
+pretends = pytest.mark.skipif(CARD, reason="there is a card")
+DEVICES = [
+    pytest.param(PRETEND, marks=pretends),
+    pytest.param("cuda", marks=pytest.mark.skipif(not CARD, reason="there is no card")),
+]
 EPOCHS, MINIBATCHES, STEPS = 2, 2, 8
 SMALL = {
     "num_envs": 4, "num_steps": STEPS, "total_timesteps": 1000, "eval_episodes": 0, "update_epochs": EPOCHS,
@@ -109,6 +118,11 @@ def cases() -> Iterator[tuple[str, Case]]:
         yield risk, Case("gamble", "rqe-mappo", {"risk": risk}, update=5)
 
 
+def waits() -> contextlib.AbstractContextManager[collections.Counter]:
+    """Counts what would make a card wait, where one is pretended."""
+    return contextlib.nullcontext(collections.Counter()) if CARD else pretend_device.waits()
+
+
 def learned(case: Case, device: str) -> tuple[Run, Trajectory, dict[str, float]]:
     """A run after one trajectory and one update."""
     config = case.config(device)
@@ -117,9 +131,9 @@ def learned(case: Case, device: str) -> tuple[Run, Trajectory, dict[str, float]]
         config.algorithm.check_environment(env)
         run = Run.build(config, Path(), env)
         run.collector.start(env.reset(config.seed))
-        with pretend_device.waits() as collecting:
+        with waits() as collecting:
             chunk, _ = run.collector.collect()
-        with pretend_device.waits() as learning:
+        with waits() as learning:
             scalars = run.algorithm.learn(chunk, Progress(int(case.share * 1000), 1000))
     finally:
         env.close()
@@ -144,7 +158,7 @@ def weights(run: Run) -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", [PRETEND, CUDA])
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in cases()])
 def test_first_update_is_that_of_the_cpu_and_seldom_waits(case, device):
     there, chunk, scalars = learned(case, device)
@@ -156,6 +170,28 @@ def test_first_update_is_that_of_the_cpu_and_seldom_waits(case, device):
     assert_same(weights(there), weights(here), device)
 
 
+VALUES = [name for name in registry.ALGORITHMS if issubclass(registry.algorithm(name).Config, OffPolicyConfig)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("memory", [False, True], ids=["feed-forward", "recurrent"])
+@pytest.mark.parametrize("algo", VALUES)
+def test_value_methods_learn_on_a_card_what_they_learn_on_the_cpu(algo, memory, device):
+    found = []
+    for where in (device, "cpu"):
+        case = Case("step-games", algo, {"recurrent": memory, "batch_episodes": 4, "total_timesteps": 96})
+        config = case.config(where)
+        with contextlib.closing(vector.make(config, config.num_envs)) as env:
+            run = Run.build(config, Path(), env)
+            run.collector.start(env.reset(1))
+            scalars = [run.algorithm.learn(run.collector.collect()[0], Progress(n, 3)) for n in range(3)]
+        assert scalars[-1]["replay/learning_steps"] > 0
+        found.append((scalars, weights(run)))
+    assert_same(*found, device)
+
+
+@pretends
 @pytest.mark.parametrize("algo", ["rqe-mappo", "mappo"])
 def test_later_updates_wait_no_more_than_before_returns_were_looked_at_but_twice(algo):
     case = dict(cases())[algo]
@@ -170,6 +206,7 @@ def test_later_updates_wait_no_more_than_before_returns_were_looked_at_but_twice
     assert learning.total() <= case.update + SEEN + EPOCHS * case.epoch, dict(learning)
 
 
+@pretends
 @pytest.mark.parametrize("steps", [8, 64])
 @pytest.mark.parametrize("name", ["rqe-mappo", "rqe-mappo recurrent"])
 def test_looking_whether_all_is_finite_waits_once_a_trajectory_and_once_an_update(name, steps):
@@ -185,7 +222,7 @@ def test_looking_whether_all_is_finite_waits_once_a_trajectory_and_once_an_updat
         assert counted.total() == 1, dict(counted)
 
 
-@pytest.mark.parametrize("device", [PRETEND, CUDA])
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("env", ["cartpole", "sumo"])
 def test_rqe_train_on_a_card_logs_what_the_cpu_logs(env, device, tmp_path):
     rows = {}
@@ -205,7 +242,7 @@ def _number(text: str) -> float:
     return float(text) if text else float("nan")
 
 
-@pytest.mark.parametrize("device", [PRETEND, CUDA])
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     "case",
     [
@@ -240,7 +277,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", [PRETEND, CUDA])
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ["safe", "recurrent"])
 def test_a_policy_acts_and_predicts_on_a_card_as_on_the_cpu(name, device, runs):
     there, here = Policy.load(runs[name], device), Policy.load(runs[name])
@@ -259,7 +296,7 @@ def test_a_policy_acts_and_predicts_on_a_card_as_on_the_cpu(name, device, runs):
     assert_same(*known, device)
 
 
-@pytest.mark.parametrize("device", [PRETEND, CUDA])
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("kind", ["probability", "episode", "logit"])
 @pytest.mark.parametrize("alpha", [0.5, [0.2, 1.0], lambda obs: obs[..., 0].clip(0, 1)], ids=["one", "each", "of obs"])
 def test_a_mixture_acts_on_a_card_as_on_the_cpu(alpha, kind, device, runs):
@@ -272,9 +309,15 @@ def test_a_mixture_acts_on_a_card_as_on_the_cpu(alpha, kind, device, runs):
     np.testing.assert_array_equal(*found)
 
 
+@pretends
 def test_the_pretend_device_refuses_what_a_card_refuses():
     there, here = torch.ones(3, device=PRETEND), torch.ones(3)
-    for refused in (lambda: there + here, lambda: here[there.long()], lambda: torch.cat((there, here))):
+    for refused in (
+        lambda: there + here,
+        lambda: here[there.long()],
+        lambda: torch.cat((there, here)),
+        lambda: torch.stack((there[0], here[0])),
+    ):
         with pytest.raises(RuntimeError, match="same device"):
             refused()
     for refused in (there.numpy, lambda: np.asarray(there)):
@@ -283,6 +326,7 @@ def test_the_pretend_device_refuses_what_a_card_refuses():
     assert_same((there + torch.tensor(1.0)).cpu(), here + 1, PRETEND)
 
 
+@pretends
 @pytest.mark.parametrize(
     "waiting",
     [

@@ -102,13 +102,13 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Tensor | float]]:
 
 
 def _check_tensors(named: Mapping[str, Tensor]) -> None:
-    if not named:
-        return
-    sizes = torch.stack([_size(value) for value in named.values()]).tolist()
-    for (name, value), size in zip(named.items(), sizes, strict=True):
-        if not math.isfinite(size):
-            bad = int((~value.isfinite()).sum())
-            raise NotFinite(f"{bad} of the {value.numel()} numbers in {name} are not finite")
+    for device in {value.device for value in named.values()}:  # each is asked once
+        there = {name: value for name, value in named.items() if value.device == device}
+        sizes = torch.stack([_size(value) for value in there.values()]).tolist()
+        for (name, value), size in zip(there.items(), sizes, strict=True):
+            if not math.isfinite(size):
+                bad = int((~value.isfinite()).sum())
+                raise NotFinite(f"{bad} of the {value.numel()} numbers in {name} are not finite")
 
 
 def _size(value: Tensor) -> Tensor:

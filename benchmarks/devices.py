@@ -1,0 +1,75 @@
+"""Training on a card against the CPU of the same machine: `python -m benchmarks.devices` (needs CUDA, the extra sumo).
+
+Decisions per wall second of collecting, targets and updates, each measurement in a process of its own; rounds alternate
+between the devices. Written to benchmarks/results/devices.csv with the card's name.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+from benchmarks import tables
+from benchmarks.throughput import ours_training
+
+RESULT = tables.RESULTS / "devices.csv"
+WIDE = {"actor_hidden": (1024, 1024), "critic_hidden": (1024, 1024)}
+REPLAY = {"num_steps": 64, "before": 5}  # nothing is learned until the first episodes have ended, after 200 steps
+JOBS = {
+    "sumo": ("sumo", "default", "rqe-mappo", {}),
+    "sumo, networks of 1024 x 1024": ("sumo", "default", "rqe-mappo", WIDE),
+    "cartpole": ("cartpole", "default", "rqe-mappo", {}),
+    "cartpole, 1024 copies": ("cartpole", "default", "rqe-mappo", {"num_envs": 1024}),
+    "cartpole, 1024 copies, networks of 1024 x 1024": ("cartpole", "default", "rqe-mappo", {"num_envs": 1024} | WIDE),
+    "predator-prey, qmix": ("predator-prey", "default", "qmix", REPLAY),
+    "predator-prey, qmix, recurrent": ("predator-prey", "default", "qmix", REPLAY | {"recurrent": True}),
+}
+DEVICES = {"cpu, one thread": ("cpu", 1), "cpu, all threads": ("cpu", os.cpu_count()), "cuda": ("cuda", 1)}
+
+
+def measured(job: str, device: str, updates: int) -> float:
+    """Decisions per wall second, measured in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.devices", "--updates", str(updates), "--only", job, device]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{job} on {device} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=6)
+    parser.add_argument(
+        "--only", nargs=2, metavar=("JOB", "DEVICE"), help="one measurement, its number on the last line"
+    )
+    args = parser.parse_args()
+    if args.only:
+        job, device = args.only
+        (env, scenario, algo, settings), (where, threads) = JOBS[job], DEVICES[device]
+        torch.set_num_threads(threads)
+        print(json.dumps(ours_training(env, scenario, args.updates, where, algo, wall=True, **settings)))
+        return
+    if not torch.cuda.is_available():
+        raise SystemExit("benchmarks.devices: PyTorch sees no CUDA device here")
+    rows = []
+    for job in JOBS:
+        figures: dict[str, list[float]] = {device: [] for device in DEVICES}
+        for _ in range(args.rounds):
+            for device, values in figures.items():
+                values.append(measured(job, device, args.updates))
+        for device, values in figures.items():
+            name = torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} cores"
+            rows.append({"job": job, "device": device, "name": name, "rounds": args.rounds,
+                         "decisions per second": round(statistics.median(values)),
+                         "lowest": round(min(values)), "highest": round(max(values))})  # fmt: skip
+            print("  ".join(map(str, rows[-1].values())), flush=True)
+        tables.write(RESULT, rows)
+
+
+if __name__ == "__main__":
+    main()
