@@ -1,7 +1,7 @@
 """Training on a card against the CPU of the same machine: `python -m benchmarks.devices` (needs CUDA, the extra sumo).
 
 Decisions per wall second of collecting, targets and updates, each measurement in a process of its own; rounds alternate
-between the devices. Written to benchmarks/results/devices.csv with the card's name.
+between the devices. Written to benchmarks/results/devices.csv with the card's name; rows of jobs not measured stay.
 """
 
 import argparse
@@ -10,21 +10,23 @@ import os
 import statistics
 import subprocess
 import sys
+from typing import Any
 
 from benchmarks import tables
 from benchmarks.throughput import ours_training
 
 RESULT = tables.RESULTS / "devices.csv"
-WIDE = {"actor_hidden": (1024, 1024), "critic_hidden": (1024, 1024)}
+WIDE = {"actor_hidden": (512, 512), "critic_hidden": (512, 512)}
+MANY = {"num_envs": 1024, "num_steps": 32}
 REPLAY = {"num_steps": 64, "before": 5}  # nothing is learned until the first episodes have ended, after 200 steps
 JOBS = {
-    "sumo": ("sumo", "default", "rqe-mappo", {}),
-    "sumo, networks of 1024 x 1024": ("sumo", "default", "rqe-mappo", WIDE),
-    "cartpole": ("cartpole", "default", "rqe-mappo", {}),
-    "cartpole, 1024 copies": ("cartpole", "default", "rqe-mappo", {"num_envs": 1024}),
-    "cartpole, 1024 copies, networks of 1024 x 1024": ("cartpole", "default", "rqe-mappo", {"num_envs": 1024} | WIDE),
-    "predator-prey, qmix": ("predator-prey", "default", "qmix", REPLAY),
-    "predator-prey, qmix, recurrent": ("predator-prey", "default", "qmix", REPLAY | {"recurrent": True}),
+    "sumo": ("sumo", "rqe-mappo", {}),
+    "sumo, networks of 512 x 512": ("sumo", "rqe-mappo", WIDE),
+    "cartpole": ("cartpole", "rqe-mappo", {}),
+    "cartpole, 1024 copies of 32 steps": ("cartpole", "rqe-mappo", MANY),
+    "cartpole, 1024 copies of 32 steps, networks of 512 x 512": ("cartpole", "rqe-mappo", MANY | WIDE),
+    "predator-prey, qmix": ("predator-prey", "qmix", REPLAY),
+    "predator-prey, qmix, recurrent": ("predator-prey", "qmix", REPLAY | {"recurrent": True}),
 }
 DEVICES = {"cpu, one thread": ("cpu", 1), "cpu, all threads": ("cpu", os.cpu_count()), "cuda": ("cuda", 1)}
 
@@ -43,21 +45,22 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=6)
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), metavar="JOB", help="which (all)")
+    parser.add_argument("--updates", type=int, default=3)
     parser.add_argument(
         "--only", nargs=2, metavar=("JOB", "DEVICE"), help="one measurement, its number on the last line"
     )
     args = parser.parse_args()
     if args.only:
         job, device = args.only
-        (env, scenario, algo, settings), (where, threads) = JOBS[job], DEVICES[device]
+        (env, algo, settings), (where, threads) = JOBS[job], DEVICES[device]
         torch.set_num_threads(threads)
-        print(json.dumps(ours_training(env, scenario, args.updates, where, algo, wall=True, **settings)))
+        print(json.dumps(ours_training(env, "default", args.updates, where, algo, wall=True, **settings)))
         return
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks.devices: PyTorch sees no CUDA device here")
-    rows = []
-    for job in JOBS:
+    rows: list[dict[str, Any]] = [row for row in tables.read(RESULT) if row["job"] not in args.jobs]
+    for job in args.jobs:
         figures: dict[str, list[float]] = {device: [] for device in DEVICES}
         for _ in range(args.rounds):
             for device, values in figures.items():
