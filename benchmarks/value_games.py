@@ -18,10 +18,12 @@ import numpy as np
 
 from benchmarks import tables
 
-UNIFORM = {"exploration": 1.0}
+UNIFORM = {"exploration": 1.0, "td_lambda": 0.0}  # TD(lambda) would value what uniform play earns
 ONE_STEP = UNIFORM | {"total_timesteps": 20_000, "num_envs": 32, "batch_episodes": 64, "replay_ratio": 16.0}
 TWO_STEPS = ONE_STEP | {"total_timesteps": 40_000}
-M_STEPS = {"total_timesteps": 400_000, "num_envs": 16, "exploration_fraction": 0.5}
+M_STEPS = {
+    "total_timesteps": 200_000, "num_envs": 16, "exploration_fraction": 0.5, "td_lambda": 0.0, "actor_hidden": (64,),
+}  # fmt: skip
 PUBLISHED = ONE_STEP | {"total_timesteps": 420_000, "batch_episodes": 32, "heads": 10, "mixer_depth": 3}
 PREY = {"total_timesteps": 4_000_000, "recurrent": True}
 

@@ -55,6 +55,7 @@ PER_AGENT = ("tau", "eps")  # the settings of this type
 PARTS = ("algorithm", "env_config")  # of a run's settings, with fields of their own
 CHANGEABLE_ON_RESUME = {
     "total_timesteps", "device", "keep", "save_interval", "log_interval", "eval_episodes", "worker_timeout",
+    "keep_buffer",
 }  # fmt: skip
 MOST_COPIES, MOST_STEPS = 10**6, 10**6
 MOST_DECISIONS = 10**8  # of all copies between two updates: one feature of each takes 0.4 GB

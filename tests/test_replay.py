@@ -1,8 +1,10 @@
 """Replay of episodes: what is kept of agents that leave and of time limits, against a plain loop; files; resuming."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from gymnasium.spaces import Box, Discrete
 
 import rqe_mappo
 from rqe_mappo import checkpoint
-from rqe_mappo.config import ConfigError
+from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import replay_files
 from rqe_mappo.data.replay import EpisodeReplay
 from rqe_mappo.data.trajectory import Trajectory
+from rqe_mappo.files import load_tensors
 from rqe_mappo.training.loop import train
 
 T, E, A, D, S, HORIZON = 7, 3, 2, 2, 3, 5
@@ -219,6 +222,34 @@ def test_a_run_that_keeps_its_buffer_goes_on_exactly(tmp_path, recurrent):
 def _stop_at(step: int, when: int) -> None:
     if step >= when:
         raise KeyboardInterrupt
+
+
+def small_steps(out: Path, **changes: Any) -> TrainConfig:
+    few = {"total_timesteps": 256, "num_envs": 4, "batch_episodes": 8, "eval_episodes": 0, "keep_buffer": True}
+    return rqe_mappo.default_config("step-games", algo="vdn").replace(**few | changes, out=str(out))
+
+
+def test_damaged_episodes_end_in_one_line_and_the_buffer_can_be_filled_anew(tmp_path):
+    run = train(small_steps(tmp_path), quiet=True)
+    file = max((run / "replay").glob("*.pt"))
+    file.write_bytes(b"no archive")
+    with pytest.raises(checkpoint.CheckpointError, match=rf"{file.name} holds no episodes .* --no-keep-buffer"):
+        train(small_steps(tmp_path, total_timesteps=512), resume=run, quiet=True)
+    file.unlink()
+    with pytest.raises(checkpoint.CheckpointError, match=r"replay lacks episode \d+ .* --no-keep-buffer"):
+        train(small_steps(tmp_path, total_timesteps=512), resume=run, quiet=True)
+    train(small_steps(tmp_path, total_timesteps=512, keep_buffer=False), resume=run, quiet=True)
+    assert checkpoint.load_policy_file(checkpoint.newest(run)[0])["timesteps"] >= 512
+
+
+def test_episodes_that_another_run_left_are_no_episodes_of_this_one(tmp_path):
+    left = train(small_steps(tmp_path / "left", seed=1), quiet=True) / "replay"
+    shutil.copytree(left, tmp_path / "new" / "replay")
+    run = train(small_steps(tmp_path / "new", seed=2), quiet=True)
+    alone = train(small_steps(tmp_path / "alone", seed=2), quiet=True)
+    for file in (alone / "replay").iterdir():
+        found, wanted = (load_tensors(place / "replay" / file.name) for place in (run, alone))
+        assert all(torch.equal(found["arrays"][name], wanted["arrays"][name]) for name in wanted["arrays"])
 
 
 def test_what_a_rival_cannot_learn_in_is_refused_in_one_line(tmp_path):

@@ -14,10 +14,12 @@ from rqe_mappo.sweeps import tables
 
 RESULT = Path(__file__).parents[1] / "results" / "faults.csv"
 Part = Callable[[int, random.Random, Path], list[Figure]]
-CARTPOLE, RECURRENT, SUMO = kills.KINDS
+CARTPOLE, RECURRENT, REPLAY, RECURRENT_REPLAY, SUMO = kills.KINDS
 PARTS: dict[str, tuple[Part, int, int]] = {
     "kills": (partial(kills.run, CARTPOLE), 100, 6),
     "kills-recurrent": (partial(kills.run, RECURRENT), 50, 4),
+    "kills-replay": (partial(kills.run, REPLAY), 10, 2),
+    "kills-recurrent-replay": (partial(kills.run, RECURRENT_REPLAY), 10, 2),
     "kills-sumo": (partial(kills.run, SUMO), 50, 3),
     "workers": (workers.run, 100, 4),
     "disk": (partial(disk.run, CARTPOLE), 20, 3),

@@ -15,6 +15,10 @@ from rqe_mappo import checkpoint, cli
 
 OFTEN = ("--save-interval", "1", "--log-interval", "1", "--eval-episodes", "0")
 CARTPOLE = ("--env", "cartpole", "--num-envs", "8", "--num-steps", "32", "--total-timesteps", "3000", *OFTEN)
+REPLAY = (
+    "--env", "step-games", "--algo", "qmix", "--keep-buffer", "--num-envs", "8", "--total-timesteps", "3000",
+    "--buffer-episodes", "100", "--batch-episodes", "8", *OFTEN,
+)  # fmt: skip
 LIMIT_S = 120.0
 DIFFER = ("resumed", "worker_restarts")  # of training states: how often the run was resumed
 
@@ -36,6 +40,8 @@ class Kind:
 KINDS = (
     Kind("CartPole", CARTPOLE),
     Kind("CartPole, recurrent", (*CARTPOLE, "--recurrent")),
+    Kind("QMIX, buffer kept", REPLAY),
+    Kind("QMIX, buffer kept, recurrent", (*REPLAY, "--recurrent")),
     Kind(
         "SUMO",
         ("--env", "sumo", "--num-envs", "4", "--num-steps", "16", "--total-timesteps", "3000", "--return-scale", "10",

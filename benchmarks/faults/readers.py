@@ -73,6 +73,18 @@ def sweep_folder(folder: Path) -> Path:
     return run
 
 
+def replayed(folder: Path) -> Reader:
+    """The reader of the episodes that a run keeps beside its checkpoints."""
+    few = {"total_timesteps": 256, "num_envs": 4, "batch_episodes": 8, "eval_episodes": 0, "keep_buffer": True}
+    config = default_config("step-games", "default", "qmix").replace(**few, out=str(folder))
+    train(config, quiet=True)
+    file = max((folder / "replay").glob("*.pt"))
+    return Reader(
+        "replayed episodes", file, lambda path: str(train(config, resume=folder, quiet=True)),
+        (damage.bytewise, damage.bytewise, damage.archive),
+    )  # fmt: skip
+
+
 def readers(folder: Path) -> list[Reader]:
     """All readers, with good files for them in `folder`."""
     run = sweep_folder(folder / "sweep")
@@ -94,6 +106,7 @@ def readers(folder: Path) -> list[Reader]:
             "training state", training, lambda path: str(train(config, resume=run, quiet=True)),
             (raw, raw, damage.archive),
         ),
+        replayed(folder / "replayed"),
         Reader("config.json", run / "config.json", lambda path: repr(command_line.train_config(["--resume", str(run)])),
                (raw, text, tree, tree), named="--trust"),
         Reader("latest", run / "latest", lambda path: repr(cli.configs.checkpoint.newest(run)), (raw, text)),

@@ -9,10 +9,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from rqe_mappo import schema
+from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.data.replay import EpisodeReplay
 from rqe_mappo.files import load_tensors, save_tensors
 
 FOLDER = "replay"
+ANEW = "resume with --no-keep-buffer, which fills the buffer anew"
 NAME = re.compile(r"episodes_(\d{12})_(\d{12})\.pt")
 
 
@@ -30,9 +32,13 @@ def _files(folder: Path) -> list[tuple[int, int, Path]]:
 
 
 def write(folder: Path, replay: EpisodeReplay) -> None:
-    """Write the whole episodes that no file holds yet."""
-    known = _files(folder)
-    written = known[-1][1] if known else 0
+    """Write the whole episodes that no file holds yet; files of episodes that have not been are another run's."""
+    written = 0
+    for _, behind, path in _files(folder):
+        if behind > replay.count:
+            path.unlink(missing_ok=True)
+        else:
+            written = behind
     first = max(written, replay.count - len(replay))
     if first >= replay.count:
         return
@@ -52,7 +58,7 @@ def drop_old(folder: Path, replay: EpisodeReplay) -> None:
 def read(folder: Path, replay: EpisodeReplay) -> None:
     """Fill an empty buffer with the episodes that it held when `replay.count` had ended; later ones are removed.
 
-    ValueError where one is missing; whatever damage leads to where a file cannot be read.
+    CheckpointError where a file is missing or cannot be read.
     """
     at = replay.count - min(replay.count, replay.capacity)
     for first, behind, path in _files(folder):
@@ -61,10 +67,18 @@ def read(folder: Path, replay: EpisodeReplay) -> None:
         elif behind > at:
             if first > at:
                 break
-            kept = schema.read(Kept, load_tensors(path), path.name)
-            if len(kept["length"]) != behind - first:
-                raise ValueError(f"{path} does not hold the episodes that its name says")
-            replay.restore(kept["length"], kept["arrays"], at - first)
+            _restore(path, behind - first, replay, at - first)
             at = behind
     if at < replay.count:
-        raise ValueError(f"{folder / FOLDER} lacks episode {at} of the replay buffer")
+        raise CheckpointError(f"{folder / FOLDER} lacks episode {at} of the replay buffer: {ANEW}")
+
+
+def _restore(path: Path, episodes: int, replay: EpisodeReplay, skip: int) -> None:
+    try:
+        kept = schema.read(Kept, load_tensors(path), path.name)
+        if len(kept["length"]) != episodes:
+            raise ValueError("it does not hold the episodes that its name says")
+        replay.restore(kept["length"], kept["arrays"], skip)
+    except Exception as error:  # whatever foreign contents lead to
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointError(f"{path} holds no episodes of this run ({cause}): {ANEW}") from error

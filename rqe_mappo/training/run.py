@@ -136,6 +136,10 @@ class Run:
             for name, module in self.algorithm.modules.items():
                 module.load_state_dict(policy["modules"][name])
             self._restore(training)
+            if isinstance(self.algorithm, KeepsFiles):
+                self.notes = self.algorithm.read_files(self.folder)
+        except CheckpointError:
+            raise
         except Exception as error:  # whatever algorithms and environments, also a user's own, make of a wrong state
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             raise CheckpointError(f"{training_file} does not fit this run ({cause}): use another checkpoint") from error
@@ -152,8 +156,6 @@ class Run:
 
     def _restore(self, training: dict[str, Any]) -> None:
         self.algorithm.load_state_dict(training["algorithm"])
-        if isinstance(self.algorithm, KeepsFiles):
-            self.notes = self.algorithm.read_files(self.folder)
         self.generator.set_state(training["generator"])
         self.step = self.saved = training["step"]
         self.updates = training["updates"]
