@@ -9,8 +9,8 @@ from rqe_mappo.config import ConfigError
 
 FILES = 40
 NAMES = (
-    "policy file", "training state", "replayed episodes", "config.json", "latest", "metrics.csv", "eval.json", "eval_episodes.npz",
-    "attempts.json", "manifest.json", "results.csv", "curves.csv", "episodes.csv.gz", "game.json",
+    "policy file", "training state", "replayed episodes", "config.json", "latest", "metrics.csv", "eval.json",
+    "eval_episodes.npz", "attempts.json", "manifest.json", "results.csv", "curves.csv", "episodes.csv.gz", "game.json",
     "the Hub's config.json", "the Hub's model.safetensors",
     "a network", "a network, gzipped", "a network with lights",
 )  # fmt: skip

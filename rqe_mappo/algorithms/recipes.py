@@ -16,8 +16,8 @@ def sumo(scenario: str) -> dict[str, Any]:
         time_limit="terminal",
         num_minibatches=32,
         critic_epochs=3,
-        # Of docs/learning.md: neutral runs of the five seeds ended at -11.3 s with a std of 0.12, those with rollouts of
-        # 24 steps, a step size of 1e-3, eps = 0.01 throughout and the last weights at about -11.8 with 0.4.
+        # Of docs/learning.md: neutral runs of five seeds ended at -11.3 s with a std of 0.12, those with rollouts of 24
+        # steps, a step size of 1e-3, eps = 0.01 throughout and the last weights at about -11.8 with 0.4.
         learning_rate=3e-3,
         eps=0.003,
         eps_start=10.0,  # with 0.003 from the start hard braking died out before it was learned where it helps
