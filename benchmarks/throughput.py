@@ -6,12 +6,14 @@ medians and their ratio are printed and written to benchmarks/results/throughput
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks import tables
 
@@ -107,14 +109,66 @@ MEASUREMENTS: dict[str, Callable[[], float]] = {
 }
 
 
-def measured(name: str) -> float:
+def method(algo: str, recurrent: bool) -> dict[str, float]:
+    """An algorithm on the default intersection: decisions per CPU second of training, and the memory it took, in MB."""
+    from rqe_mappo import registry
+    from rqe_mappo.algorithms.off_policy import OffPolicyConfig
+
+    changes: dict[str, Any] = {"recurrent": True} if recurrent else {}
+    replays = issubclass(registry.algorithm(algo).Config, OffPolicyConfig)
+    changes |= {"num_steps": 24, "before": 4} if replays else {}  # by then episodes have ended, and it learns
+    speed = ours_training("sumo", "default", 4, algo=algo, **changes)
+    return {"per second": speed, "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def measured(*flags: str) -> Any:
     """One measurement in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.throughput", "--only", name], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "benchmarks.throughput", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
+        raise SystemExit(f"{' '.join(flags)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def methods(rounds: int) -> None:
+    """Every algorithm that learns on the intersection, feed-forward and with memory."""
+    from rqe_mappo import registry
+
+    small = {"exact-rqe", "central-q"}  # for games, and for agents who all observe the same
+    kinds = [(algo, flags) for algo in registry.ALGORITHMS if algo not in small for flags in ((), ("--recurrent",))]
+    figures: dict[tuple[str, tuple[str, ...]], list[dict[str, float]]] = {kind: [] for kind in kinds}
+    for _ in range(rounds):
+        for algo, flags in kinds:
+            figures[algo, flags].append(measured("--method", algo, *flags))
+    rows = []
+    for (algo, flags), seen in figures.items():
+        speeds = [each["per second"] for each in seen]
+        rows.append({"algo": algo, "memory": "GRU" if flags else "none", "per second": round(statistics.median(speeds)),
+                     "lowest": round(min(speeds)), "highest": round(max(speeds)),
+                     "MB": round(statistics.median(each["MB"] for each in seen)), "rounds": rounds})  # fmt: skip
+        print("  ".join(map(str, rows[-1].values())), flush=True)
+    tables.write(tables.RESULTS / "throughput_methods.csv", rows)
+
+
+def rivals(rounds: int) -> None:
+    """Ours against Stable-Baselines3 and bare SUMO."""
+    figures: dict[str, list[float]] = {name: [] for name in MEASUREMENTS}
+    for _ in range(rounds):
+        for name in MEASUREMENTS:
+            figures[name].append(measured("--only", name))
+    medians = {name: statistics.median(values) for name, values in figures.items()}
+    rows = [{"what": name, "per second": round(medians[name]), "rounds": rounds,
+             "lowest": round(min(seen)), "highest": round(max(seen))} for name, seen in figures.items()]  # fmt: skip
+    for title, top, bottom in (
+        ("SUMO env / bare libsumo", "sumo_ours", "sumo_bare"),
+        ("CartPole-v1 training / SB3: equal networks, epochs and batch", "ours_cartpole", "sb3_cartpole"),
+        ("CartPole-v1 training / SB3: equal networks and epochs", "ours_cartpole_recipe", "sb3_cartpole"),
+    ):
+        ratio = statistics.median(a / b for a, b in zip(figures[top], figures[bottom], strict=True))
+        rows.append({"what": f"ratio {title}", "per second": round(ratio, 2), "rounds": rounds})
+    tables.write(RESULT, rows)
+    for row in rows:
+        print("  ".join(str(value) for value in row.values()))
 
 
 def main() -> None:
@@ -123,28 +177,17 @@ def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--methods", action="store_true", help="algorithms against each other on the intersection")
     parser.add_argument("--only", choices=MEASUREMENTS, help="one measurement, its number on the last line")
+    parser.add_argument("--method", metavar="ALGO", help="one algorithm, likewise")
+    parser.add_argument("--recurrent", action="store_true", help="with --method: with memory")
     args = parser.parse_args()
-    if args.only:
-        print(json.dumps(MEASUREMENTS[args.only]()))
-        return
-    figures: dict[str, list[float]] = {name: [] for name in MEASUREMENTS}
-    for _ in range(args.rounds):
-        for name in MEASUREMENTS:
-            figures[name].append(measured(name))
-    medians = {name: statistics.median(values) for name, values in figures.items()}
-    rows = [{"what": name, "per second": round(medians[name]), "rounds": args.rounds,
-             "lowest": round(min(seen)), "highest": round(max(seen))} for name, seen in figures.items()]  # fmt: skip
-    for title, top, bottom in (
-        ("SUMO env / bare libsumo", "sumo_ours", "sumo_bare"),
-        ("CartPole-v1 training / SB3: equal networks, epochs and batch", "ours_cartpole", "sb3_cartpole"),
-        ("CartPole-v1 training / SB3: equal networks and epochs", "ours_cartpole_recipe", "sb3_cartpole"),
-    ):
-        ratio = statistics.median(a / b for a, b in zip(figures[top], figures[bottom], strict=True))
-        rows.append({"what": f"ratio {title}", "per second": round(ratio, 2), "rounds": args.rounds})
-    tables.write(RESULT, rows)
-    for row in rows:
-        print("  ".join(str(value) for value in row.values()))
+    if args.only or args.method:
+        print(json.dumps(MEASUREMENTS[args.only]() if args.only else method(args.method, args.recurrent)))
+    elif args.methods:
+        methods(args.rounds)
+    else:
+        rivals(args.rounds)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
 """Mixers: whose greatest value agents find alone, what they can represent, and targets by hand."""
 
+import contextlib
 import itertools
 
 import pytest
 import torch
 
+from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.config import default_config
+from rqe_mappo.data import vector
+from rqe_mappo.data.replay import team_state_size
 from rqe_mappo.functional import mixing, q_learning
 from rqe_mappo.nets.mixers import DuplexMixer, MonotonicMixer
+from rqe_mappo.training.run import Run
 
 AGENTS, ACTIONS, STATE = 3, 4, 5
 
@@ -49,6 +55,39 @@ def test_the_best_joint_action_is_the_agents_best_actions(method):
         at_greedy = total.gather(-1, greedy[:, None]).squeeze(-1)
         violated += int((total.amax(-1) > at_greedy + 1e-4).sum())
     assert violated == 0
+
+
+@pytest.mark.parametrize("method", ["vdn", "qmix", "qplex"])
+def test_the_best_joint_action_is_the_agents_best_actions_after_training(method, tmp_path):
+    """The same on networks that learned the two-step game, for 1000 observations and states."""
+    few = {"num_envs": 8, "batch_episodes": 8, "exploration": 1.0, "replay_ratio": 2.0, "out": str(tmp_path)}
+    config = default_config("step-games", "two-step", method).replace(**few)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        run = Run.build(config, tmp_path, env)
+        run.collector.start(env.reset(0))
+        for _ in range(25):
+            run.algorithm.learn(run.collector.collect()[0], Progress(0, 1))
+    assert run.algorithm.steps > 30
+    agents, actions = len(env.possible_agents), env.action_space.n
+    generator = torch.Generator().manual_seed(0)
+    obs = torch.rand(1000, agents, env.observation_space.shape[0], generator=generator)
+    state = torch.rand(1000, team_state_size(env), generator=generator)
+    joint = torch.tensor(list(itertools.product(range(actions), repeat=agents)))
+    with torch.no_grad():
+        values, _ = run.algorithm.actor.values(obs, torch.arange(agents).expand(1000, -1))
+        totals = []
+        for action in joint.expand(1000, -1, -1).unbind(1):
+            chosen = q_learning.of_actions(values, action)
+            if method == "vdn":
+                totals.append(chosen.sum(-1))
+            elif method == "qmix":
+                totals.append(run.algorithm.mixer(chosen, state))
+            else:
+                there = torch.ones_like(chosen, dtype=torch.bool)
+                totals.append(run.algorithm.mixer(chosen, values.amax(-1), state, action, there))
+        total = torch.stack(totals, -1)
+    greedy = (values.argmax(-1) * actions ** torch.arange(agents - 1, -1, -1)).sum(-1)
+    assert (total.gather(-1, greedy[:, None]).squeeze(-1) >= total.amax(-1) - 1e-5).all()
 
 
 def test_a_utility_that_rises_never_lowers_qmix_by_finite_differences():

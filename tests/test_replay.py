@@ -1,5 +1,6 @@
 """Replay of episodes: what is kept of agents that leave and of time limits, against a plain loop; files; resuming."""
 
+import contextlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 import rqe_mappo
 from rqe_mappo import checkpoint
 from rqe_mappo.config import ConfigError, TrainConfig
-from rqe_mappo.data import replay_files
+from rqe_mappo.data import replay_files, vector
 from rqe_mappo.data.replay import EpisodeReplay
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.files import load_tensors
@@ -227,6 +228,13 @@ def _stop_at(step: int, when: int) -> None:
 def small_steps(out: Path, **changes: Any) -> TrainConfig:
     few = {"total_timesteps": 256, "num_envs": 4, "batch_episodes": 8, "eval_episodes": 0, "keep_buffer": True}
     return rqe_mappo.default_config("step-games", algo="vdn").replace(**few | changes, out=str(out))
+
+
+def test_targets_that_hold_what_is_earned_at_random_are_said(tmp_path):
+    with contextlib.closing(vector.make(small_steps(tmp_path), 4)) as env:
+        for changes, said in (({}, 0), ({"exploration": 1.0}, 1), ({"exploration": 1.0, "td_lambda": 0.0}, 0)):
+            notes = small_steps(tmp_path, **changes).algorithm.notes(env)
+            assert sum("--td-lambda" in note for note in notes) == said
 
 
 def test_damaged_episodes_end_in_one_line_and_the_buffer_can_be_filled_anew(tmp_path):

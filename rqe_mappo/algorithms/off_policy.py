@@ -110,7 +110,13 @@ class OffPolicyConfig(AlgorithmConfig):
 
     def notes(self, env: BatchedEnv) -> list[str]:
         need = EpisodeReplay.bytes_at_most(env, self.buffer_episodes)
-        return [f"the replay buffer of {self.buffer_episodes} episodes takes up to {need / 1e6:,.0f} MB"]
+        said = [f"the replay buffer of {self.buffer_episodes} episodes takes up to {need / 1e6:,.0f} MB"]
+        if self.exploration >= 0.5 and self.td_lambda > 0:
+            said.append(
+                f"with --exploration {self.exploration:g}, targets of --td-lambda {self.td_lambda:g} hold in part what "
+                "is earned at random; those of --td-lambda 0 do not"
+            )
+        return said
 
     def explore(self, progress: Progress) -> float:
         """How often to act at random now."""
