@@ -243,21 +243,20 @@ def default_config(env: str, scenario: str = "default", algo: str = "rqe-mappo")
 
 
 def _recipe(env: str, scenario: str, algo: str) -> TrainConfig:
-    entry = registry.environment(env)
+    plain = _plainest(env, scenario, algo)  # which looks whether there is such a scenario
+    recipe = registry.load(registry.environment(env).recipe)(scenario) | type(plain.algorithm).defaults
+    own = {name: value for name, value in recipe.items() if name in _names(type(plain.algorithm))}
+    run = {name: value for name, value in recipe.items() if name in _names(TrainConfig)}
+    return dataclasses.replace(plain, algorithm=dataclasses.replace(plain.algorithm, **own), **run)
+
+
+def _plainest(env: str, scenario: str, algo: str) -> TrainConfig:
+    """The settings without a recipe: every one has the value with which it changes nothing."""
     scenarios = registry.scenarios(env)
     if scenario not in scenarios:
         raise ConfigError(f"--scenario {scenario} is unknown for --env {env}: use {', '.join(scenarios)}")
     kind = registry.algorithm(algo).Config
-    recipe = registry.load(entry.recipe)(scenario) | kind.defaults
-    run_fields, own_fields = _names(TrainConfig), _names(kind)
-    return TrainConfig(
-        env=env,
-        scenario=scenario,
-        algo=algo,
-        env_config=scenarios[scenario],
-        algorithm=kind(**{name: value for name, value in recipe.items() if name in own_fields}),
-        **{name: value for name, value in recipe.items() if name in run_fields},
-    )
+    return TrainConfig(env=env, scenario=scenario, algo=algo, env_config=scenarios[scenario], algorithm=kind())
 
 
 def type_of(config: TrainConfig) -> Any:
@@ -289,7 +288,7 @@ def from_file(path: Path) -> TrainConfig:
 
 
 def from_json(text: str, place: str = "config.json") -> TrainConfig:
-    """The settings that `to_json` wrote; names that are newer than the text have their default.
+    """The settings that `to_json` wrote; names that are newer than the text change nothing, whatever recipes say now.
 
     place: where the text was found, for the message. Raises ConfigError for names that are unknown, values of another
     type, and settings that no command line could have asked for.
@@ -299,7 +298,7 @@ def from_json(text: str, place: str = "config.json") -> TrainConfig:
     for flag in ("env", "algo"):
         registry.check_named_by_file(flag, fields[flag])
     try:
-        default = _recipe(fields["env"], fields["scenario"], fields["algo"])
+        default = _plainest(fields["env"], fields["scenario"], fields["algo"])
         parts = {name: _filled(getattr(default, name), fields[name], name) for name in PARTS}
         return dataclasses.replace(default, **fields | parts)
     except ValueError as error:

@@ -107,7 +107,7 @@ def test_onnx_file_says_what_it_is():
     }  # fmt: skip
     known = session.get_modelmeta().custom_metadata_map
     assert json.loads(known["agents"]) == ["veh_0", "veh_1", "veh_2"]
-    assert (known["environment"], known["scenario"], known["tau"], known["eps"]) == ("sumo", "default", "1.0", "0.01")
+    assert (known["environment"], known["scenario"], known["tau"], known["eps"]) == ("sumo", "default", "1.0", "0.003")
     assert json.loads(known["timesteps"]) == 7 and json.loads(known["return_scale"]) == 2.5
     assert json.loads(known["actions_mps2"]) == [-6.0, -2.0, 0.0, 2.5]
     assert json.loads(known["action_counts"]) == [4, 2, 3]

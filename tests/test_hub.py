@@ -60,7 +60,7 @@ def test_card_says_what_is_known_and_no_more(tmp_path):
     card = (tmp_path / hub.CARD).read_text()
     assert card.startswith("---\nlibrary_name: rqe-mappo\n")
     for row in ("| environment | sumo, scenario default |", "| risk measure | entropic |",
-                "| eps | 0.01, weight of the entropy |", "| that std | 2.5 |",
+                "| eps | 0.003, weight of the entropy |", "| that std | 2.5 |",
                 "| trained for | 7 decisions of single agents, seed 1 |",
                 "| agents | veh_0, veh_1, veh_2 |"):  # fmt: skip
         assert row in card

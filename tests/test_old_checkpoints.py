@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rqe_mappo import checkpoint, cli
-from rqe_mappo.config import from_json
+from rqe_mappo.config import default_config, from_json, to_json
 from rqe_mappo.deploy import export
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.training import logs
@@ -104,6 +104,14 @@ def test_policy_survives_a_pretrained_folder(name, tmp_path):
     again = Policy.from_pretrained(tmp_path / "policy")
     check(again, name)
     assert (again.risk, again.timesteps, again.agents) == (policy.risk, policy.timesteps, policy.agents)
+
+
+def test_settings_newer_than_a_run_change_nothing_whatever_the_recipe_says():
+    default = default_config("sumo")
+    assert default.algorithm.eps_start == 10
+    content = json.loads(to_json(default))
+    del content["algorithm"]["eps_start"]
+    assert from_json(json.dumps(content)) == default.replace(eps_start=1.0)
 
 
 @pytest.mark.slow
