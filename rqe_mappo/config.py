@@ -243,20 +243,19 @@ def default_config(env: str, scenario: str = "default", algo: str = "rqe-mappo")
 
 
 def _recipe(env: str, scenario: str, algo: str) -> TrainConfig:
-    plain = _plainest(env, scenario, algo)  # which looks whether there is such a scenario
-    recipe = registry.load(registry.environment(env).recipe)(scenario) | type(plain.algorithm).defaults
-    own = {name: value for name, value in recipe.items() if name in _names(type(plain.algorithm))}
+    env_config, kind = _scenario(env, scenario), registry.algorithm(algo).Config
+    recipe = registry.load(registry.environment(env).recipe)(scenario) | kind.defaults
+    own = {name: value for name, value in recipe.items() if name in _names(kind)}
     run = {name: value for name, value in recipe.items() if name in _names(TrainConfig)}
-    return dataclasses.replace(plain, algorithm=dataclasses.replace(plain.algorithm, **own), **run)
+    return TrainConfig(env=env, scenario=scenario, algo=algo, env_config=env_config, algorithm=kind(**own), **run)
 
 
-def _plainest(env: str, scenario: str, algo: str) -> TrainConfig:
-    """The settings without a recipe: every one has the value with which it changes nothing."""
+def _scenario(env: str, scenario: str) -> Any:
+    """The environment's settings under a name."""
     scenarios = registry.scenarios(env)
     if scenario not in scenarios:
         raise ConfigError(f"--scenario {scenario} is unknown for --env {env}: use {', '.join(scenarios)}")
-    kind = registry.algorithm(algo).Config
-    return TrainConfig(env=env, scenario=scenario, algo=algo, env_config=scenarios[scenario], algorithm=kind())
+    return scenarios[scenario]
 
 
 def type_of(config: TrainConfig) -> Any:
@@ -298,9 +297,11 @@ def from_json(text: str, place: str = "config.json") -> TrainConfig:
     for flag in ("env", "algo"):
         registry.check_named_by_file(flag, fields[flag])
     try:
-        default = _plainest(fields["env"], fields["scenario"], fields["algo"])
-        parts = {name: _filled(getattr(default, name), fields[name], name) for name in PARTS}
-        return dataclasses.replace(default, **fields | parts)
+        plain = {
+            "algorithm": registry.algorithm(fields["algo"]).Config(),
+            "env_config": _scenario(fields["env"], fields["scenario"]),
+        }
+        return TrainConfig(**fields | {name: _filled(plain[name], fields[name], name) for name in PARTS})
     except ValueError as error:
         raise ConfigError(f"{place} does not hold the settings of a run ({error})") from None
 
