@@ -95,7 +95,8 @@ def credit() -> list[dict[str, Any]]:
     for what, found in (("of the fit", fitted), ("of the closed form", closed)):
         data = "the same action with probability 0.8"
         rows.append(row("1", "penalty-2x2", data, f"squared error {what}", (same * (found - y) ** 2).sum()))
-    for name, share in (("penalty-2x2", 1 / 2), ("penalty-2x2", 1 / 3), ("penalty-3x3", 1 / 3)):
+    data_of = (("penalty-2x2", 1 / 2), ("penalty-2x2", 1 / 3), ("penalty-2x2", 21 / 64), ("penalty-3x3", 1 / 3))
+    for name, share in data_of:
         y = GAMES[name].payoffs[:1]
         rest = y.shape[-1] - 1
         data = [np.array([[share] + [(1 - share) / rest] * rest])] * 2
