@@ -1,4 +1,4 @@
-"""Value methods on games whose answers are known: `python -m benchmarks.value_games` (25 minutes on two cores).
+"""Value methods on games whose answers are known: `python -m benchmarks.value_games` (22 minutes on two free cores).
 
 What agents earn by their greedy actions after learning from data whose distribution is stated, seed by seed, in
 benchmarks/results/value_games.csv; rows that stand there are kept, so that it goes on where it was stopped. With
