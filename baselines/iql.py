@@ -35,6 +35,8 @@ class Iql(OffPolicy):
 
     def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
         """The squared error of each agent that acts."""
-        agents = utility(self, batch)
-        target = self.targets(batch, agents.following)
+        agents, there = utility(self, batch), batch.present[1:]
+        # Who has left goes on being paid with the team, whose return those who stay have values of.
+        of_team = agents.following.sum(-1, keepdim=True) / there.sum(-1, keepdim=True).clamp(min=1)
+        target = self.targets(batch, torch.where(there, agents.following, of_team))
         return squared(agents.chosen, target, batch.active), value_scalars(self, agents.chosen, target, batch.active)

@@ -8,8 +8,8 @@ cross-entropy is lowered by the utilities too (`--mi-weight`); a policy over lat
 REINFORCE on the returns that followed, with an entropy bonus. `--latent-policy uniform` leaves that policy as it
 begins, as all released settings do.
 
-Different: REINFORCE has a baseline, the mean return of the same episodes, and steps once on the episodes that have just
-ended, not on a buffer of 512. The discriminator has no GRU. Two-layer networks give the mixer's weights, the released
+Different: REINFORCE has a baseline, the running mean of the returns before, and steps once on the episodes that have
+just ended, not on a buffer of 512. The discriminator has no GRU. Two-layer networks give the mixer's weights, the released
 ones had one layer; a shared trunk's own output layer is not computed and thrown away. Outside training agents take the
 latent that was drawn most of late, where the released code draws one at random.
 What differs in replay, targets and observations is said in `vdn`.
@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rqe_mappo import schema
 from rqe_mappo.algorithms.actor_critic import WIDEST, Optimiser
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.off_policy import OffPolicy, OffPolicyConfig, squared, utility, value_scalars
@@ -86,7 +87,10 @@ class Maven(OffPolicy):
         self.discriminator = layers(state_dim + agents * actions, config.latent_hidden, config.latents)
         nets: dict[str, nn.Module] = {"actor": actor, "mixer": self.mixer, "discriminator": self.discriminator}
         super().__init__(run, env, generator, nets, self.mixer.start, extras=("latent",))
+        by_loss = [weights for name, weights in self.nets.named_parameters() if not name.startswith("actor.policy.")]
+        self.optimiser = Optimiser(nn.ParameterList(by_loss), config.learning_rate, config.max_grad_norm)
         self.latent_optimiser = Optimiser(actor.policy, config.latent_learning_rate, config.max_grad_norm)
+        self.earned: float | None = None
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         before = self.replay.count
@@ -130,15 +134,22 @@ class Maven(OffPolicy):
         if self.config.latent_policy == "learned":
             nothing = torch.zeros_like(ended.reward)
             to_go = q_learning.lambda_returns(ended.reward, nothing, ended.ended, ended.ended, self.run.gamma, 1.0)
-            gain = (to_go[0] - to_go[0].mean()).to(self.device) / (self.unit or 1.0)
+            mean = float(to_go[0].mean())
+            before = (
+                mean if self.earned is None else self.earned
+            )  # of other episodes: else one alone would teach nothing
+            self.earned = before + (1 - RECENT ** len(latent)) * (mean - before)
+            gain = (to_go[0] - before).to(self.device) / (self.unit or 1.0)
             taken = log_policy.gather(-1, latent[:, None]).squeeze(-1)
             self.latent_optimiser.descend(-(taken * gain).mean() - self.config.latent_entropy * entropy)
         return {"latent/entropy": float(entropy.detach()), "latent/most_drawn": float(self.actor.drawn.max())}
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"latent_optimiser": self.latent_optimiser.state_dict()}
+        own = {"latent_optimiser": self.latent_optimiser.state_dict(), "earned": self.earned}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         own = dict(state)
+        self.earned = schema.read(float | None, own.pop("earned", None), "earned")
         self.latent_optimiser.load_state_dict(own.pop("latent_optimiser", None))
         super().load_state_dict(own)

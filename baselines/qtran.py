@@ -28,6 +28,7 @@ from rqe_mappo.algorithms.off_policy import OffPolicy, OffPolicyConfig, squared,
 from rqe_mappo.config import TrainConfig, require, require_range
 from rqe_mappo.data.replay import Episodes, team_state_size
 from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.functional.policy_gradient import NO_ACTION
 from rqe_mappo.nets.mixers import JointValue, StateValue
 from rqe_mappo.nets.utilities import Utilities
 
@@ -87,8 +88,9 @@ class Qtran(OffPolicy):
         scalars = value_scalars(self, joint, target, filled)
         scalars |= {"losses/td": td.detach(), "losses/opt": opt.detach(), "losses/nopt": nopt.detach()}
         if self.steps % self.config.target_interval == 0:
-            avail = torch.ones_like(agents.live[:-1], dtype=torch.bool) if batch.avail is None else batch.avail[:-1]
-            rows = (part[filled][:COMPARED] for part in (obs, best, acting, state, avail))
+            avail = agents.live[:-1] > NO_ACTION
+            some = torch.linspace(0, int(filled.sum()) - 1, COMPARED, device=filled.device).long()  # of all steps
+            rows = (part[filled][some] for part in (obs, best, acting, state, avail))
             scalars["qtran/agreement"] = self.agreement(*rows)
         return td + self.config.opt_weight * opt + self.config.nopt_weight * nopt, scalars
 

@@ -13,7 +13,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 import rqe_mappo
-from rqe_mappo import checkpoint
+from rqe_mappo import checkpoint, registry
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import replay_files, vector
 from rqe_mappo.data.replay import EpisodeReplay
@@ -226,8 +226,80 @@ def _stop_at(step: int, when: int) -> None:
 
 
 def small_steps(out: Path, **changes: Any) -> TrainConfig:
-    few = {"total_timesteps": 256, "num_envs": 4, "batch_episodes": 8, "eval_episodes": 0, "keep_buffer": True}
-    return rqe_mappo.default_config("step-games", algo="vdn").replace(**few | changes, out=str(out))
+    return replaying("vdn", out, **{"total_timesteps": 256, "keep_buffer": True} | changes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", RIVALS)
+def test_every_rival_goes_on_exactly(tmp_path, algo):
+    few = {"keep_buffer": True, "save_interval": 1, "num_steps": 16, "replay_ratio": 2.0}
+    whole = train(replaying(algo, tmp_path / "whole", **few), quiet=True)
+    stopped = replaying(algo, tmp_path / "stopped", **few)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, quiet=True, on_update=lambda step, _: _stop_at(step, 256))
+    train(stopped, resume=Path(stopped.out), quiet=True)
+    ends = [checkpoint.load_policy_file(checkpoint.newest(Path(path))[0]) for path in (whole, stopped.out)]
+    assert ends[0]["timesteps"] == ends[1]["timesteps"]
+    for name, weights in ends[0]["modules"].items():
+        for key, value in weights.items():
+            assert torch.equal(value, ends[1]["modules"][name][key]), (name, key)
+
+
+def replaying(algo: str, out: Path, **changes: Any) -> TrainConfig:
+    few = {"total_timesteps": 512, "num_envs": 4, "batch_episodes": 8, "eval_episodes": 0}
+    return rqe_mappo.default_config("step-games", algo=algo).replace(**few | changes, out=str(out))
+
+
+def learner(algo: str, env: Any, config: TrainConfig) -> Any:
+    return registry.algorithm(algo)(config, env, torch.Generator().manual_seed(0))
+
+
+def test_a_run_that_learned_nothing_says_why(tmp_path):
+    config = replaying("vdn", tmp_path, batch_episodes=500)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        assert "--batch-episodes is 500: lower it" in learner("vdn", env, config).warnings()[0]
+
+
+def test_mavens_latent_policy_learns_from_single_episodes(tmp_path):
+    """Episode by episode, paid for one latent alone: it is drawn more often."""
+    config = replaying("maven", tmp_path, latents=3, latent_entropy=0.0, latent_learning_rate=0.05, num_envs=1)
+    with contextlib.closing(vector.make(config, 1)) as env:
+        maven = learner("maven", env, config)
+        maven.unit = 1.0
+        state = torch.zeros(3, 1, maven.actor.spec.state_dim)
+        filled = torch.ones(2, 1, dtype=torch.bool)
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(60):
+            latent = int(torch.randint(3, (), generator=generator))
+            reward = torch.tensor([[0.0], [float(latent == 0)]])
+            ended = torch.tensor([[False], [True]])
+            episode = SimpleNamespace(
+                state=state, reward=reward, ended=ended, filled=filled, active=torch.ones(2, 1, 2, dtype=torch.bool),
+                extras={"latent": torch.full((2, 1, 2), latent)},
+            )  # fmt: skip
+            maven.improve(episode)
+        assert float(maven.actor.latent_policy(state[0]).exp()[0, 0]) > 0.6
+
+
+def test_iql_values_what_the_team_earns_after_an_agent_left(tmp_path):
+    """The target of who leaves after its first step is the team's return, whatever lambda is."""
+    config = replaying("iql", tmp_path, td_lambda=0.0)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        iql, taught = learner("iql", env, config), {}
+        iql.unit, steps, own = 1.0, 3, iql.actor.spec.obs_dim
+        active = torch.ones(steps, 1, 2, dtype=torch.bool)
+        active[1:, :, 0] = False
+        last = torch.zeros(steps, 1, dtype=torch.bool)
+        last[-1] = True
+        batch = SimpleNamespace(
+            obs=torch.ones(steps + 1, 1, 2, own), action=torch.zeros(steps, 1, 2, dtype=torch.long), active=active,
+            present=torch.cat((active, active[-1:])), avail=None, reward=torch.ones(steps, 1), terminated=last,
+            ended=last, filled=torch.ones(steps, 1, dtype=torch.bool),
+        )  # fmt: skip
+        iql.targets = lambda batch, following: taught.setdefault("following", following) * 0
+        iql.loss(batch)
+        following = taught["following"]
+        assert torch.equal(following[:-1, :, 0], following[:-1, :, 1]) and following[0, 0, 0] != 0
 
 
 def test_targets_that_hold_what_is_earned_at_random_are_said(tmp_path):

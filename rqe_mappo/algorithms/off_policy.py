@@ -207,7 +207,8 @@ class OffPolicy:
         if len(self.replay) >= self.config.batch_episodes:
             if self.unit is None:
                 self.measure()
-            self.due += self.config.replay_ratio * played
+            if self.unit is not None:
+                self.due += self.config.replay_ratio * played
         while self.due > 0:
             batch = self.replay.sample(self.config.batch_episodes, self.generator, self.device)
             cost, scalars = self.loss(batch)
@@ -236,13 +237,15 @@ class OffPolicy:
 
     @torch.no_grad()
     def measure(self) -> None:
-        """The unit of values, which begin at the mean of what the first episodes brought."""
+        """The unit of values, which begin at the mean of what the first episodes brought; none before they do."""
         first = self.replay.newest(MEASURED)
         nothing = torch.zeros_like(first.reward)
         to_go = q_learning.lambda_returns(first.reward, nothing, first.ended, first.ended, self.run.gamma, 1.0)
         found = to_go[first.filled].double()
         std, mean = float(found.std(correction=0)), float(found.mean())
-        self.unit = std if std > TINY * abs(mean) else abs(mean) or 1.0
+        if not (std or mean):
+            return
+        self.unit = std if std > TINY * abs(mean) else abs(mean)
         self.start(mean / self.unit)
         self.target.load_state_dict(self.nets.state_dict())
 
@@ -255,7 +258,13 @@ class OffPolicy:
         return q_learning.lambda_returns(reward, next_value, terminated, ended, self.run.gamma, self.config.td_lambda)
 
     def warnings(self) -> list[str]:
-        return []
+        if self.steps:
+            return []
+        ended = f"{len(self.replay)} episodes ended"
+        if len(self.replay) < self.config.batch_episodes:
+            wanted = f"--batch-episodes is {self.config.batch_episodes}: lower it, or raise --total-timesteps"
+            return [f"nothing was learned: {ended}, and {wanted}"]
+        return [f"nothing was learned: {ended}, and none earned anything: explore more, or longer"]
 
     def write_files(self, folder: Path) -> None:
         """See `rqe_mappo.algorithms.contract.KeepsFiles`: the replay buffer, with `--keep-buffer`."""

@@ -212,7 +212,8 @@ class Graph:
 def _actor(policy: Policy) -> PolicyActor:
     """The policy's actor; ValueError for one of another kind than files here can hold."""
     if not isinstance(policy.actor, PolicyActor):
-        raise ValueError(f"an actor of the class {type(policy.actor).__name__} cannot be exported")
+        algo = json.loads(policy.config_json).get("algo")
+        raise ValueError(f"policies of --algo {algo} cannot be exported: use Policy.load, which needs no environment")
     return policy.actor
 
 

@@ -127,6 +127,8 @@ class Recording:
 def _predicted(policy: Policy, observed: Observed, distributions: bool) -> Predicted:
     """V_tau of each agent, nan for those that left; with `distributions` also their atoms and probabilities."""
     agents = np.arange(observed.active.shape[1])[None]
+    if policy.returns is None:  # then vehicles have no colour of their risk
+        return (np.full(agents.shape[1], np.nan),)
     view = policy.view_of(observed.obs, observed.state)
     value = np.where(observed.active, policy.value(view, agents).cpu().numpy(), np.nan)[0]
     if not distributions:
