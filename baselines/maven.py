@@ -9,9 +9,9 @@ REINFORCE on the returns that followed, with an entropy bonus. `--latent-policy 
 begins, as all released settings do.
 
 Different: REINFORCE has a baseline, the running mean of the returns before, and steps once on the episodes that have
-just ended, not on a buffer of 512. The discriminator has no GRU. Two-layer networks give the mixer's weights, the released
-ones had one layer; a shared trunk's own output layer is not computed and thrown away. Outside training agents take the
-latent that was drawn most of late, where the released code draws one at random.
+just ended, not on a buffer of 512. The discriminator has no GRU. Two-layer networks give the mixer's weights, the
+released ones had one layer; a shared trunk's own output layer is not computed and thrown away. Outside training agents
+take the latent that was drawn most of late, where the released code draws one at random.
 What differs in replay, targets and observations is said in `vdn`.
 """
 
