@@ -66,7 +66,7 @@ def test_the_best_joint_action_is_the_agents_best_actions_after_training(method,
         run = Run.build(config, tmp_path, env)
         run.collector.start(env.reset(0))
         for _ in range(25):
-            run.algorithm.learn(run.collector.collect()[0], Progress(0, 1))
+            run.algorithm.learn(run.collector.collect(1.0)[0], Progress(0, 1))
     assert run.algorithm.steps > 30
     agents, actions = len(env.possible_agents), env.action_space.n
     generator = torch.Generator().manual_seed(0)
