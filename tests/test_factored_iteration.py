@@ -95,6 +95,19 @@ def test_theorem_3_holds_from_every_start(first, second):
     assert values[-1, 0] / values[-2, 0] == pytest.approx(5 / 4 * GAMMA)
 
 
+def test_a_growth_factor_above_one_may_end_in_a_cycle():
+    """Growing values make other actions greedy, under which they shrink: two joint policies take turns for ever."""
+    reward = np.array([[[1.0, -2.0], [2.0, -1.0]], [[1.0, 0.0], [-2.0, 2.0]]])
+    mdp = fi.MultiAgentMDP(reward, np.eye(2)[[[[1, 0], [1, 1]], [[0, 0], [0, 0]]]], 0.9)
+    uniform = [np.full((2, 2), 0.5)] * 2
+    values, utilities = fi.fma_fqi(mdp, near(mdp), lambda _: uniform, 600)
+    following = fi.counterfactual_utilities(fi.targets(mdp, values[-1]), uniform)
+    factors = [fi.growth_factor(mdp, fi.greedy(each), uniform) for each in (utilities, following)]
+    assert sorted(factors) == pytest.approx([0.9, 5 / 4 * 0.9])
+    np.testing.assert_allclose(values[-1], values[-3], atol=1e-9)
+    assert np.abs(values[-1] - values[-2]).min() > 3
+
+
 @pytest.mark.parametrize("sizes", SIZES)
 def test_the_growth_matrix_is_the_map_of_an_iteration(sizes):
     """Two iterations with the same greedy actions differ by L times what they started from."""
@@ -197,8 +210,8 @@ def test_the_optimal_table_is_the_best_of_all_policies():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"transition": np.ones((2, 2, 2))}, "for rewards"), ({"transition": np.ones((2, 2, 2, 2))}, "sum to one"),
-     ({"gamma": 1.0}, "not in")],
+    [({"transition": np.ones((2, 2, 2))}, "for rewards"), ({"transition": np.ones((2, 2, 2, 2))}, "no prob"),
+     ({"transition": np.broadcast_to([2.0, -1.0], (2, 2, 2, 2))}, "no prob"), ({"gamma": 1.0}, "not in")],
 )  # fmt: skip
 def test_what_is_no_mdp_is_refused(change, message):
     whole = vars(fi.leaving_game(GAMMA)) | change

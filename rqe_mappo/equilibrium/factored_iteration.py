@@ -30,12 +30,12 @@ class MultiAgentMDP:
     gamma: float
 
     def __post_init__(self) -> None:
-        """Raises ValueError where shapes do not fit, probabilities do not sum to one, or gamma is no discount."""
+        """Raises ValueError where shapes do not fit, transitions are no probabilities, or gamma is no discount."""
         n_states = len(self.reward)
         if self.transition.shape != (*self.reward.shape, n_states):
             raise ValueError(f"transition is {self.transition.shape}, for rewards {self.reward.shape}")
         if (self.transition < 0).any() or not np.allclose(self.transition.sum(-1), 1):
-            raise ValueError("the probabilities of next states do not sum to one")
+            raise ValueError("transition is no probabilities of next states: below 0, or their sum is not one")
         if not 0 <= self.gamma < 1:
             raise ValueError(f"gamma is {self.gamma}, not in [0, 1)")
 
@@ -149,7 +149,10 @@ def growth_matrix(
 
 
 def growth_factor(mdp: MultiAgentMDP, actions: Sequence[Int[np.ndarray, " states"]], marginals: PerAgent) -> float:
-    """By how much FMA-FQI's steps grow an iteration in the long run: the spectral radius of `growth_matrix`."""
+    """By how much FMA-FQI's steps grow an iteration, in the long run: the spectral radius of `growth_matrix`.
+
+    That is while `actions` stay greedy. Where growing values make others greedy they may end in a cycle instead.
+    """
     return float(np.abs(np.linalg.eigvals(growth_matrix(mdp, actions, marginals))).max())
 
 
