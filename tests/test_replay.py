@@ -34,13 +34,13 @@ def env(common_reward: bool = False) -> SimpleNamespace:
 
 
 class Play:
-    """Random episodes in plain lists: agents leave early, or are cut at the horizon."""
+    """Random episodes in plain lists: agents come late, leave early, or are cut at the horizon."""
 
     def __init__(self, seed: int):
         self.random = np.random.default_rng(seed)
         self.under_way: list[list[dict]] = [[] for _ in range(E)]
         self.whole: list[list[dict]] = []
-        self.active = np.ones((E, A), bool)
+        self.active, self.later = np.ones((E, A), bool), np.zeros((E, A), bool)  # who comes later
         self.seen = self.look()
 
     def look(self) -> dict[str, np.ndarray]:
@@ -64,8 +64,13 @@ class Play:
                 "obs": self.random.random((E, A, D), np.float32),
                 "state": self.random.random((E, A, S), np.float32),
             }
+            joins = self.later & ~over[:, None] & (self.random.random((E, A)) < 0.5)
+            self.active |= joins
+            self.later &= ~joins
             goes_on = self.active.copy()
-            self.active[over] = True
+            self.active[over] = self.random.random((over.sum(), A)) < 0.6
+            self.active[over & ~self.active.any(-1), -1] = True
+            self.later[over] = ~self.active[over]
             self.seen = self.look()
             for copy in range(E):
                 step = {"obs": before["obs"][copy], "action": action[copy], "active": active[copy]}

@@ -130,6 +130,8 @@ class EpisodeReplay:
             at = self.length[slot]
             first = at == 0
             self._write(before, t, copies[first], slot[first], at[first])
+            if t == 0:  # the trajectory before did not know who joins here, and so from whose side the state is
+                self._write({"state": before["state"]}, t, copies, slot, at)
             self.arrays["present"][slot, at] |= done["active"][t, copies]  # some may join an episode late
             self._write(done, t, copies, slot, at)
             self._write(after, t, copies, slot, at + 1)
