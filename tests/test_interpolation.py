@@ -16,6 +16,7 @@ from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.evaluation.episodes import chooser, drive
 from rqe_mappo.functional.policy_gradient import NO_ACTION
 from rqe_mappo.nets import ActionSpec, ActorSpec, DistributionCritic, DistributionCriticSpec, PolicyActor
+from rqe_mappo.nets.utilities import Utilities, UtilitySpec
 from rqe_mappo.sweeps import front_plots, mixing, tables
 from tests import toy
 
@@ -25,11 +26,15 @@ OBS = np.random.default_rng(0).normal(size=(50, 3, 5)).astype(np.float32)
 WHO = np.broadcast_to(np.arange(3), (50, 3))
 
 
-def policy(seed: int, agents=AGENTS, config=None, sharpness=3.0, obs_dim=5, n_actions=4, counts=()) -> Policy:
+def policy(
+    seed: int, agents=AGENTS, config=None, sharpness=3.0, obs_dim=5, n_actions=4, counts=(), greedy=False
+) -> Policy:
     """One that was never trained."""
     torch.manual_seed(seed)
     actions = ActionSpec("discrete", (n_actions,), (), counts)
-    actor = PolicyActor(ActorSpec(obs_dim=obs_dim, n_agents=len(agents), actions=actions, hidden=(8,)))
+    spec = UtilitySpec if greedy else ActorSpec
+    of = spec(obs_dim=obs_dim, n_agents=len(agents), actions=actions, hidden=(8,))
+    actor = Utilities(of) if greedy else PolicyActor(of)
     with torch.no_grad():
         for parameter in actor.parameters():
             parameter.normal_(0, sharpness / parameter.shape[-1] ** 0.5)
@@ -57,6 +62,19 @@ def test_probabilities_are_mixed_by_the_formula(pair, alpha):
     geometric = safe**alpha * neutral ** (1 - alpha)
     geometric /= geometric.sum(-1, keepdims=True)
     assert np.abs(interpolate(*pair, alpha, "logit").probabilities(OBS, WHO) - geometric).max() < 1e-6
+
+
+@pytest.mark.parametrize("counts", [(), (2, 3, 4)], ids=["all alike", "some lack actions"])
+@pytest.mark.parametrize("greedy", [(True, True), (True, False), (False, True)])
+def test_policies_that_act_by_values_are_mixed_by_the_formula(greedy, counts):
+    """Their other actions have no probability, and are there all the same."""
+    pair = [policy(seed, counts=counts, greedy=by_value) for seed, by_value in zip((1, 2), greedy, strict=True)]
+    one, other = (each.probabilities(OBS, WHO).astype(float) for each in pair)
+    mixture = interpolate(*pair, 0.3)
+    assert np.abs(mixture.probabilities(OBS, WHO) - (0.3 * one + 0.7 * other)).max() < 1e-6
+    heard = one if greedy == (True, False) else other
+    geometric = interpolate(*pair, 0.3, "logit").probabilities(OBS, WHO)
+    assert np.array_equal(geometric.argmax(-1), heard.argmax(-1))  # by weight, but who forbids before who prefers
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -198,9 +198,11 @@ class Mixture(ActingPolicy):
         if len(every) == 1:
             return every[0]
         logits = self._mixed([each.logits for each in every], [weight[..., None] for _, weight in using])
-        if every[0].masked:
-            logits = logits.masked_fill(every[0].logits <= NO_ACTION, NO_ACTION)
-        return replace(every[0], logits=logits)
+        masked = any(each.masked for each in every)
+        if masked:  # an action is not there if nobody has it: who acts by values gives that logit to all but the best
+            there = reduce(torch.logical_or, [each.logits > NO_ACTION for each in every])
+            logits = logits.masked_fill(~there, NO_ACTION)
+        return replace(every[0], logits=logits, masked=masked)
 
     def _mixed(self, every: list[Tensor], weights: list[Tensor]) -> Float[Tensor, "*rows outputs"]:
         """Logits of the mixture; those of a policy with all the weight are its own to the last bit."""
