@@ -135,9 +135,7 @@ class Maven(OffPolicy):
             nothing = torch.zeros_like(ended.reward)
             to_go = q_learning.lambda_returns(ended.reward, nothing, ended.ended, ended.ended, self.run.gamma, 1.0)
             mean = float(to_go[0].mean())
-            before = (
-                mean if self.earned is None else self.earned
-            )  # of other episodes: else one alone would teach nothing
+            before = mean if self.earned is None else self.earned  # of others: one episode alone has to teach too
             self.earned = before + (1 - RECENT ** len(latent)) * (mean - before)
             gain = (to_go[0] - before).to(self.device) / (self.unit or 1.0)
             taken = log_policy.gather(-1, latent[:, None]).squeeze(-1)

@@ -24,7 +24,9 @@ TWO_STEPS = ONE_STEP | {"total_timesteps": 40_000}
 M_STEPS = {
     "total_timesteps": 200_000, "num_envs": 16, "exploration_fraction": 0.5, "td_lambda": 0.0, "actor_hidden": (64,),
 }  # fmt: skip
-PUBLISHED = ONE_STEP | {"total_timesteps": 420_000, "batch_episodes": 32, "heads": 10, "mixer_depth": 3}
+PUBLISHED = ONE_STEP | {  # a learning step of 32 episodes for each of 210,000 episodes
+    "total_timesteps": 420_000, "batch_episodes": 32, "replay_ratio": 32.0, "heads": 10, "mixer_depth": 3,
+}  # fmt: skip
 PREY = {"total_timesteps": 4_000_000, "recurrent": True}
 
 

@@ -218,11 +218,15 @@ def test_a_run_that_keeps_its_buffer_goes_on_exactly(tmp_path, recurrent):
     with pytest.raises(KeyboardInterrupt):
         train(stopped, quiet=True, on_update=lambda step, _: _stop_at(step, 12_000))
     train(stopped, resume=Path(stopped.out), quiet=True)
-    ends = [checkpoint.load_policy_file(checkpoint.newest(Path(path))[0]) for path in (whole, stopped.out)]
-    assert ends[0]["timesteps"] == ends[1]["timesteps"]
-    for name, weights in ends[0]["modules"].items():
+    assert_same_end(whole, Path(stopped.out))
+
+
+def assert_same_end(*runs: Path) -> None:
+    one, other = (checkpoint.load_policy_file(checkpoint.newest(run)[0]) for run in runs)
+    assert one["timesteps"] == other["timesteps"]
+    for name, weights in one["modules"].items():
         for key, value in weights.items():
-            assert torch.equal(value, ends[1]["modules"][name][key]), (name, key)
+            assert torch.equal(value, other["modules"][name][key]), (name, key)
 
 
 def _stop_at(step: int, when: int) -> None:
@@ -243,11 +247,7 @@ def test_every_rival_goes_on_exactly(tmp_path, algo):
     with pytest.raises(KeyboardInterrupt):
         train(stopped, quiet=True, on_update=lambda step, _: _stop_at(step, 256))
     train(stopped, resume=Path(stopped.out), quiet=True)
-    ends = [checkpoint.load_policy_file(checkpoint.newest(Path(path))[0]) for path in (whole, stopped.out)]
-    assert ends[0]["timesteps"] == ends[1]["timesteps"]
-    for name, weights in ends[0]["modules"].items():
-        for key, value in weights.items():
-            assert torch.equal(value, ends[1]["modules"][name][key]), (name, key)
+    assert_same_end(whole, Path(stopped.out))
 
 
 def replaying(algo: str, out: Path, **changes: Any) -> TrainConfig:
@@ -284,6 +284,24 @@ def test_mavens_latent_policy_learns_from_single_episodes(tmp_path):
             )  # fmt: skip
             maven.improve(episode)
         assert float(maven.actor.latent_policy(state[0]).exp()[0, 0]) > 0.6
+
+
+def test_mavens_latent_is_drawn_by_what_the_first_who_is_there_sees(tmp_path):
+    config = replaying("maven", tmp_path, latents=3)
+    with contextlib.closing(vector.make(config, 4)) as env:
+        actor = learner("maven", env, config).actor
+    with torch.no_grad():
+        last = list(actor.policy.modules())[-1]
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([9.0, 0.0, 0.0]))  # whatever is seen
+        first = next(layer for layer in actor.policy.modules() if isinstance(layer, torch.nn.Linear))
+        first.weight.fill_(1.0)
+        first.bias.zero_()
+        last.weight[1] = 100.0  # but where anything is
+    state = torch.zeros(2, 2, actor.spec.state_dim)
+    state[:, 1] = 1.0  # agent 0 is not there
+    memory = actor.begin(torch.zeros(2, 2, actor.memory_size), torch.ones(2).bool(), state, torch.full((2,), 0.5))
+    assert memory[..., actor.spec.memory :].argmax(-1).eq(1).all()
 
 
 def test_iql_values_what_the_team_earns_after_an_agent_left(tmp_path):

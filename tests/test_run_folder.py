@@ -1,5 +1,6 @@
 """A run's folder survives what happens to folders: kills, full disks, planted links, folders taken away."""
 
+import csv
 import errno
 import os
 import shutil
@@ -15,6 +16,7 @@ from rqe_mappo.config import default_config, to_json
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.files import WriteError, write_atomically
 from rqe_mappo.training import run as runs
+from rqe_mappo.training.logs import RunLog
 from rqe_mappo.training.loop import train
 from tests.test_bad_input import SMALL, complaint
 
@@ -257,3 +259,19 @@ def test_trust_reads_the_settings_of_a_run_that_has_saved_nothing(tmp_path):
     (tmp_path / "config.json").write_text(to_json(small(tmp_path)))
     cli.train(["--resume", str(tmp_path), "--trust"])
     assert Policy.load(tmp_path).timesteps == 256
+
+
+def test_what_is_learned_later_gets_a_column_of_its_own(tmp_path):
+    log = RunLog(tmp_path, 0, 100, quiet=True)
+    for step, scalars in ((10, {"a": 1.0}), (20, {"a": 2.0, "b": 3.0}), (30, {"c": 4.0})):
+        log.row(step, scalars)
+    log.close()
+    again = RunLog(tmp_path, 20, 100, quiet=True)  # goes on from step 20
+    again.row(40, {"d": 5.0, "a": 6.0})
+    again.close()
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["global_step", "a", "b", "c", "d"],
+        ["10", "1", "", "", ""], ["20", "2", "3", "", ""], ["40", "6", "", "", "5"],
+    ]  # fmt: skip

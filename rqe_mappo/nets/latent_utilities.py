@@ -60,7 +60,8 @@ class LatentUtilities(Utilities):
         memory = super().begin(memory, copies)
         if state is None or uniform is None:
             return memory
-        cumulative = self.latent_policy(state[:, 0]).exp().cumsum(-1)
+        first = (state != 0).any(-1).int().argmax(-1)  # of those who are there: others see nothing
+        cumulative = self.latent_policy(state[torch.arange(len(state), device=state.device), first]).exp().cumsum(-1)
         latent = (cumulative < uniform[:, None] * cumulative[:, -1:]).sum(-1).clamp(max=self.spec.latents - 1)
         drawn = nn.functional.one_hot(latent, self.spec.latents).to(memory.dtype)
         memory[..., self.spec.memory :] = torch.where(

@@ -6,7 +6,7 @@ import io
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +89,8 @@ class RunLog:
         self.next_line = start
         self.events = Events(run, start, self.say)
 
-    def _forget_after(self, start: int) -> list[str]:
-        """Drop rows later than the checkpoint that the run goes on from; gives the columns there are."""
+    def _forget_after(self, start: int, new: Sequence[str] = ()) -> list[str]:
+        """Drop rows later than `start`, and add columns; gives the columns there are, none where there is no file."""
         if not self.path.is_file():
             return []
         try:
@@ -102,13 +102,15 @@ class RunLog:
         except (ValueError, csv.Error) as error:
             raise ConfigError(f"{self.path} is damaged ({error}): move it away, and the run begins a new one") from None
         text = io.StringIO()
-        csv.writer(text).writerows([rows[0], *kept])
+        csv.writer(text).writerows([[*rows[0], *new], *([*row, *("" for _ in new)] for row in kept)])
         write_atomically(self.path, text.getvalue().encode())
-        return rows[0]
+        return [*rows[0], *new]
 
     def row(self, step: int, scalars: dict[str, float]) -> None:
-        """Append one row at `step`; scalars that it lacks are left empty."""
-        self.columns = self.columns or ["global_step", *scalars]
+        """Append one row at `step`; scalars that it lacks are left empty, as new ones are in the rows before."""
+        if new := [name for name in scalars if name not in self.columns]:
+            columns = self._forget_after(step, new) if self.columns else []
+            self.columns = columns or [*(self.columns or ["global_step"]), *new]
         values = [scalars.get(name) for name in self.columns[1:]]
         line = [step, *("" if value is None else f"{value:.6g}" for value in values)]
         try:
