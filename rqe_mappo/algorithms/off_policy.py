@@ -76,7 +76,8 @@ class OffPolicyConfig(AlgorithmConfig):
     target_interval: int = 200
     """Learning steps between two updates of the target networks."""
     polyak: float = 1.0
-    """How far an update moves the target networks towards the learning ones; 1: a copy."""
+    """How far an update moves the target networks towards the learning ones; 1: a copy. A small one needs
+    --target-interval 1."""
     shared_actor: bool = True
     """One network of utilities for all agents, which sees who they are (else one each)."""
     actor_hidden: tuple[int, ...] = (64, 64)
