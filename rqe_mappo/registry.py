@@ -103,6 +103,9 @@ ALGORITHMS: dict[str, Part] = {
     "qtran": "rqe_mappo.baselines.qtran:Qtran",
     "qplex": "rqe_mappo.baselines.qplex:Qplex",
     "maven": "rqe_mappo.baselines.maven:Maven",
+    "ddn": "rqe_mappo.baselines.ddn:Ddn",
+    "dmix": "rqe_mappo.baselines.dmix:Dmix",
+    "riskq": "rqe_mappo.baselines.riskq:Riskq",
 }
 """Classes that keep the contract of `rqe_mappo.algorithms.contract`."""
 

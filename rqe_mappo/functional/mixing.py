@@ -1,4 +1,8 @@
-"""How utilities of agents make the value of a team; the last axis of utilities is the agents."""
+"""How utilities of agents make the value of a team.
+
+The last axis of utilities is the agents; of quantiles `[*rows, agents, N]` they are the last but one, and levels are
+shared: agents do well and badly together.
+"""
 
 import torch
 from jaxtyping import Float
@@ -32,3 +36,24 @@ def duplex(
     through their plain sum only, as in the released code. Wang et al., 'QPLEX' (2021), eq. 10.
     """
     return chosen.sum(-1) + ((importance - 1) * (chosen - best).detach()).sum(-1)
+
+
+def shape_of_sum(
+    quantiles: Float[Tensor, "*rows agents N"], mean: Float[Tensor, "*rows"]
+) -> Float[Tensor, "*rows N"]:
+    """`sum_i (Z_i(w) - E Z_i) + mean`: the shape of the agents' sum about a mean of its own.
+
+    Sun et al., 'DFAC Framework' (2021, arXiv 2102.07936), eq. 11 (DMIX).
+    """
+    return (quantiles - quantiles.mean(-1, keepdim=True)).sum(-2) + mean[..., None]
+
+
+def quantile_mixture(
+    quantiles: Float[Tensor, "*rows agents N"], weights: Float[Tensor, "*rows agents"], shift: Float[Tensor, "*rows"]
+) -> Float[Tensor, "*rows N"]:
+    """`sum_i k_i Z_i(w) + c` with weights k >= 0, for which VaR and distortions are greatest where each agent's is.
+
+    Shen et al., 'RiskQ: Risk-sensitive Multi-Agent Reinforcement Learning Value Factorization' (2023, arXiv
+    2311.01753), section 4.2.
+    """
+    return (weights[..., None] * quantiles).sum(-2) + shift[..., None]

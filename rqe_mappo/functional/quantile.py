@@ -173,3 +173,29 @@ def lambda_targets(
         following = reward[t][..., None] + discount[t] * torch.lerp(next_values[t], following, trace[t])
         targets.append(following)
     return torch.stack(targets[::-1])
+
+
+def mixed_targets(
+    reward: Float[Tensor, " time *batch"],
+    next_values: Float[Tensor, " time *batch quantiles"],
+    terminated: Bool[Tensor, " time *batch"],
+    ended: Bool[Tensor, " time *batch"],
+    gamma: float,
+    lam: float,
+    uniform: Float[Tensor, " time *batch quantiles"],
+) -> Float[Tensor, " time *batch quantiles"]:
+    """Equally likely draws from the lambda-mixture of n-step distributions, `q_t = r_t + gamma x`.
+
+    Each draw's x is `q_{t+1}` where its `uniform` number is below lam, and else of `next_values`; at `ended` and at the
+    last step always the latter. `lambda_targets` averages both instead, which leaves `(1 - lam)^2 + lam^2` of the
+    variance of independent ones, 0.52 at lam = 0.6: a risk measure would see about half of what there is. Other
+    arguments as there.
+    """
+    discount = (gamma * (~terminated).to(reward.dtype))[..., None]
+    goes_on = (uniform < lam) & ~ended[..., None]
+    targets = []
+    following = next_values[-1]
+    for t in reversed(range(reward.shape[0])):
+        following = reward[t][..., None] + discount[t] * torch.where(goes_on[t], following, next_values[t])
+        targets.append(following)
+    return torch.stack(targets[::-1])

@@ -20,6 +20,7 @@ from rqe_mappo.nets.critics import (
     ValueCritic,
     ValueCriticSpec,
 )
+from rqe_mappo.nets.distributional_utilities import DistributionalSpec, ImplicitUtilities, QuantileUtilities
 from rqe_mappo.nets.distributions import ActionSpec
 from rqe_mappo.nets.joint_utilities import JointUtilities
 from rqe_mappo.nets.latent_utilities import LatentUtilities, LatentUtilitySpec
@@ -30,12 +31,15 @@ __all__ = [
     "ActorSpec",
     "DistributionCritic",
     "DistributionCriticSpec",
+    "DistributionalSpec",
+    "ImplicitUtilities",
     "JointCritic",
     "JointCriticSpec",
     "JointUtilities",
     "LatentUtilities",
     "LatentUtilitySpec",
     "PolicyActor",
+    "QuantileUtilities",
     "RiskPremium",
     "RiskPremiumSpec",
     "Utilities",
@@ -54,8 +58,10 @@ NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     JointCritic.kind: (JointCritic, JointCriticSpec),
     RiskPremium.kind: (RiskPremium, RiskPremiumSpec),
     ValueCritic.kind: (ValueCritic, ValueCriticSpec),
+    ImplicitUtilities.kind: (ImplicitUtilities, DistributionalSpec),
     JointUtilities.kind: (JointUtilities, UtilitySpec),
     LatentUtilities.kind: (LatentUtilities, LatentUtilitySpec),
+    QuantileUtilities.kind: (QuantileUtilities, DistributionalSpec),
     Utilities.kind: (Utilities, UtilitySpec),
 }
 """Networks that a policy file may hold, by their `kind`: the class, and the dataclass from which it is built."""

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rqe_mappo.nets.mlp import AgentNets
-from rqe_mappo.nets.utilities import Utilities, UtilitySpec
+from rqe_mappo.nets.utilities import Utilities
 
 MOST_JOINT = 4096  # joint actions
 
@@ -21,14 +21,18 @@ class JointUtilities(Utilities):
 
     kind = "joint utilities"
 
-    def __init__(self, spec: UtilitySpec):
-        super().__init__(spec)
-        actions, agents = spec.actions.outputs, spec.n_agents
+    @property
+    def joint_shape(self) -> tuple[int, ...]:
+        """Actions of each agent."""
+        return (self.spec.actions.outputs,) * self.spec.n_agents
+
+    def network(self, inputs: int, count: int) -> AgentNets:
+        """One, of joint actions; ValueError for too many of them."""
+        actions, agents = self.spec.actions.outputs, self.spec.n_agents
         if actions**agents > MOST_JOINT:
             raise ValueError(f"{actions}^{agents} joint actions are too many to tell apart: {MOST_JOINT} at most")
-        self.joint_shape = (actions,) * agents
-        sizes = (spec.obs_dim, *spec.hidden, math.prod(self.joint_shape))
-        self.nets = AgentNets.build(sizes, 1, nn.ReLU, 0.1, spec.memory)
+        sizes = (inputs, *self.spec.hidden, math.prod(self.joint_shape))
+        return AgentNets.build(sizes, 1, nn.ReLU, 0.1, self.spec.memory)
 
     @property
     def named(self) -> bool:

@@ -35,14 +35,13 @@ class LatentUtilities(Utilities):
 
     def __init__(self, spec: LatentUtilitySpec):
         super().__init__(spec)
-        self.hidden = spec.hidden[-1] if spec.hidden else spec.obs_dim
-        inputs = spec.obs_dim + (spec.n_agents if self.named else 0)
-        sizes, count = (inputs, *spec.hidden, self.hidden), 1 if spec.shared else spec.n_agents
-        self.nets = AgentNets.build(sizes, count, nn.ReLU, 2**0.5, spec.memory)
         self.weights = nn.Linear(spec.latents + spec.n_agents, self.hidden * spec.actions.outputs, bias=False)
         self.policy = layers(spec.state_dim, spec.latent_hidden, spec.latents)
         self.register_buffer("drawn", torch.full((spec.latents,), 1 / spec.latents))
         self.memory_size = spec.memory + spec.latents
+
+    def network(self, inputs: int, count: int) -> AgentNets:
+        return self.trunk(inputs, count)
 
     def latent_policy(self, state: Float[Tensor, "*rows S"]) -> Float[Tensor, "*rows latents"]:
         """Log-probabilities of latents, by the state in which an episode begins."""

@@ -96,6 +96,47 @@ class DuplexMixer(nn.Module):
         add_to_output(self.shift, mean / self.shape[1])
 
 
+class QuantileMixer(nn.Module):
+    """RiskQ's mixer: weights that are never negative, by the state and by what each agent sees, and a shift.
+
+    attention: whether a softmax over agents shares a weight of the state between them; else the state gives each its
+    own.
+    """
+
+    def __init__(self, state_dim: int, obs_dim: int, agents: int, hidden: int, keys: int, attention: bool):
+        super().__init__()
+        self.shift, self.attention = layers(state_dim, hidden, 1), attention
+        self.weight = layers(state_dim, hidden, 1 if attention else agents)
+        if attention:
+            self.query, self.key = layers(state_dim, hidden, keys), nn.Linear(obs_dim + agents, keys)
+
+    def forward(
+        self,
+        quantiles: Float[Tensor, "*rows A N"],
+        state: Float[Tensor, "*rows S"],
+        obs: Float[Tensor, "*rows A D"],
+        present: Bool[Tensor, "*rows A"],
+    ) -> Float[Tensor, "*rows N"]:
+        return mixing.quantile_mixture(quantiles, self.weights(state, obs, present), self.shift(state).squeeze(-1))
+
+    def weights(
+        self, state: Float[Tensor, "*rows S"], obs: Float[Tensor, "*rows A D"], present: Bool[Tensor, "*rows A"]
+    ) -> Float[Tensor, "*rows A"]:
+        """Of the agents, the same for all their quantiles and for all actions."""
+        weight = self.weight(state).abs()
+        if not self.attention:
+            return weight
+        who = torch.eye(obs.shape[-2], dtype=obs.dtype, device=obs.device).expand(*obs.shape[:-1], -1)
+        keys = self.key(torch.cat((obs, who), -1))
+        scores = (keys * self.query(state)[..., None, :]).sum(-1) / keys.shape[-1] ** 0.5
+        return weight * scores.masked_fill(~present, -1e9).softmax(-1)
+
+    @torch.no_grad()
+    def start(self, mean: float) -> None:
+        """Begin at a value of about `mean`."""
+        add_to_output(self.shift, mean)
+
+
 class JointValue(nn.Module):
     """QTRAN's value of a joint action, without any factorisation: of the state, and of what each agent sees and does.
 

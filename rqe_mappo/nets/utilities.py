@@ -49,8 +49,26 @@ class Utilities(nn.Module):
             own = torch.arange(spec.actions.outputs) < torch.tensor(spec.actions.counts)[:, None]
         self.register_buffer("own", own, persistent=False)  # known from the spec
         inputs = spec.obs_dim + (spec.n_agents if self.named else 0)
-        sizes, count = (inputs, *spec.hidden, spec.actions.outputs), 1 if spec.shared else spec.n_agents
-        self.nets = AgentNets.build(sizes, count, nn.ReLU, 0.1, spec.memory)
+        self.nets = self.network(inputs, 1 if spec.shared else spec.n_agents)
+
+    @property
+    def width(self) -> int:
+        """Outputs of the networks for each action."""
+        return 1
+
+    def network(self, inputs: int, count: int) -> AgentNets:
+        """`count` networks alike."""
+        outputs = self.spec.actions.outputs * self.width
+        return AgentNets.build((inputs, *self.spec.hidden, outputs), count, nn.ReLU, 0.1, self.spec.memory)
+
+    @property
+    def hidden(self) -> int:
+        """Outputs of a `trunk`."""
+        return self.spec.hidden[-1] if self.spec.hidden else self.spec.obs_dim
+
+    def trunk(self, inputs: int, count: int) -> AgentNets:
+        """Such networks as far as a last layer, before its ReLU, for utilities that have another."""
+        return AgentNets.build((inputs, *self.spec.hidden, self.hidden), count, nn.ReLU, 2**0.5, self.spec.memory)
 
     @property
     def named(self) -> bool:

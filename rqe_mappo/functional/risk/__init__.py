@@ -12,7 +12,7 @@ from rqe_mappo.functional.risk.distortion import CPW, OUTERMOST, CVaR, Distortio
 from rqe_mappo.functional.risk.entropic import SHIFTED_UPTO, Entropic
 from rqe_mappo.functional.risk.expectile import Expectile
 from rqe_mappo.functional.risk.grammar import GRAMMAR, parse_risk
-from rqe_mappo.functional.risk.measure import Atoms, Form, OneNumber, RiskMeasure, Rows, RowsOfAtoms
+from rqe_mappo.functional.risk.measure import Atoms, Form, OneNumber, RiskMeasure, Rows, RowsOfAtoms, quantile_weights
 from rqe_mappo.functional.risk.moments import MeanStd, MeanVariance, Neutral
 from rqe_mappo.functional.risk.reported import NEGLIGIBLE, VaR, WorstCase
 
@@ -42,4 +42,5 @@ __all__ = [
     "Wang",
     "WorstCase",
     "parse_risk",
+    "quantile_weights",
 ]

@@ -40,6 +40,10 @@ class CVaR(OneNumber):
     level: float
     form: ClassVar[Form] = Form("cvar", "LEVEL", 0, 1, "(]", neutral=1, example=0.1)
 
+    @property
+    def comonotonic(self) -> bool:
+        return True
+
     def value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
         probs = log_probs.exp()
         upto = categorical.cdf(probs)
@@ -79,6 +83,10 @@ class Distortion(OneNumber):
     D acts on cumulative probabilities, as in RiskQ (arXiv 2311.01753). Implicit quantile networks (arXiv 1806.06923)
     distort the levels at which they sample, that is with the inverse of D: the signs there are the opposite.
     """
+
+    @property
+    def comonotonic(self) -> bool:
+        return True
 
     def distort(self, below: Shares, above: Shares) -> Shares:
         """`D(u)` for u = `below` = 1 - `above`, both within (0, 1); the smaller of the two has the smaller error."""

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -35,6 +36,14 @@ class RiskMeasure(Protocol):
     def evaluation_only(self) -> str | None:
         """The line that refuses to train on a measure which can only be reported; None if it can be trained on."""
         return None
+
+    @property
+    def comonotonic(self) -> bool:
+        """Whether `rho(X + Y) = rho(X) + rho(Y)` where X and Y rise together: then it is linear in sorted quantiles.
+
+        So are the mean, VaR and all distortions. A sum of utilities' quantiles is greatest where each agent's is.
+        """
+        return False
 
     def value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
         """`rho(Z)`, in units of return; differentiable in `log_probs` (unless `evaluation_only`) and in `atoms`."""
@@ -156,6 +165,18 @@ class OneNumber(RiskMeasure):
     def of(cls, number: float) -> "OneNumber":
         """The measure of this kind with another number."""
         return cls(**{cls.form.word.lower(): number})
+
+
+def quantile_weights(measure: RiskMeasure, count: int) -> Float[Tensor, " quantiles"]:
+    """The w with `rho = sum_j w_j x_j` of `count` equally likely values in ascending order; they sum to 1.
+
+    Of a distortion D these are `D(j / N) - D((j - 1) / N)`. ValueError for a measure that is not `comonotonic`.
+    """
+    if not measure.comonotonic:
+        raise ValueError(f"{measure.name} is not linear in quantiles")
+    steps = torch.ones(count, count, dtype=torch.float64).triu()  # the j-th row: 1 from the j-th value on
+    above = measure.value(steps, steps.new_full((count,), -math.log(count)))
+    return (above - torch.nn.functional.pad(above[1:], (0, 1))).float()
 
 
 def centred(psi: RowsOfAtoms, log_probs: LogProbs) -> RowsOfAtoms:

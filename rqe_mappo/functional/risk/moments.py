@@ -30,6 +30,10 @@ class Neutral(RiskMeasure):
 
     name: ClassVar[str] = "neutral"
 
+    @property
+    def comonotonic(self) -> bool:
+        return True
+
     def value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
         return categorical.mean(atoms, log_probs.exp())
 

@@ -13,6 +13,10 @@ class Reported(RiskMeasure):
     """A measure without a usable influence: `influence` and `annealed` raise ValueError."""
 
     @property
+    def comonotonic(self) -> bool:
+        return True
+
+    @property
     def evaluation_only(self) -> str:
         raise NotImplementedError
 

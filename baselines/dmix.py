@@ -1,0 +1,63 @@
+"""DMIX: quantiles about a mean that QMIX mixes, `--algo dmix`.
+
+Sun et al., 'DFAC Framework: Factorizing the Value Function via Quantile Mixture for Multi-Agent Distributional
+Q-Learning' (2021, arXiv 2102.07936).
+
+Kept: `Z_tot(w) = sum_i (Z_i(w) - E Z_i) + QMIX(E Z_1, .., E Z_n; s)`: the mean is as QMIX says, and the shape about it
+is that of the sum of agents who do well and badly together. Quantile regression towards the team's return.
+
+Different: actions are ranked by any `--risk`, there by the mean alone. For any other measure the agents' own best
+actions need not be the team's: over random utilities and mixers they were not in about half of all cases
+(`python -m benchmarks.rigm`); a note says so. Levels, targets and means are those of `ddn`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rqe_mappo.algorithms.actor_critic import WIDEST
+from rqe_mappo.algorithms.distributional import Distributional, QuantileConfig
+from rqe_mappo.config import TrainConfig, require_range
+from rqe_mappo.data.replay import Episodes, team_state_size
+from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.functional import mixing
+from rqe_mappo.nets.mixers import MonotonicMixer
+
+
+@dataclass(frozen=True, kw_only=True)
+class DmixConfig(QuantileConfig):
+    """DMIX's settings."""
+
+    mixer_embed: int = 32
+    """Width of the mixing network."""
+    hyper_hidden: int = 64
+    """Hidden units of the networks that give its weights."""
+
+    def check(self, run: TrainConfig) -> None:
+        super().check(run)
+        require_range(self, mixer_embed=(1, WIDEST), hyper_hidden=(1, WIDEST))
+
+    def notes(self, env: BatchedEnv) -> list[str]:
+        return super().notes(env) + self.apart_note(env, mixed=True)
+
+
+class Dmix(Distributional):
+    """DMIX at work."""
+
+    Config = DmixConfig
+
+    def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
+        config, agents = run.algorithm, len(env.possible_agents)
+        actor = config.quantile_utilities(env)
+        self.mixer = MonotonicMixer(team_state_size(env), agents, config.mixer_embed, config.hyper_hidden)
+        super().__init__(run, env, generator, {"actor": actor, "mixer": self.mixer}, self.mixer.start)
+
+    def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
+        """The quantile loss of the mixture."""
+        agents = self.quantiles(batch)
+        total = mixing.shape_of_sum(agents.chosen, self.mixer(agents.chosen.mean(-1), batch.state[:-1]))
+        with torch.no_grad():
+            mean = self.target["mixer"](agents.following.mean(-1), batch.state[1:])
+            target = self.distribution_targets(batch, mixing.shape_of_sum(agents.following, mean))
+        return self.regression(total, target, agents.levels, batch.filled)

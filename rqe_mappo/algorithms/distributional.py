@@ -1,0 +1,211 @@
+"""What off-policy learners of return distributions share: settings, quantiles along episodes, their loss and targets."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tyro.conf import arg
+
+from rqe_mappo import schema
+from rqe_mappo.algorithms.actor_critic import WIDEST
+from rqe_mappo.algorithms.off_policy import OffPolicy, OffPolicyConfig, value_scalars
+from rqe_mappo.config import ConfigError, TrainConfig, require, require_at_least_one, require_range
+from rqe_mappo.data.replay import Episodes
+from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.functional import q_learning, quantile
+from rqe_mappo.functional.risk import GRAMMAR, parse_risk
+from rqe_mappo.nets.distributional_utilities import DistributionalSpec, ImplicitUtilities, QuantileUtilities
+
+RECENT = 0.99  # memory of how far quantiles lie apart, per learning step
+COLLAPSED = 0.1  # of the targets' distance from the predicted mean; a normal return's 32 quantiles span 5.4 of it
+CERTAIN = 1e-3  # stds of the returns; targets that lie closer are not random
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiskyChoice(OffPolicyConfig):
+    """By which risk measure actions are chosen."""
+
+    risk: Annotated[str, arg(help=f"Risk measure by which actions are chosen: {GRAMMAR}.")] = "entropic"
+    tau: float = float("inf")
+    """Risk tolerance of entropic and mean-variance, in stds of the first returns; inf: neutral."""
+    return_scale: float | None = None
+    """Unit of tau; given here it is not measured."""
+
+    @property
+    def measure(self) -> str:
+        """The measure, neutral where tau makes it so."""
+        return "neutral" if self.risk in ("entropic", "mean-variance") and self.tau == float("inf") else self.risk
+
+    @property
+    def label(self) -> str:
+        tau = f"__tau{self.tau:g}" if self.measure in ("entropic", "mean-variance") else ""
+        return f"__{self.measure.replace(':', '')}{tau}"
+
+    def check(self, run: TrainConfig) -> None:
+        super().check(run)
+        scale = self.return_scale
+        require(self, scale is None or 0 < scale < float("inf"), "return_scale", "be > 0 and finite")
+        try:
+            parse_risk(self.risk, self.tau, clip=None)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def chosen_by(self) -> dict[str, Any]:
+        """Fields of a `DistributionalSpec`."""
+        return {"risk": self.measure, "tau": self.tau if self.tau < float("inf") else 1.0}
+
+    def apart_note(self, env: BatchedEnv, mixed: bool) -> list[str]:
+        """What to know of measures for which the agents' own best actions need not be the team's (RIGM).
+
+        mixed: whether means are mixed by more than sums.
+        """
+        measure = parse_risk(self.measure, 1.0, clip=None)
+        kept = self.measure == "neutral" if mixed else measure.comonotonic
+        if kept or len(env.possible_agents) == 1:
+            return []
+        fix = "use ddn or riskq" if measure.comonotonic else "cvar, var, wang and the other distortions have no such gap"
+        return [f"with --risk {self.risk} the agents' own best actions need not be the team's: {fix}"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantileConfig(RiskyChoice):
+    """Quantiles, and how they are learned."""
+
+    quantiles: int = 32
+    """Quantiles of each action's return."""
+    levels: Literal["fixed", "sampled"] = "fixed"
+    """Their levels: the middles of equal shares, or drawn anew in each share at every learning step."""
+    kappa: float = 0.05
+    """Where the quantile loss is quadratic about 0, in stds of the first returns; 0: nowhere."""
+
+    def check(self, run: TrainConfig) -> None:
+        super().check(run)
+        require_range(self, quantiles=(1, WIDEST))
+        require(self, 0 <= self.kappa < float("inf"), "kappa", "be in [0, inf)")
+
+    def quantile_utilities(self, env: BatchedEnv) -> QuantileUtilities:
+        """The agents' networks."""
+        spec = self.utilities(env, DistributionalSpec, size=self.quantiles, **self.chosen_by())
+        return ImplicitUtilities(spec) if self.levels == "sampled" else QuantileUtilities(spec)
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Quantiles along B episodes, in units of the first returns' std; zero for who is not there.
+
+    levels: of `chosen`. chosen: of the actions that were taken. following: of the best next actions, by the target
+    networks. best: which these are, at every step.
+    """
+
+    levels: Float[Tensor, " N"]
+    chosen: Float[Tensor, "T B A N"]
+    following: Float[Tensor, "T B A N"]
+    best: Int[Tensor, "T+1 B A"]
+
+
+class Distributional(OffPolicy):
+    """An off-policy algorithm whose actor has distributions of what actions bring.
+
+    spread: how far the outermost quantiles lie apart, and how far targets lie from the predicted mean, of late.
+    """
+
+    spread: tuple[float, float] | None = None
+
+    def measure(self) -> None:
+        super().measure()
+        if self.unit is not None:
+            in_units = self.config.tau * (self.config.return_scale or self.unit) / self.unit
+            for actor in (self.nets["actor"], self.target["actor"]):
+                actor.tau.fill_(min(in_units, 1e30))
+
+    def levels(self) -> Float[Tensor, " N"]:
+        """Levels of quantiles to learn now."""
+        count = self.config.quantiles
+        levels = quantile.midpoint_levels(count, device=self.device)
+        if self.config.levels == "fixed":
+            return levels
+        within = torch.rand(count, generator=self.generator).to(self.device)
+        return levels + (within - 0.5) / count
+
+    def quantiles(self, batch: Episodes) -> Quantiles:
+        """What the networks predict along episodes."""
+        present = torch.cat((batch.active, batch.present[-1:]))
+        agent = torch.arange(batch.obs.shape[2], device=self.device).expand(batch.obs.shape[:3])
+        actor, kept_actor, levels = self.actor, self.target["actor"], self.levels()
+        live = actor.distributions(batch.obs, present, levels)
+        with torch.no_grad():
+            kept = kept_actor.distributions(batch.obs, present, self.levels())
+            predicted = live if self.config.double_q else kept
+            best = actor.ranked(predicted, agent, batch.avail).argmax(-1)
+            following = of_actions(kept, best)[1:] * batch.present[1:, ..., None]
+        return Quantiles(levels, of_actions(live[:-1], batch.action) * batch.active[..., None], following, best)
+
+    def distribution_targets(
+        self, batch: Episodes, following: Float[Tensor, "T B *own N"]
+    ) -> Float[Tensor, "T B *own N"]:
+        """N draws from each step's target distribution, a mixture of those of n steps."""
+        given = (batch.reward / (self.unit or 1.0), batch.terminated, batch.ended)
+        more = (1,) * (following.ndim - 3)
+        reward, terminated, ended = (part.reshape(*part.shape, *more).expand(following.shape[:-1]) for part in given)
+        uniform = torch.rand(following.shape, generator=self.generator).to(following.device)
+        return quantile.mixed_targets(
+            reward, following, terminated, ended, self.run.gamma, self.config.td_lambda, uniform
+        )
+
+    def regression(
+        self,
+        predicted: Float[Tensor, "T B *own N"],
+        target: Float[Tensor, "T B *own N"],
+        levels: Float[Tensor, " N"],
+        counts: Bool[Tensor, "T B *own"],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The quantile loss where it `counts`, and scalars to log."""
+        found, wanted = predicted[counts], target[counts]
+        loss = quantile.huber_quantile_loss(found, wanted, levels, self.config.kappa).mean()
+        return loss, self.scalars(predicted, target, counts)
+
+    def scalars(
+        self, predicted: Float[Tensor, "T B *own N"], target: Float[Tensor, "T B *own N"], counts: Bool[Tensor, "T B *own"]
+    ) -> dict[str, Tensor]:
+        """What is logged of quantiles, in reward."""
+        found, wanted = predicted.detach()[counts], target[counts]
+        apart, unit = quantile.spread(found).mean(), self.unit or 1.0
+        away = (wanted - found.mean(-1, keepdim=True)).abs().mean()
+        self.note(float(apart), float(away))
+        mean = value_scalars(self, predicted.mean(-1), target.mean(-1), counts)
+        return mean | {"critic/quantile_spread": apart * unit}
+
+    def note(self, apart: float, away: float) -> None:
+        """Keep how far quantiles lie apart, and targets from their mean."""
+        before = (apart, away) if self.spread is None else self.spread
+        self.spread = tuple(RECENT * old + (1 - RECENT) * new for old, new in zip(before, (apart, away), strict=True))
+
+    def warnings(self) -> list[str]:
+        said = super().warnings()
+        if self.spread is not None and self.config.quantiles > 1:
+            apart, away = self.spread
+            if away > CERTAIN and apart < COLLAPSED * away:
+                unit = self.unit or 1.0
+                said.append(
+                    f"quantiles have collapsed: they lie {apart * unit:.2g} apart where targets lie {away * unit:.2g} "
+                    "from their mean, so that no risk is seen: train longer, or with a smaller --kappa"
+                )
+        return said
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"spread": self.spread}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        own = dict(state)
+        self.spread = schema.read(tuple[float, float] | None, own.pop("spread", None), "spread")
+        super().load_state_dict(own)
+
+
+def of_actions(
+    predicted: Float[Tensor, "*rows actions N"], action: Int[Tensor, "*rows"]
+) -> Float[Tensor, "*rows N"]:
+    """The distributions of the actions that were chosen."""
+    index = action[..., None, None].expand(*action.shape, 1, predicted.shape[-1])
+    return predicted.gather(-2, index).squeeze(-2)

@@ -1,0 +1,198 @@
+"""Utilities that are distributions: what each agent's actions may bring it, and how a risk measure ranks them."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from rqe_mappo.functional import q_learning, quantile
+from rqe_mappo.functional.risk import RiskMeasure, parse_risk, quantile_weights
+from rqe_mappo.functional.rows import rows_of_each
+from rqe_mappo.nets.mixers import add_to_output
+from rqe_mappo.nets.mlp import AgentNets
+from rqe_mappo.nets.utilities import Utilities, UtilitySpec
+
+COSINES = 64  # features of a level
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistributionalSpec(UtilitySpec):
+    """risk, tau: the measure that ranks actions, as `--risk` spells it; tau as it was asked for, in its own unit.
+
+    size: quantiles, or atoms, of each action's distribution.
+    """
+
+    size: int
+    risk: str = "neutral"
+    tau: float = 1.0
+
+
+class DistributionalUtilities(Utilities):
+    """Acts by the greatest value of a risk measure.
+
+    A distribution is `[*rows, actions, N]`; `worth` makes a number of it. tau: of the measure, in units of utilities.
+    """
+
+    spec: DistributionalSpec
+    tau: Tensor
+
+    def __init__(self, spec: DistributionalSpec):
+        super().__init__(spec)
+        self.register_buffer("tau", torch.tensor(spec.tau))
+
+    @property
+    def width(self) -> int:
+        return self.spec.size
+
+    @property
+    def measure(self) -> RiskMeasure:
+        """What ranks actions."""
+        return parse_risk(self.spec.risk, float(self.tau), clip=None)
+
+    def worth(self, predicted: Float[Tensor, "*rows actions N"]) -> Float[Tensor, "*rows actions"]:
+        """The risk measure's value of each distribution."""
+        raise NotImplementedError
+
+    def ranked(
+        self,
+        predicted: Float[Tensor, "*rows actions N"],
+        agent: Int[Tensor, "*rows"],
+        avail: Bool[Tensor, "*rows actions"] | None,
+    ) -> Float[Tensor, "*rows actions"]:
+        """The same, so low for actions that are not there that none of them is the greatest."""
+        return q_learning.masked(self.worth(predicted), self.there(agent, avail))
+
+    def shaped(self, outputs: Float[Tensor, "*rows O"]) -> Float[Tensor, "*rows actions N"]:
+        """The distributions that the networks' outputs stand for."""
+        raise NotImplementedError
+
+    def values(
+        self,
+        obs: Float[Tensor, "*rows D"],
+        agent: Int[Tensor, "*rows"],
+        memory: Float[Tensor, "*rows H"] | None = None,
+        avail: Bool[Tensor, "*rows actions"] | None = None,
+    ) -> tuple[Float[Tensor, "*rows actions"], Float[Tensor, "*rows H"]]:
+        """See `Utilities.values`; of a distribution its worth."""
+        if memory is None:
+            memory = obs.new_zeros(*obs.shape[:-1], self.memory_size)
+        outputs, memory = self.nets.step(self.inputs(obs, agent), agent, memory)
+        return self.ranked(self.shaped(outputs), agent, avail), memory
+
+    def distributions(
+        self, obs: Float[Tensor, "T B A D"], active: Bool[Tensor, "T B A"], levels: Float[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "T B A actions N"]:
+        """Distributions along B episodes from their first steps, as `Utilities.along`.
+
+        levels: those of the quantiles, for networks that take them.
+        """
+        agent = torch.arange(obs.shape[2], device=obs.device).expand(obs.shape[:3])
+        return self.shaped(self.unrolled(obs, agent, active))
+
+    def along(
+        self, obs: Float[Tensor, "T B A D"], active: Bool[Tensor, "T B A"], avail: Tensor | None
+    ) -> Float[Tensor, "T B A actions"]:
+        """See `Utilities.along`."""
+        agent = torch.arange(obs.shape[2], device=obs.device).expand(obs.shape[:3])
+        return self.ranked(self.distributions(obs, active), agent, avail)
+
+
+class QuantileUtilities(DistributionalUtilities):
+    """N quantiles at fixed levels, the middles of N equal shares; sorted, so that a network's do not cross.
+
+    Dabney et al., 'Distributional Reinforcement Learning with Quantile Regression' (2018).
+    """
+
+    kind = "quantile utilities"
+    weights: Tensor | None
+
+    def __init__(self, spec: DistributionalSpec):
+        super().__init__(spec)
+        measure = parse_risk(spec.risk, spec.tau, clip=None)
+        weights = quantile_weights(measure, spec.size) if measure.comonotonic else None
+        self.register_buffer("weights", weights, persistent=False)  # known from the spec
+
+    def levels(self) -> Float[Tensor, " N"]:
+        """Those of the quantiles."""
+        return quantile.midpoint_levels(self.spec.size, device=next(self.parameters()).device)
+
+    def shaped(self, outputs: Float[Tensor, "*rows O"]) -> Float[Tensor, "*rows actions N"]:
+        return outputs.unflatten(-1, (self.spec.actions.outputs, self.spec.size)).sort(-1).values
+
+    def worth(self, predicted: Float[Tensor, "*rows actions N"]) -> Float[Tensor, "*rows actions"]:
+        """Of quantiles that stand for equal shares, whatever their number."""
+        if self.weights is not None and predicted.shape[-1] == self.spec.size:
+            return predicted @ self.weights
+        return self.measure.value(*quantile.as_atoms(predicted))
+
+
+class ImplicitUtilities(QuantileUtilities):
+    """Quantiles at any levels: hidden units times features of the level, `cos(pi i level)`, i = 0 .. 63.
+
+    Outside of learning the levels are the middles of N equal shares. In learning all rows share their levels, so that
+    the features weigh the last layer's weights once, and not each row's hidden units.
+    Dabney et al., 'Implicit Quantile Networks for Distributional Reinforcement Learning' (2018), eq. 4.
+    """
+
+    kind = "implicit utilities"
+
+    def __init__(self, spec: DistributionalSpec):
+        super().__init__(spec)
+        self.heads = nn.ModuleList(LevelHead(self.hidden, spec.actions.outputs) for _ in range(len(self.nets)))
+
+    def network(self, inputs: int, count: int) -> AgentNets:
+        return self.trunk(inputs, count)
+
+    @torch.no_grad()
+    def start(self, mean: float) -> None:
+        for head in self.heads:
+            add_to_output(head, mean)
+
+    def at_levels(
+        self, hidden: Float[Tensor, "*rows hidden"], agent: Int[Tensor, "*rows"], levels: Float[Tensor, " N"]
+    ) -> Float[Tensor, "*rows actions N"]:
+        """Ascending quantiles, of ascending levels."""
+        rows = hidden.relu().reshape(-1, self.hidden)
+        if len(self.heads) == 1:
+            found = self.heads[0](rows, levels)
+        else:
+            found = rows.new_empty(len(rows), self.spec.actions.outputs, len(levels))
+            for head, mine in zip(self.heads, rows_of_each(agent.flatten(), len(self.heads)), strict=True):
+                found[mine] = head(rows[mine], levels)
+        return found.view(*hidden.shape[:-1], *found.shape[1:]).sort(-1).values
+
+    def values(
+        self,
+        obs: Float[Tensor, "*rows D"],
+        agent: Int[Tensor, "*rows"],
+        memory: Float[Tensor, "*rows H"] | None = None,
+        avail: Bool[Tensor, "*rows actions"] | None = None,
+    ) -> tuple[Float[Tensor, "*rows actions"], Float[Tensor, "*rows H"]]:
+        if memory is None:
+            memory = obs.new_zeros(*obs.shape[:-1], self.memory_size)
+        hidden, memory = self.nets.step(self.inputs(obs, agent), agent, memory)
+        return self.ranked(self.at_levels(hidden, agent, self.levels()), agent, avail), memory
+
+    def distributions(
+        self, obs: Float[Tensor, "T B A D"], active: Bool[Tensor, "T B A"], levels: Float[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "T B A actions N"]:
+        agent = torch.arange(obs.shape[2], device=obs.device).expand(obs.shape[:3])
+        return self.at_levels(self.unrolled(obs, agent, active), agent, self.levels() if levels is None else levels)
+
+
+class LevelHead(nn.Module):
+    """Quantiles of actions, of hidden units and of levels."""
+
+    def __init__(self, hidden: int, actions: int):
+        super().__init__()
+        self.embedding = nn.Linear(COSINES, hidden)
+        self.output = nn.Linear(hidden, actions)
+
+    def forward(
+        self, hidden: Float[Tensor, "rows hidden"], levels: Float[Tensor, " N"]
+    ) -> Float[Tensor, "rows actions N"]:
+        waves = torch.arange(COSINES, dtype=levels.dtype, device=levels.device) * torch.pi
+        embedded = self.embedding((levels[:, None] * waves).cos()).relu()
+        weights = embedded[None] * self.output.weight[:, None]  # [actions, N, hidden]
+        return (hidden @ weights.flatten(0, 1).T).view(len(hidden), *weights.shape[:2]) + self.output.bias[:, None]
