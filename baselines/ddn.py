@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rqe_mappo.algorithms.distributional import Distributional, QuantileConfig
+from rqe_mappo.algorithms.distributional import QuantileConfig, QuantileRegression
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import BatchedEnv
@@ -32,7 +32,7 @@ class DdnConfig(QuantileConfig):
         return super().notes(env) + self.apart_note(env, mixed=False)
 
 
-class Ddn(Distributional):
+class Ddn(QuantileRegression):
     """DDN at work."""
 
     Config = DdnConfig

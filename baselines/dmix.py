@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rqe_mappo.algorithms.actor_critic import WIDEST
-from rqe_mappo.algorithms.distributional import Distributional, QuantileConfig
+from rqe_mappo.algorithms.distributional import QuantileConfig, QuantileRegression
 from rqe_mappo.config import TrainConfig, require_range
 from rqe_mappo.data.replay import Episodes, team_state_size
 from rqe_mappo.envs.contract import BatchedEnv
@@ -42,7 +42,7 @@ class DmixConfig(QuantileConfig):
         return super().notes(env) + self.apart_note(env, mixed=True)
 
 
-class Dmix(Distributional):
+class Dmix(QuantileRegression):
     """DMIX at work."""
 
     Config = DmixConfig

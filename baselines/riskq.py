@@ -23,7 +23,7 @@ from torch import Tensor
 from tyro.conf import arg
 
 from rqe_mappo.algorithms.actor_critic import WIDEST
-from rqe_mappo.algorithms.distributional import Distributional, QuantileConfig
+from rqe_mappo.algorithms.distributional import QuantileConfig, QuantileRegression
 from rqe_mappo.config import TrainConfig, require_range
 from rqe_mappo.data.replay import Episodes, team_state_size
 from rqe_mappo.envs.contract import BatchedEnv
@@ -51,7 +51,7 @@ class RiskqConfig(QuantileConfig):
         return super().notes(env) + self.apart_note(env, mixed=False)
 
 
-class Riskq(Distributional):
+class Riskq(QuantileRegression):
     """RiskQ at work."""
 
     Config = RiskqConfig

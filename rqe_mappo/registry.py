@@ -103,6 +103,8 @@ ALGORITHMS: dict[str, Part] = {
     "qtran": "rqe_mappo.baselines.qtran:Qtran",
     "qplex": "rqe_mappo.baselines.qplex:Qplex",
     "maven": "rqe_mappo.baselines.maven:Maven",
+    "c51": "rqe_mappo.baselines.c51:C51",
+    "qr-dqn": "rqe_mappo.baselines.qr_dqn:QrDqn",
     "ddn": "rqe_mappo.baselines.ddn:Ddn",
     "dmix": "rqe_mappo.baselines.dmix:Dmix",
     "riskq": "rqe_mappo.baselines.riskq:Riskq",

@@ -1,4 +1,4 @@
-"""What off-policy learners of return distributions share: settings, quantiles along episodes, their loss and targets."""
+"""What off-policy learners of return distributions share: settings, quantiles along episodes, loss and targets."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,10 +11,10 @@ from tyro.conf import arg
 from rqe_mappo import schema
 from rqe_mappo.algorithms.actor_critic import WIDEST
 from rqe_mappo.algorithms.off_policy import OffPolicy, OffPolicyConfig, value_scalars
-from rqe_mappo.config import ConfigError, TrainConfig, require, require_at_least_one, require_range
+from rqe_mappo.config import ConfigError, TrainConfig, require, require_range
 from rqe_mappo.data.replay import Episodes
-from rqe_mappo.envs.contract import BatchedEnv
-from rqe_mappo.functional import q_learning, quantile
+from rqe_mappo.envs.contract import LARGEST, BatchedEnv
+from rqe_mappo.functional import quantile
 from rqe_mappo.functional.risk import GRAMMAR, parse_risk
 from rqe_mappo.nets.distributional_utilities import DistributionalSpec, ImplicitUtilities, QuantileUtilities
 
@@ -65,7 +65,9 @@ class RiskyChoice(OffPolicyConfig):
         kept = self.measure == "neutral" if mixed else measure.comonotonic
         if kept or len(env.possible_agents) == 1:
             return []
-        fix = "use ddn or riskq" if measure.comonotonic else "cvar, var, wang and the other distortions have no such gap"
+        fix = (
+            "use ddn or riskq" if measure.comonotonic else "cvar, var, wang and the other distortions have no such gap"
+        )
         return [f"with --risk {self.risk} the agents' own best actions need not be the team's: {fix}"]
 
 
@@ -106,19 +108,30 @@ class Quantiles:
 
 
 class Distributional(OffPolicy):
-    """An off-policy algorithm whose actor has distributions of what actions bring.
-
-    spread: how far the outermost quantiles lie apart, and how far targets lie from the predicted mean, of late.
-    """
-
-    spread: tuple[float, float] | None = None
+    """An off-policy algorithm whose actor has distributions of what actions bring."""
 
     def measure(self) -> None:
         super().measure()
         if self.unit is not None:
             in_units = self.config.tau * (self.config.return_scale or self.unit) / self.unit
             for actor in (self.nets["actor"], self.target["actor"]):
-                actor.tau.fill_(min(in_units, 1e30))
+                actor.tau.fill_(min(in_units, LARGEST))
+
+    def ranked(
+        self, live: Float[Tensor, "T B A actions N"], kept: Float[Tensor, "T B A actions N"], batch: Episodes
+    ) -> Int[Tensor, "T B A"]:
+        """The best actions, by the learning networks with `--double-q`, else by the target networks."""
+        agent = torch.arange(batch.obs.shape[2], device=self.device).expand(batch.obs.shape[:3])
+        return self.actor.ranked(live if self.config.double_q else kept, agent, batch.avail).argmax(-1)
+
+
+class QuantileRegression(Distributional):
+    """One of which the distributions are quantiles.
+
+    spread: how far the outermost quantiles lie apart, and how far targets lie from the predicted mean, of late.
+    """
+
+    spread: tuple[float, float] | None = None
 
     def levels(self) -> Float[Tensor, " N"]:
         """Levels of quantiles to learn now."""
@@ -132,13 +145,11 @@ class Distributional(OffPolicy):
     def quantiles(self, batch: Episodes) -> Quantiles:
         """What the networks predict along episodes."""
         present = torch.cat((batch.active, batch.present[-1:]))
-        agent = torch.arange(batch.obs.shape[2], device=self.device).expand(batch.obs.shape[:3])
-        actor, kept_actor, levels = self.actor, self.target["actor"], self.levels()
-        live = actor.distributions(batch.obs, present, levels)
+        levels, target_actor = self.levels(), self.target["actor"]
+        live = self.actor.distributions(batch.obs, present, levels)
         with torch.no_grad():
-            kept = kept_actor.distributions(batch.obs, present, self.levels())
-            predicted = live if self.config.double_q else kept
-            best = actor.ranked(predicted, agent, batch.avail).argmax(-1)
+            kept = target_actor.distributions(batch.obs, present, self.levels())
+            best = self.ranked(live, kept, batch)
             following = of_actions(kept, best)[1:] * batch.present[1:, ..., None]
         return Quantiles(levels, of_actions(live[:-1], batch.action) * batch.active[..., None], following, best)
 
@@ -167,7 +178,10 @@ class Distributional(OffPolicy):
         return loss, self.scalars(predicted, target, counts)
 
     def scalars(
-        self, predicted: Float[Tensor, "T B *own N"], target: Float[Tensor, "T B *own N"], counts: Bool[Tensor, "T B *own"]
+        self,
+        predicted: Float[Tensor, "T B *own N"],
+        target: Float[Tensor, "T B *own N"],
+        counts: Bool[Tensor, "T B *own"],
     ) -> dict[str, Tensor]:
         """What is logged of quantiles, in reward."""
         found, wanted = predicted.detach()[counts], target[counts]
@@ -203,9 +217,16 @@ class Distributional(OffPolicy):
         super().load_state_dict(own)
 
 
-def of_actions(
-    predicted: Float[Tensor, "*rows actions N"], action: Int[Tensor, "*rows"]
-) -> Float[Tensor, "*rows N"]:
+def of_team(following: Float[Tensor, "T B A N"], there: Bool[Tensor, "T B A"]) -> Float[Tensor, "T B A N"]:
+    """What follows for each agent that learns alone; for who has left the mean of those who are still there.
+
+    Who has left goes on being paid with the team.
+    """
+    mean = (following * there[..., None]).sum(2, keepdim=True) / there.sum(2).clamp(min=1)[..., None, None]
+    return torch.where(there[..., None], following, mean)
+
+
+def of_actions(predicted: Float[Tensor, "*rows actions N"], action: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows N"]:
     """The distributions of the actions that were chosen."""
     index = action[..., None, None].expand(*action.shape, 1, predicted.shape[-1])
     return predicted.gather(-2, index).squeeze(-2)

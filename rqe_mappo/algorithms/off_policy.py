@@ -56,7 +56,9 @@ class OffPolicyConfig(AlgorithmConfig):
     keep_buffer: bool = False
     """Keep the buffer on the disk, beside the checkpoints, so that --resume goes on exactly; else it is filled anew."""
     batch_episodes: int = 32
-    """Episodes of a batch."""
+    """Episodes of a batch, or pieces of them."""
+    window: int = 0
+    """Steps of a piece, from where one is drawn among all steps; 0: whole episodes, as a GRU needs."""
     replay_ratio: float = 8.0
     """Steps learned from for each step played."""
     exploration: float = 0.05
@@ -94,7 +96,9 @@ class OffPolicyConfig(AlgorithmConfig):
             self, exploration=(0, 1), exploration_start=(0, 1), exploration_fraction=(0, 1), td_lambda=(0, 1),
             polyak=(0, 1), gru_size=(1, WIDEST),
         )  # fmt: skip
-        fits = self.batch_episodes <= self.buffer_episodes
+        require(self, self.window >= 0, "window", "be at least 0")
+        require(self, not (self.window and self.recurrent), "window", "be 0 with --recurrent")
+        fits = self.window > 0 or self.batch_episodes <= self.buffer_episodes
         require(self, fits, "batch_episodes", f"be at most --buffer-episodes {self.buffer_episodes}")
         wide = all(1 <= width <= WIDEST for width in self.actor_hidden)
         require(self, wide, "actor_hidden", f"hold widths from 1 to {WIDEST}")
@@ -205,13 +209,13 @@ class OffPolicy:
         self.played += played
         self.explore = self.config.explore(progress)
         means = Means()
-        if len(self.replay) >= self.config.batch_episodes:
+        if self.ready():
             if self.unit is None:
                 self.measure()
             if self.unit is not None:
                 self.due += self.config.replay_ratio * played
         while self.due > 0:
-            batch = self.replay.sample(self.config.batch_episodes, self.generator, self.device)
+            batch = self.batch()
             cost, scalars = self.loss(batch)
             self.optimiser.descend(cost)
             means.add({"losses/loss": cost.detach(), **scalars})
@@ -229,6 +233,19 @@ class OffPolicy:
             "charts/learning_rate": self.config.learning_rate,
         }
         return known | means.read()
+
+    def ready(self) -> bool:
+        """Whether the buffer holds enough for a batch."""
+        if self.config.window:
+            return self.replay.steps >= self.config.window * self.config.batch_episodes
+        return len(self.replay) >= self.config.batch_episodes
+
+    def batch(self) -> Episodes:
+        """What to learn from now."""
+        config, given = self.config, (self.generator, self.device)
+        if config.window:
+            return self.replay.sample_windows(config.batch_episodes, config.window, *given)
+        return self.replay.sample(config.batch_episodes, *given)
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -262,7 +279,7 @@ class OffPolicy:
         if self.steps:
             return []
         ended = f"{len(self.replay)} episodes ended"
-        if len(self.replay) < self.config.batch_episodes:
+        if not self.ready():
             wanted = f"--batch-episodes is {self.config.batch_episodes}: lower it, or raise --total-timesteps"
             return [f"nothing was learned: {ended}, and {wanted}"]
         return [f"nothing was learned: {ended}, and none earned anything: explore more, or longer"]

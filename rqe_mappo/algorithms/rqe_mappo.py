@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tyro.conf import arg
 
-from rqe_mappo.algorithms.actor_critic import WIDEST, Optimiser, moment, passes, step_sizes
+from rqe_mappo.algorithms.actor_critic import Optimiser, moment, passes, step_sizes
 from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, OneStep, SoFar, influence_by_age
 from rqe_mappo.algorithms.averages import Moments, fetched
 from rqe_mappo.algorithms.contract import Progress
@@ -25,10 +25,10 @@ from rqe_mappo.algorithms.groups import AgentGroups, agent_groups
 from rqe_mappo.algorithms.nested import Known, NestedValue
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, PPOConfig, advantage_scalars
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
-from rqe_mappo.algorithms.support import FollowingSupport, Predicted, around, choose_support, on_grid, promised_bounds
-from rqe_mappo.config import ConfigError, TrainConfig, each_agent, require, require_positive, require_range, spelled
+from rqe_mappo.algorithms.support import FollowingSupport, Predicted, SupportConfig, on_grid, promised_bounds
+from rqe_mappo.config import ConfigError, TrainConfig, each_agent, require_positive, spelled
 from rqe_mappo.data.trajectory import Trajectory, flat
-from rqe_mappo.envs.contract import LARGEST, BatchedEnv
+from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.envs.history import History
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.functional.risk import GRAMMAR, RiskMeasure, parse_risk
@@ -40,7 +40,7 @@ ADVANTAGE_MEMORY = 0.97  # of the running variance of advantages, per rollout: a
 
 
 @dataclass(frozen=True, kw_only=True)
-class RqeMappoConfig(PPOConfig, RiskConfig):
+class RqeMappoConfig(PPOConfig, RiskConfig, SupportConfig):
     """RQE-MAPPO's settings."""
 
     risk: Annotated[str, arg(help=f"Risk measure: {GRAMMAR}; --tau counts for entropic and mean-variance.")] = (
@@ -52,12 +52,6 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
     """Divide tau by gamma^t at step t: with --advantage influence the entropic risk of the episode."""
     risk_clip: float = 3.0
     """Largest exponent of the entropic influence, continued linearly beyond (keep clip * tau >= 1)."""
-    n_atoms: int = 201
-    """Largest number of atoms of the return distribution."""
-    return_low: float | None = None
-    """Lowest (discounted) return that the critic can tell; atoms follow the returns that are seen unless given here."""
-    return_high: float | None = None
-    """Highest (discounted) return that the critic can tell; likewise."""
 
     @property
     def label(self) -> str:
@@ -68,12 +62,7 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
         super().check(run)
         self.check_risk()
         require_positive(self, "risk_clip")
-        require_range(self, n_atoms=(5, WIDEST))
-        low, high = self.return_low, self.return_high
-        require(self, (low is None) == (high is None), "return_low", "go with --return-high: give both or neither")
-        if low is not None and high is not None:
-            require(self, low >= -LARGEST, "return_low", f"be at least {-LARGEST:g}")
-            require(self, low < high <= LARGEST, "return_high", f"lie between --return-low {low:g} and {LARGEST:g}")
+        self.check_support()
         for tau in each_agent(self.tau):
             self._measure(tau)
         if self.discount_tau and self.advantage != "influence":
@@ -89,12 +78,6 @@ class RqeMappoConfig(PPOConfig, RiskConfig):
         except ValueError as error:
             raise ConfigError(str(error)) from None
         return measure
-
-    def atoms(self, env: BatchedEnv, run: TrainConfig) -> Float[Tensor, " atoms"]:
-        """The atoms to begin with."""
-        if self.return_low is not None and self.return_high is not None:
-            return around(self.return_low, self.return_high, self.n_atoms)
-        return choose_support(env, run.gamma, run.time_limit, self.n_atoms)
 
     def schedule(self, groups: AgentGroups) -> RiskSchedule:
         """The risk measures of the run, in time."""

@@ -9,10 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rqe_mappo import schema
-from rqe_mappo.config import TrainConfig
+from rqe_mappo.algorithms.actor_critic import WIDEST
+from rqe_mappo.config import AlgorithmConfig, TrainConfig, require, require_range
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.by_name.config import ByNameConfig
-from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.envs.contract import LARGEST, BatchedEnv
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.nets.critics import CategoricalCritic, DistributionCritic
 
@@ -88,6 +89,33 @@ def around(low: float, high: float, n_atoms: int) -> Float[Tensor, " atoms"]:
         low, high = middle - resolved / 2, middle + resolved / 2
     spacing = (high - low) / (n_atoms - 3)
     return categorical.support(low - spacing, high + spacing, n_atoms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupportConfig(AlgorithmConfig):
+    """The atoms of return distributions."""
+
+    n_atoms: int = 201
+    """Largest number of atoms of the return distribution."""
+    return_low: float | None = None
+    """Lowest (discounted) return that the critic can tell; atoms follow the returns that are seen unless given here."""
+    return_high: float | None = None
+    """Highest (discounted) return that the critic can tell; likewise."""
+
+    def check_support(self) -> None:
+        """Raise ConfigError for atoms that cannot be."""
+        require_range(self, n_atoms=(5, WIDEST))
+        low, high = self.return_low, self.return_high
+        require(self, (low is None) == (high is None), "return_low", "go with --return-high: give both or neither")
+        if low is not None and high is not None:
+            require(self, low >= -LARGEST, "return_low", f"be at least {-LARGEST:g}")
+            require(self, low < high <= LARGEST, "return_high", f"lie between --return-low {low:g} and {LARGEST:g}")
+
+    def atoms(self, env: BatchedEnv, run: TrainConfig) -> Float[Tensor, " atoms"]:
+        """The atoms to begin with."""
+        if self.return_low is not None and self.return_high is not None:
+            return around(self.return_low, self.return_high, self.n_atoms)
+        return choose_support(env, run.gamma, run.time_limit, self.n_atoms)
 
 
 @dataclass(frozen=True)

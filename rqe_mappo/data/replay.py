@@ -183,14 +183,32 @@ class EpisodeReplay:
         drawn = torch.randint(len(self.finished), (size,), generator=generator)
         return self.episodes(torch.tensor(self.finished)[drawn], device)
 
+    @property
+    def steps(self) -> int:
+        """How many steps the whole episodes have."""
+        return int(self.length[torch.tensor(self.finished, dtype=torch.int64)].sum())
+
+    def sample_windows(self, size: int, steps: int, generator: torch.Generator, device: torch.device) -> Episodes:
+        """`size` pieces of at most `steps` steps, which begin at steps drawn with replacement, each as likely."""
+        finished = torch.tensor(self.finished)
+        behind = self.length[finished].cumsum(0)
+        drawn = torch.randint(int(behind[-1]), (size,), generator=generator)
+        index = torch.searchsorted(behind, drawn, right=True)
+        slot = finished[index]
+        return self.episodes(slot, device, first=drawn - behind[index] + self.length[slot], most=steps)
+
     def newest(self, count: int) -> Episodes:
         """The last `count` whole episodes."""
         return self.episodes(torch.tensor(list(self.finished)[-count:]), torch.device("cpu"))
 
-    def episodes(self, slot: Int[Tensor, " B"], device: torch.device) -> Episodes:
-        """The episodes in these slots."""
-        length = self.length[slot].to(device)
-        found = {name: values.to(device).transpose(0, 1) for name, values in self.cut_out(slot).items()}
+    def episodes(
+        self, slot: Int[Tensor, " B"], device: torch.device, first: Int[Tensor, " B"] | None = None, most: int = 10**9
+    ) -> Episodes:
+        """The episodes in these slots, or at `most` so many steps of each from its `first` one on."""
+        length = self.length[slot] if first is None else self.length[slot] - first
+        cut = self.cut_out(slot) if first is None else self.cut_from(slot, first, min(most, int(length.max())))
+        length = length.to(device)
+        found = {name: values.to(device).transpose(0, 1) for name, values in cut.items()}
         time = torch.arange(len(found["reward"]), device=device)[:, None]
         ended, followed = time == length - 1, found["present"][1:].any(-1)
         extras = {name: found.pop(name) for name in self.extras}
@@ -211,6 +229,17 @@ class EpisodeReplay:
             more = int(name in SEEN)
             found[name] = values = kept[:, : steps + more].index_select(0, slot)
             behind = torch.arange(steps + more) >= (length + more * (length > 0))[:, None]
+            values[behind] = name == "avail"
+        return found
+
+    def cut_from(self, slot: Int[Tensor, " B"], first: Int[Tensor, " B"], steps: int) -> dict[str, Tensor]:
+        """The same of `steps` steps from each episode's `first` one on."""
+        found = {}
+        for name, kept in self.arrays.items():
+            more = int(name in SEEN)
+            place = first[:, None] + torch.arange(steps + more)
+            behind = place >= (self.length[slot] + more)[:, None]
+            found[name] = values = kept[slot[:, None], place.clamp(max=kept.shape[1] - 1)]
             values[behind] = name == "avail"
         return found
 

@@ -38,9 +38,7 @@ def duplex(
     return chosen.sum(-1) + ((importance - 1) * (chosen - best).detach()).sum(-1)
 
 
-def shape_of_sum(
-    quantiles: Float[Tensor, "*rows agents N"], mean: Float[Tensor, "*rows"]
-) -> Float[Tensor, "*rows N"]:
+def shape_of_sum(quantiles: Float[Tensor, "*rows agents N"], mean: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows N"]:
     """`sum_i (Z_i(w) - E Z_i) + mean`: the shape of the agents' sum about a mean of its own.
 
     Sun et al., 'DFAC Framework' (2021, arXiv 2102.07936), eq. 11 (DMIX).

@@ -20,7 +20,12 @@ from rqe_mappo.nets.critics import (
     ValueCritic,
     ValueCriticSpec,
 )
-from rqe_mappo.nets.distributional_utilities import DistributionalSpec, ImplicitUtilities, QuantileUtilities
+from rqe_mappo.nets.distributional_utilities import (
+    CategoricalUtilities,
+    DistributionalSpec,
+    ImplicitUtilities,
+    QuantileUtilities,
+)
 from rqe_mappo.nets.distributions import ActionSpec
 from rqe_mappo.nets.joint_utilities import JointUtilities
 from rqe_mappo.nets.latent_utilities import LatentUtilities, LatentUtilitySpec
@@ -29,6 +34,7 @@ from rqe_mappo.nets.utilities import Utilities, UtilitySpec
 __all__ = [
     "ActionSpec",
     "ActorSpec",
+    "CategoricalUtilities",
     "DistributionCritic",
     "DistributionCriticSpec",
     "DistributionalSpec",
@@ -58,6 +64,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     JointCritic.kind: (JointCritic, JointCriticSpec),
     RiskPremium.kind: (RiskPremium, RiskPremiumSpec),
     ValueCritic.kind: (ValueCritic, ValueCriticSpec),
+    CategoricalUtilities.kind: (CategoricalUtilities, DistributionalSpec),
     ImplicitUtilities.kind: (ImplicitUtilities, DistributionalSpec),
     JointUtilities.kind: (JointUtilities, UtilitySpec),
     LatentUtilities.kind: (LatentUtilities, LatentUtilitySpec),

@@ -14,6 +14,7 @@ from rqe_mappo.nets.mlp import AgentNets
 from rqe_mappo.nets.utilities import Utilities, UtilitySpec
 
 COSINES = 64  # features of a level
+EMPTY = 10.0  # nats below all other atoms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,35 @@ class DistributionalUtilities(Utilities):
         """See `Utilities.along`."""
         agent = torch.arange(obs.shape[2], device=obs.device).expand(obs.shape[:3])
         return self.ranked(self.distributions(obs, active), agent, avail)
+
+
+class CategoricalUtilities(DistributionalUtilities):
+    """Probabilities of N evenly spaced atoms; a distribution is their logarithms.
+
+    Bellemare et al., 'A Distributional Perspective on Reinforcement Learning' (2017).
+    """
+
+    kind = "categorical utilities"
+    atoms: Tensor
+
+    def __init__(self, spec: DistributionalSpec):
+        super().__init__(spec)
+        self.register_buffer("atoms", torch.linspace(-1, 1, spec.size))
+
+    @torch.no_grad()
+    def lay(self, atoms: Float[Tensor, " N"], mean: float, std: float) -> None:
+        """Put the atoms somewhere, and begin with bells there: a uniform distribution would look risky everywhere."""
+        self.atoms.copy_(atoms)
+        bell = (-(((self.atoms - mean) / std) ** 2) / 2).clamp(min=-EMPTY)
+        for net in self.nets:
+            last = [layer for layer in net.modules() if isinstance(layer, nn.Linear)][-1]
+            last.bias.copy_(bell.repeat(self.spec.actions.outputs))
+
+    def shaped(self, outputs: Float[Tensor, "*rows O"]) -> Float[Tensor, "*rows actions N"]:
+        return outputs.unflatten(-1, (self.spec.actions.outputs, self.spec.size)).log_softmax(-1)
+
+    def worth(self, predicted: Float[Tensor, "*rows actions N"]) -> Float[Tensor, "*rows actions"]:
+        return self.measure.value(self.atoms, predicted)
 
 
 class QuantileUtilities(DistributionalUtilities):

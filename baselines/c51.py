@@ -1,0 +1,87 @@
+"""C51: probabilities of atoms of the return of each action, `--algo c51`.
+
+Bellemare et al., 'A Distributional Perspective on Reinforcement Learning' (2017, arXiv 1707.06887).
+
+Kept: N fixed, evenly spaced atoms; the target distribution, projected onto them; its cross-entropy.
+
+Different: atoms hold every return that the environment can give, unless `--return-low` and `--return-high` say where
+they lie (there from -10 to 10, for clipped rewards); 51 of them, and what lies at their ends is logged. Actions are
+chosen by any `--risk`, there by the mean. Double Q-learning; steps are drawn alone (`--window 1`), and `--window N
+--td-lambda 1` has targets of N steps. Replay fills up by whole episodes.
+With several agents each learns alone from the team's reward, as `iql` does.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rqe_mappo.algorithms.distributional import Distributional, RiskyChoice, of_actions, of_team
+from rqe_mappo.algorithms.off_policy import value_scalars
+from rqe_mappo.algorithms.support import SupportConfig
+from rqe_mappo.baselines.qr_dqn import ALONE
+from rqe_mappo.config import TrainConfig
+from rqe_mappo.data.replay import Episodes
+from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.functional import categorical, returns
+from rqe_mappo.nets.distributional_utilities import CategoricalUtilities, DistributionalSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class C51Config(RiskyChoice, SupportConfig):
+    """C51's settings."""
+
+    defaults: ClassVar[dict[str, Any]] = RiskyChoice.defaults | ALONE
+
+    n_atoms: int = 51
+    """Largest number of atoms of the return distribution."""
+    return_low: float | None = None
+    """Lowest (discounted) return that is told apart; what the environment can give unless given here."""
+    return_high: float | None = None
+    """Highest (discounted) return that is told apart; likewise."""
+
+    def check(self, run: TrainConfig) -> None:
+        super().check(run)
+        self.check_support()
+
+
+class C51(Distributional):
+    """C51 at work; beyond: the share of target probability at either end of the atoms, of late."""
+
+    Config = C51Config
+    beyond = 0.0
+
+    def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
+        config = run.algorithm
+        self.support = config.atoms(env, run)
+        actor = CategoricalUtilities(
+            config.utilities(env, DistributionalSpec, size=len(self.support), **config.chosen_by())
+        )
+
+        def start(mean: float) -> None:
+            atoms = self.support / (self.unit or 1.0)
+            actor.lay(atoms, mean, max(1.0, float(atoms[1] - atoms[0])))
+
+        super().__init__(run, env, generator, {"actor": actor}, start)
+
+    def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
+        """The cross-entropy of the target distribution, of each agent that acts."""
+        present, atoms = torch.cat((batch.active, batch.present[-1:])), self.actor.atoms
+        live = self.actor.distributions(batch.obs, present)
+        with torch.no_grad():
+            kept = self.target["actor"].distributions(batch.obs, present)
+            best = self.ranked(live, kept, batch)
+            following = of_team(of_actions(kept, best)[1:].exp(), batch.present[1:])
+            shape = following.shape[:-1]
+            given = (batch.reward / (self.unit or 1.0), batch.terminated, batch.ended)
+            reward, terminated, ended = (part[..., None].expand(shape) for part in given)
+            target = returns.lambda_targets(
+                atoms, reward, following, terminated, ended, self.run.gamma, self.config.td_lambda
+            )
+        chosen = of_actions(live[:-1], batch.action)
+        loss = categorical.cross_entropy(target[batch.active], chosen[batch.active]).mean()
+        means = (categorical.mean(atoms, chosen.detach().exp()), categorical.mean(atoms, target))
+        low, high = (edge.mean() for edge in categorical.edge_mass(target[batch.active]))
+        edges = {"critic/edge_mass_low": low, "critic/edge_mass_high": high}
+        return loss, value_scalars(self, *means, batch.active) | edges
