@@ -23,8 +23,8 @@ from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import BatchedEnv
 
-ALONE: dict[str, Any] = {"window": 1, "td_lambda": 0.0, "batch_episodes": 128}
-"""What learners of single steps change in the defaults: of CleanRL's c51.py."""
+ALONE: dict[str, Any] = {"window": 1, "td_lambda": 0.0, "batch_episodes": 128, "target_interval": 50}
+"""What learners of single steps change in the defaults, as in CleanRL's c51.py."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,6 +108,7 @@ ALGORITHMS: dict[str, Part] = {
     "ddn": "rqe_mappo.baselines.ddn:Ddn",
     "dmix": "rqe_mappo.baselines.dmix:Dmix",
     "riskq": "rqe_mappo.baselines.riskq:Riskq",
+    "rmix": "rqe_mappo.baselines.rmix:Rmix",
 }
 """Classes that keep the contract of `rqe_mappo.algorithms.contract`."""
 

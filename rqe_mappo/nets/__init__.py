@@ -29,6 +29,7 @@ from rqe_mappo.nets.distributional_utilities import (
 from rqe_mappo.nets.distributions import ActionSpec
 from rqe_mappo.nets.joint_utilities import JointUtilities
 from rqe_mappo.nets.latent_utilities import LatentUtilities, LatentUtilitySpec
+from rqe_mappo.nets.level_utilities import LevelSpec, LevelUtilities
 from rqe_mappo.nets.utilities import Utilities, UtilitySpec
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "JointUtilities",
     "LatentUtilities",
     "LatentUtilitySpec",
+    "LevelSpec",
+    "LevelUtilities",
     "PolicyActor",
     "QuantileUtilities",
     "RiskPremium",
@@ -68,6 +71,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     ImplicitUtilities.kind: (ImplicitUtilities, DistributionalSpec),
     JointUtilities.kind: (JointUtilities, UtilitySpec),
     LatentUtilities.kind: (LatentUtilities, LatentUtilitySpec),
+    LevelUtilities.kind: (LevelUtilities, LevelSpec),
     QuantileUtilities.kind: (QuantileUtilities, DistributionalSpec),
     Utilities.kind: (Utilities, UtilitySpec),
 }

@@ -1,0 +1,88 @@
+"""Utilities that are the CVaR of quantiles at a level that the network may choose itself: RMIX's."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from rqe_mappo.functional import q_learning
+from rqe_mappo.functional.risk import CVaR, quantile_weights
+from rqe_mappo.nets.distributional_utilities import DistributionalSpec, QuantileUtilities
+from rqe_mappo.nets.mlp import AgentNets
+
+CHOICES = 10  # levels to choose from: 0.1, 0.2, .., 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelSpec(DistributionalSpec):
+    """level: of the CVaR; None: chosen at each step, by a network's own outputs."""
+
+    level: float | None
+
+
+class LevelUtilities(QuantileUtilities):
+    """Acts by the greatest CVaR, at a level that is fixed, or the likeliest of ten by logits beside the quantiles."""
+
+    kind = "level utilities"
+    spec: LevelSpec
+    known_levels: Tensor
+    table: Tensor
+
+    def __init__(self, spec: LevelSpec):
+        super().__init__(spec)
+        levels = [(i + 1) / CHOICES for i in range(CHOICES)] if spec.level is None else [spec.level]
+        self.register_buffer("known_levels", torch.tensor(levels), persistent=False)  # known from the spec
+        table = torch.stack([quantile_weights(CVaR(level), spec.size) for level in levels])
+        self.register_buffer("table", table, persistent=False)
+
+    @property
+    def logits(self) -> int:
+        """Outputs that choose a level."""
+        return CHOICES if self.spec.level is None else 0
+
+    def network(self, inputs: int, count: int) -> AgentNets:
+        outputs = self.spec.actions.outputs * self.spec.size + self.logits
+        return AgentNets.build((inputs, *self.spec.hidden, outputs), count, nn.ReLU, 0.1, self.spec.memory)
+
+    @torch.no_grad()
+    def start(self, mean: float) -> None:
+        super().start(mean)
+        for net in self.nets:  # not of the logits
+            last = [layer for layer in net.modules() if isinstance(layer, nn.Linear)][-1]
+            last.bias[len(last.bias) - self.logits :] -= mean
+
+    def read(
+        self, outputs: Float[Tensor, "*rows O"]
+    ) -> tuple[Float[Tensor, "*rows actions N"], Float[Tensor, "*rows choices"]]:
+        """Quantiles in ascending order, and which level is chosen, one-hot; its gradient is that of the softmax."""
+        ends = self.spec.actions.outputs * self.spec.size
+        quantiles = self.shaped(outputs[..., :ends])
+        if not self.logits:
+            return quantiles, outputs.new_ones(*outputs.shape[:-1], 1)
+        likely = outputs[..., ends:].softmax(-1)
+        chosen = nn.functional.one_hot(likely.argmax(-1), CHOICES).to(likely.dtype)
+        return quantiles, chosen + likely - likely.detach()
+
+    def cvar(
+        self, quantiles: Float[Tensor, "*rows actions N"], choice: Float[Tensor, "*rows choices"]
+    ) -> Float[Tensor, "*rows actions"]:
+        """The CVaR of each action at the level that is chosen."""
+        return (quantiles * (choice @ self.table)[..., None, :]).sum(-1)
+
+    def level(self, choice: Float[Tensor, "*rows choices"]) -> Float[Tensor, "*rows"]:
+        """The level that is chosen."""
+        return choice.detach() @ self.known_levels
+
+    def values(
+        self,
+        obs: Float[Tensor, "*rows D"],
+        agent: Int[Tensor, "*rows"],
+        memory: Float[Tensor, "*rows H"] | None = None,
+        avail: Bool[Tensor, "*rows actions"] | None = None,
+    ) -> tuple[Float[Tensor, "*rows actions"], Float[Tensor, "*rows H"]]:
+        """See `Utilities.values`."""
+        if memory is None:
+            memory = obs.new_zeros(*obs.shape[:-1], self.memory_size)
+        outputs, memory = self.nets.step(self.inputs(obs, agent), agent, memory)
+        return q_learning.masked(self.cvar(*self.read(outputs)), self.there(agent, avail)), memory
