@@ -109,6 +109,7 @@ ALGORITHMS: dict[str, Part] = {
     "dmix": "rqe_mappo.baselines.dmix:Dmix",
     "riskq": "rqe_mappo.baselines.riskq:Riskq",
     "rmix": "rqe_mappo.baselines.rmix:Rmix",
+    "drima": "rqe_mappo.baselines.drima:Drima",
 }
 """Classes that keep the contract of `rqe_mappo.algorithms.contract`."""
 

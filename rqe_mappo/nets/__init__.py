@@ -30,6 +30,7 @@ from rqe_mappo.nets.distributions import ActionSpec
 from rqe_mappo.nets.joint_utilities import JointUtilities
 from rqe_mappo.nets.latent_utilities import LatentUtilities, LatentUtilitySpec
 from rqe_mappo.nets.level_utilities import LevelSpec, LevelUtilities
+from rqe_mappo.nets.levelled_utilities import LevelledSpec, LevelledUtilities
 from rqe_mappo.nets.utilities import Utilities, UtilitySpec
 
 __all__ = [
@@ -47,6 +48,8 @@ __all__ = [
     "LatentUtilitySpec",
     "LevelSpec",
     "LevelUtilities",
+    "LevelledSpec",
+    "LevelledUtilities",
     "PolicyActor",
     "QuantileUtilities",
     "RiskPremium",
@@ -72,6 +75,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], type]] = {
     JointUtilities.kind: (JointUtilities, UtilitySpec),
     LatentUtilities.kind: (LatentUtilities, LatentUtilitySpec),
     LevelUtilities.kind: (LevelUtilities, LevelSpec),
+    LevelledUtilities.kind: (LevelledUtilities, LevelledSpec),
     QuantileUtilities.kind: (QuantileUtilities, DistributionalSpec),
     Utilities.kind: (Utilities, UtilitySpec),
 }
