@@ -16,11 +16,11 @@ Targets of several steps are mixed as distributions. What differs in replay and 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
-from rqe_mappo.algorithms.distributional import QuantileConfig, QuantileRegression
+from rqe_mappo.algorithms.distributional import QuantileConfig, TeamQuantiles
 from rqe_mappo.config import TrainConfig
-from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import BatchedEnv
 
 
@@ -32,7 +32,7 @@ class DdnConfig(QuantileConfig):
         return super().notes(env) + self.apart_note(env, mixed=False)
 
 
-class Ddn(QuantileRegression):
+class Ddn(TeamQuantiles):
     """DDN at work."""
 
     Config = DdnConfig
@@ -41,8 +41,13 @@ class Ddn(QuantileRegression):
         agents, actor = len(env.possible_agents), run.algorithm.quantile_utilities(env)
         super().__init__(run, env, generator, {"actor": actor}, lambda mean: actor.start(mean / agents))
 
-    def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
-        """The quantile loss of the sum."""
-        agents = self.quantiles(batch)
-        target = self.distribution_targets(batch, agents.following.sum(2))
-        return self.regression(agents.chosen.sum(2), target, agents.levels, batch.filled)
+    def mixed(
+        self,
+        nets: nn.ModuleDict,
+        quantiles: Float[Tensor, "*rows A N"],
+        state: Float[Tensor, "*rows S"],
+        obs: Float[Tensor, "*rows A D"],
+        present: Bool[Tensor, "*rows A"],
+    ) -> Float[Tensor, "*rows N"]:
+        """The sum."""
+        return quantiles.sum(-2)

@@ -14,12 +14,13 @@ actions need not be the team's: over random utilities and mixers they were not i
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from rqe_mappo.algorithms.actor_critic import WIDEST
-from rqe_mappo.algorithms.distributional import QuantileConfig, QuantileRegression
+from rqe_mappo.algorithms.distributional import QuantileConfig, TeamQuantiles
 from rqe_mappo.config import TrainConfig, require_range
-from rqe_mappo.data.replay import Episodes, team_state_size
+from rqe_mappo.data.replay import team_state_size
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import mixing
 from rqe_mappo.nets.mixers import MonotonicMixer
@@ -42,7 +43,7 @@ class DmixConfig(QuantileConfig):
         return super().notes(env) + self.apart_note(env, mixed=True)
 
 
-class Dmix(QuantileRegression):
+class Dmix(TeamQuantiles):
     """DMIX at work."""
 
     Config = DmixConfig
@@ -53,11 +54,13 @@ class Dmix(QuantileRegression):
         self.mixer = MonotonicMixer(team_state_size(env), agents, config.mixer_embed, config.hyper_hidden)
         super().__init__(run, env, generator, {"actor": actor, "mixer": self.mixer}, self.mixer.start)
 
-    def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
-        """The quantile loss of the mixture."""
-        agents = self.quantiles(batch)
-        total = mixing.shape_of_sum(agents.chosen, self.mixer(agents.chosen.mean(-1), batch.state[:-1]))
-        with torch.no_grad():
-            mean = self.target["mixer"](agents.following.mean(-1), batch.state[1:])
-            target = self.distribution_targets(batch, mixing.shape_of_sum(agents.following, mean))
-        return self.regression(total, target, agents.levels, batch.filled)
+    def mixed(
+        self,
+        nets: nn.ModuleDict,
+        quantiles: Float[Tensor, "*rows A N"],
+        state: Float[Tensor, "*rows S"],
+        obs: Float[Tensor, "*rows A D"],
+        present: Bool[Tensor, "*rows A"],
+    ) -> Float[Tensor, "*rows N"]:
+        """QMIX's mean, and the shape of the sum."""
+        return mixing.shape_of_sum(quantiles, nets["mixer"](quantiles.mean(-1), state))

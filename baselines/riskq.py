@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 from tyro.conf import arg
 
 from rqe_mappo.algorithms.actor_critic import WIDEST
-from rqe_mappo.algorithms.distributional import QuantileConfig, QuantileRegression
+from rqe_mappo.algorithms.distributional import QuantileConfig, TeamQuantiles
 from rqe_mappo.config import TrainConfig, require_range
-from rqe_mappo.data.replay import Episodes, team_state_size
+from rqe_mappo.data.replay import team_state_size
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional.risk import GRAMMAR
 from rqe_mappo.nets.mixers import QuantileMixer
@@ -51,7 +52,7 @@ class RiskqConfig(QuantileConfig):
         return super().notes(env) + self.apart_note(env, mixed=False)
 
 
-class Riskq(QuantileRegression):
+class Riskq(TeamQuantiles):
     """RiskQ at work."""
 
     Config = RiskqConfig
@@ -64,11 +65,13 @@ class Riskq(QuantileRegression):
         )
         super().__init__(run, env, generator, {"actor": actor, "mixer": self.mixer}, self.mixer.start)
 
-    def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
-        """The quantile loss of the mixture."""
-        agents = self.quantiles(batch)
-        total = self.mixer(agents.chosen, batch.state[:-1], batch.obs[:-1], batch.active)
-        with torch.no_grad():
-            following = self.target["mixer"](agents.following, batch.state[1:], batch.obs[1:], batch.present[1:])
-            target = self.distribution_targets(batch, following)
-        return self.regression(total, target, agents.levels, batch.filled)
+    def mixed(
+        self,
+        nets: nn.ModuleDict,
+        quantiles: Float[Tensor, "*rows A N"],
+        state: Float[Tensor, "*rows S"],
+        obs: Float[Tensor, "*rows A D"],
+        present: Bool[Tensor, "*rows A"],
+    ) -> Float[Tensor, "*rows N"]:
+        """The weighed sum."""
+        return nets["mixer"](quantiles, state, obs, present)

@@ -22,12 +22,12 @@ The second GRU, over what was seen before, is left to `--recurrent`. What differ
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
 from rqe_mappo.algorithms.actor_critic import WIDEST
-from rqe_mappo.algorithms.distributional import QuantileConfig, QuantileRegression, of_actions
+from rqe_mappo.algorithms.distributional import QuantileConfig, TeamQuantiles, of_actions
 from rqe_mappo.algorithms.off_policy import squared
 from rqe_mappo.config import TrainConfig, require, require_range
 from rqe_mappo.data.replay import Episodes, team_state_size
@@ -66,7 +66,7 @@ class RmixConfig(QuantileConfig):
         require_range(self, mixer_embed=(1, WIDEST), hyper_hidden=(1, WIDEST))
 
 
-class Rmix(QuantileRegression):
+class Rmix(TeamQuantiles):
     """RMIX at work."""
 
     Config = RmixConfig
@@ -104,17 +104,27 @@ class Rmix(QuantileRegression):
             regression = released_loss(chosen[acting], local[acting], self.levels()).mean()
             scalars = self.scalars(chosen, aim[..., None, None].expand_as(chosen), acting)
         else:
-            total = self.team(chosen, batch.state[:-1], batch.obs[:-1], acting)
+            total = self.mixed(self.nets, chosen, batch.state[:-1], batch.obs[:-1], acting)
             with torch.no_grad():
-                drawn = self.distribution_targets(
-                    batch, self.target["team"](following, batch.state[1:], batch.obs[1:], there)
-                )
+                team = self.mixed(self.target, following, batch.state[1:], batch.obs[1:], there)
+                drawn = self.distribution_targets(batch, team)
                 aim = self.tail(total, drawn, (level * acting).sum(-1) / acting.sum(-1).clamp(min=1))
             regression, scalars = self.regression(total, drawn, self.levels(), filled)
         td = squared(mixed, aim, filled)
         scalars |= {"losses/td": td.detach(), "losses/regression": regression.detach()}
         scalars["risk/level"] = level[acting].mean()
         return td + self.config.regression_weight * regression, scalars
+
+    def mixed(
+        self,
+        nets: nn.ModuleDict,
+        quantiles: Float[Tensor, "*rows A N"],
+        state: Float[Tensor, "*rows S"],
+        obs: Float[Tensor, "*rows A D"],
+        present: Bool[Tensor, "*rows A"],
+    ) -> Float[Tensor, "*rows N"]:
+        """The weighed sum."""
+        return nets["team"](quantiles, state, obs, present)
 
     def read(
         self, nets: nn.ModuleDict, batch: Episodes

@@ -58,6 +58,9 @@ class EvalConfig:
     """Where the networks live."""
     risk: tuple[str, ...] = ()
     """Further risk values of the return to report, spelled as for rqe-train, such as var:0.1 worst-case."""
+    rigm: tuple[str, ...] = ()
+    """Instead say how often the agents' own best actions are not the team's, by these measures, such as cvar:0.25, in
+    as many visited states as --episodes says (ddn, dmix, riskq, rmix)."""
     driver: str = ""
     """A scripted policy instead: random; always-go, caution:0.5, sumo; lqr:-0.1; fixed, greedy (signals). In an
     environment, the flags of its settings follow, as in rqe-eval sumo --driver caution:0.5 --net FILE --junction ID."""
@@ -78,7 +81,7 @@ class EvalConfig:
         for name in ("episodes", "render_episodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1 (got {getattr(self, name)})")
-        for name in self.risk:
+        for name in (*self.risk, *self.rigm):
             parse_risk(name, tau=1.0)
         if self.laws and self.render is None:
             raise ConfigError("--laws draws beside the film: give --render out.gif too")
@@ -137,6 +140,11 @@ def report(asked: EvalConfig, driven: TrainConfig | None = None) -> None:
     path = Path(asked.run)
     if asked.trust:
         configs.trust(path)
+    if asked.rigm:
+        from rqe_mappo.evaluation import rigm
+
+        print(rigm.table(rigm.violations(path, asked.rigm, asked.episodes, asked.seed)))
+        return
     if driven is not None:
         policy, config = None, driven
     else:

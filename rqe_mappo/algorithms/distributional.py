@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from tyro.conf import arg
 
 from rqe_mappo import schema
@@ -215,6 +215,30 @@ class QuantileRegression(Distributional):
         own = dict(state)
         self.spread = schema.read(tuple[float, float] | None, own.pop("spread", None), "spread")
         super().load_state_dict(own)
+
+
+class TeamQuantiles(QuantileRegression):
+    """One whose agents' quantiles are mixed to those of the team."""
+
+    def mixed(
+        self,
+        nets: nn.ModuleDict,
+        quantiles: Float[Tensor, "*rows A N"],
+        state: Float[Tensor, "*rows S"],
+        obs: Float[Tensor, "*rows A D"],
+        present: Bool[Tensor, "*rows A"],
+    ) -> Float[Tensor, "*rows N"]:
+        """The team's quantiles, of those of its agents, by the learning networks or the target's."""
+        raise NotImplementedError
+
+    def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
+        """The quantile loss of what is `mixed`."""
+        agents, present = self.quantiles(batch), batch.present[1:]
+        total = self.mixed(self.nets, agents.chosen, batch.state[:-1], batch.obs[:-1], batch.active)
+        with torch.no_grad():
+            following = self.mixed(self.target, agents.following, batch.state[1:], batch.obs[1:], present)
+            target = self.distribution_targets(batch, following)
+        return self.regression(total, target, agents.levels, batch.filled)
 
 
 def of_team(following: Float[Tensor, "T B A N"], there: Bool[Tensor, "T B A"]) -> Float[Tensor, "T B A N"]:

@@ -162,13 +162,19 @@ def table(found: list[Row]) -> str:
     for row in found:
         estimate = row.estimate
         lines.append((row.metric, row.level, f"{estimate.value:.4g}", _ends(row), str(estimate.n), str(row.samples)))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    text.insert(1, "  ".join("-" * width for width in widths))
+    text = aligned(lines)
     episodes = max(row.estimate.n for row in found)
     if episodes < FEWEST_FOR_TAIL:
         text.append(f"caution: {episodes} episodes are too few for a worst 5 %; use at least {FEWEST_FOR_TAIL}")
     return "\n".join(text)
+
+
+def aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of text, of a head and rows of cells, with a rule below the head."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    text.insert(1, "  ".join("-" * width for width in widths))
+    return text
 
 
 def _ends(row: Row) -> str:

@@ -5,7 +5,7 @@ shared: agents do well and badly together.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -55,3 +55,16 @@ def quantile_mixture(
     2311.01753), section 4.2.
     """
     return (weights[..., None] * quantiles).sum(-2) + shift[..., None]
+
+
+def rigm_violations(
+    worth: Float[Tensor, "*rows joint"], greedy: Int[Tensor, "*rows"], slack: float = 1e-5
+) -> Bool[Tensor, "*rows"]:
+    """Where some joint action is worth more to the team, by a risk measure, than that of the agents' own best actions.
+
+    worth: of every joint action. greedy: the index of the one that agents take. slack: relative to the largest
+    difference between joint actions in a row, what counts as equal. 'Risk-sensitive individual-global-max' of RiskQ
+    (Shen et al., 2023, arXiv 2311.01753), definition 2; with the mean, IGM.
+    """
+    at_greedy, most = worth.gather(-1, greedy[..., None]).squeeze(-1), worth.amax(-1)
+    return most - at_greedy > slack * (most - worth.amin(-1))

@@ -52,12 +52,14 @@ class LevelUtilities(QuantileUtilities):
             last = [layer for layer in net.modules() if isinstance(layer, nn.Linear)][-1]
             last.bias[len(last.bias) - self.logits :] -= mean
 
+    def shaped(self, outputs: Float[Tensor, "*rows O"]) -> Float[Tensor, "*rows actions N"]:
+        return super().shaped(outputs[..., : self.spec.actions.outputs * self.spec.size])
+
     def read(
         self, outputs: Float[Tensor, "*rows O"]
     ) -> tuple[Float[Tensor, "*rows actions N"], Float[Tensor, "*rows choices"]]:
         """Quantiles in ascending order, and which level is chosen, one-hot; its gradient is that of the softmax."""
-        ends = self.spec.actions.outputs * self.spec.size
-        quantiles = self.shaped(outputs[..., :ends])
+        quantiles, ends = self.shaped(outputs), self.spec.actions.outputs * self.spec.size
         if not self.logits:
             return quantiles, outputs.new_ones(*outputs.shape[:-1], 1)
         likely = outputs[..., ends:].softmax(-1)
