@@ -12,15 +12,14 @@ With several agents each learns alone from the team's reward, as `iql` does.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from rqe_mappo.algorithms.distributional import Distributional, RiskyChoice, of_actions, of_team
+from rqe_mappo.algorithms.distributional import of_actions, of_team
 from rqe_mappo.algorithms.off_policy import value_scalars
+from rqe_mappo.algorithms.single_steps import SingleStepConfig, SingleSteps
 from rqe_mappo.algorithms.support import SupportConfig
-from rqe_mappo.baselines.qr_dqn import ALONE
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import BatchedEnv
@@ -29,10 +28,8 @@ from rqe_mappo.nets.distributional_utilities import CategoricalUtilities, Distri
 
 
 @dataclass(frozen=True, kw_only=True)
-class C51Config(RiskyChoice, SupportConfig):
+class C51Config(SingleStepConfig, SupportConfig):
     """C51's settings."""
-
-    defaults: ClassVar[dict[str, Any]] = RiskyChoice.defaults | ALONE
 
     n_atoms: int = 51
     """Largest number of atoms of the return distribution."""
@@ -46,11 +43,10 @@ class C51Config(RiskyChoice, SupportConfig):
         self.check_support()
 
 
-class C51(Distributional):
-    """C51 at work; beyond: the share of target probability at either end of the atoms, of late."""
+class C51(SingleSteps):
+    """C51 at work."""
 
     Config = C51Config
-    beyond = 0.0
 
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
         config = run.algorithm
@@ -80,7 +76,7 @@ class C51(Distributional):
                 atoms, reward, following, terminated, ended, self.run.gamma, self.config.td_lambda
             )
         chosen = of_actions(live[:-1], batch.action)
-        loss = categorical.cross_entropy(target[batch.active], chosen[batch.active]).mean()
+        loss = self.averaged(categorical.cross_entropy(target, chosen), batch.active)
         means = (categorical.mean(atoms, chosen.detach().exp()), categorical.mean(atoms, target))
         low, high = (edge.mean() for edge in categorical.edge_mass(target[batch.active]))
         edges = {"critic/edge_mass_low": low, "critic/edge_mass_high": high}

@@ -7,34 +7,31 @@ action; levels belong to predicted quantiles, whose losses are summed, and targe
 
 Different: kappa is in stds of the first returns, and small (`--kappa`), so that quantiles are nearly quantiles; the
 paper's is 1 of the reward. Actions are chosen by any `--risk`, there by the mean. Double Q-learning; steps are drawn
-alone (`--window 1`), and `--window N --td-lambda 1` has targets of N steps. Replay fills up by whole episodes.
-`--levels sampled` makes it an implicit quantile network (IQN, arXiv 1806.06923).
+alone (`--window 1`), and `--window N --td-lambda 1` has targets of N steps, and of fewer in the rest of each window.
+Replay fills up by whole episodes; `--priority 0.6` draws by the last loss (Schaul et al., 2016). `--levels sampled`
+makes it an implicit quantile network (IQN, arXiv 1806.06923).
 With several agents each learns alone from the team's reward, as `iql` does.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rqe_mappo.algorithms.distributional import QuantileConfig, QuantileRegression, of_team
+from rqe_mappo.algorithms.single_steps import SingleStepConfig, SingleSteps
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import BatchedEnv
-
-ALONE: dict[str, Any] = {"window": 1, "td_lambda": 0.0, "batch_episodes": 128, "target_interval": 50}
-"""What learners of single steps change in the defaults, as in CleanRL's c51.py."""
+from rqe_mappo.functional import quantile
 
 
 @dataclass(frozen=True, kw_only=True)
-class QrDqnConfig(QuantileConfig):
+class QrDqnConfig(SingleStepConfig, QuantileConfig):
     """QR-DQN's settings."""
 
-    defaults: ClassVar[dict[str, Any]] = QuantileConfig.defaults | ALONE
 
-
-class QrDqn(QuantileRegression):
+class QrDqn(SingleSteps, QuantileRegression):
     """QR-DQN at work."""
 
     Config = QrDqnConfig
@@ -47,4 +44,5 @@ class QrDqn(QuantileRegression):
         """The quantile loss of each agent that acts."""
         agents = self.quantiles(batch)
         target = self.distribution_targets(batch, of_team(agents.following, batch.present[1:]))
-        return self.regression(agents.chosen, target, agents.levels, batch.active)
+        rows = quantile.huber_quantile_loss(agents.chosen, target, agents.levels, self.config.kappa)
+        return self.averaged(rows, batch.active), self.scalars(agents.chosen, target, batch.active)

@@ -16,7 +16,12 @@ from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import LARGEST, BatchedEnv
 from rqe_mappo.functional import quantile
 from rqe_mappo.functional.risk import GRAMMAR, parse_risk
-from rqe_mappo.nets.distributional_utilities import DistributionalSpec, ImplicitUtilities, QuantileUtilities
+from rqe_mappo.nets.distributional_utilities import (
+    DistributionalSpec,
+    DistributionalUtilities,
+    ImplicitUtilities,
+    QuantileUtilities,
+)
 
 RECENT = 0.99  # memory of how far quantiles lie apart, per learning step
 COLLAPSED = 0.1  # of the targets' distance from the predicted mean; a normal return's 32 quantiles span 5.4 of it
@@ -112,7 +117,7 @@ class Distributional(OffPolicy):
 
     def measure(self) -> None:
         super().measure()
-        if self.unit is not None:
+        if self.unit is not None and isinstance(self.actor, DistributionalUtilities):
             in_units = self.config.tau * (self.config.return_scale or self.unit) / self.unit
             for actor in (self.nets["actor"], self.target["actor"]):
                 actor.tau.fill_(min(in_units, LARGEST))
