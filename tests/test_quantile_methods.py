@@ -1,1 +1,346 @@
-"""Off-policy methods of return distributions: losses, targets, what they rank, and that quantiles stay apart."""
+"""Off-policy methods of return distributions: their losses, targets and choices, against known answers."""
+
+import contextlib
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+import torch
+
+import rqe_mappo
+from rqe_mappo import registry
+from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.baselines.rmix import released_loss
+from rqe_mappo.config import ConfigError
+from rqe_mappo.data import vector
+from rqe_mappo.data.collector import Collector
+from rqe_mappo.data.replay import Episodes
+from rqe_mappo.functional import mixing, quantile
+from rqe_mappo.functional.risk import parse_risk, quantile_weights
+from rqe_mappo.nets import ActionSpec, ImplicitUtilities, QuantileUtilities
+from rqe_mappo.nets.distributional_utilities import DistributionalSpec
+from rqe_mappo.nets.level_utilities import LevelSpec, LevelUtilities
+from rqe_mappo.nets.mixers import MonotonicMixer, QuantileMixer
+
+COMONOTONIC = ("neutral", "cvar:0.25", "wang:0.75", "cpw:0.71", "var:0.25")
+TEAMS = ("ddn", "dmix", "riskq", "rmix")
+QUANTILES = (*TEAMS, "qr-dqn", "drima")
+AGENTS, ACTIONS, N = 3, 4, 32
+
+
+def learner(algo: str, env: Any, config: Any) -> Any:
+    return registry.algorithm(algo)(config, env, torch.Generator().manual_seed(0))
+
+
+def small(algo: str, **changes: Any) -> Any:
+    few = {"total_timesteps": 512, "num_envs": 4, "batch_episodes": 8, "eval_episodes": 0}
+    return rqe_mappo.default_config("step-games", algo=algo).replace(**few | changes)
+
+
+def collector(env: Any, model: Any, steps: int) -> Collector:
+    """What plays for a learner, from the start of episodes."""
+    found = Collector(env, model.actor, steps, torch.device("cpu"), torch.Generator().manual_seed(1))
+    found.start(env.reset(0))
+    return found
+
+
+# What the losses of all methods fit
+
+
+def fitted(count: int, kappa: float, loss: Any, steps: int = 600) -> torch.Tensor:
+    """Quantiles after descending `loss` on draws of N(0, 3)."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.zeros(count, dtype=torch.float64, requires_grad=True)
+    levels = quantile.midpoint_levels(count, torch.float64)
+    adam = torch.optim.Adam([values], 0.3)
+    for step in range(steps):
+        for group in adam.param_groups:
+            group["lr"] = 0.3 * (1 - step / steps)
+        draws = 3 * torch.randn(1024, generator=generator, dtype=torch.float64)
+        adam.zero_grad()
+        loss(values, draws, levels, kappa).backward()
+        adam.step()
+    return values.detach()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [8, 32])
+def test_quantile_regression_finds_the_quantiles_of_a_normal(count):
+    levels = quantile.midpoint_levels(count, torch.float64)
+    found = fitted(count, 0.0, quantile.huber_quantile_loss)
+    assert abs(found.numpy() - scipy.stats.norm.ppf(levels, scale=3)).max() < 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [8, 32])
+def test_a_smoothed_loss_finds_its_own_minimum(count):
+    """With kappa = 1 the lowest of 32 is nearer to the middle: the root of the loss's mean slope, by quadrature."""
+    x = np.linspace(-20, 20, 20001)
+    density = scipy.stats.norm.pdf(x, scale=3) * (x[1] - x[0])
+
+    def slope(value: float, level: float) -> float:
+        error = x - value
+        return float((abs(level - (error < 0)) * np.clip(error, -1, 1) * density).sum())
+
+    levels = quantile.midpoint_levels(count, torch.float64).tolist()
+    wanted = [scipy.optimize.brentq(slope, -15, 15, args=(level,)) for level in levels]
+    found = fitted(count, 1.0, quantile.huber_quantile_loss)
+    assert abs(found.numpy() - wanted).max() < 0.15
+    if count == 32:
+        assert wanted[0] > scipy.stats.norm.ppf(levels[0], scale=3) + 0.3
+
+
+@pytest.mark.parametrize("count", [8, 32])
+def test_levels_on_the_targets_axis_make_one_number_of_all_quantiles(count):
+    found = fitted(count, 1.0, lambda values, draws, levels, kappa: released_loss(
+        values, draws[:count], levels).mean(), steps=300)  # fmt: skip
+    assert float(quantile.spread(found)) < 1e-3
+
+
+# Targets of several steps
+
+
+def test_mixed_targets_keep_the_variance_that_averaging_loses():
+    """Two steps, the second draws 1 or -1: from the first, either the distribution of the next state or the return."""
+    generator = torch.Generator().manual_seed(0)
+    copies = 20000
+    last = torch.where(torch.rand(copies, generator=generator) < 0.5, 1.0, -1.0)
+    reward = torch.stack((torch.zeros(copies), last))
+    following = torch.tensor([-1.0, 1.0]).expand(2, copies, 2).clone()
+    ended = torch.tensor([[False], [True]]).expand(2, copies)
+    uniform = torch.rand(2, copies, 2, generator=generator)
+    mixed = quantile.mixed_targets(reward, following, ended, ended, 1.0, 0.6, uniform)[0]
+    averaged = quantile.lambda_targets(reward, following, ended, ended, 1.0, 0.6)[0]
+    assert abs(float(mixed.var()) - 1) < 0.02
+    assert abs(float(averaged.var()) - 0.52) < 0.02
+    assert set(mixed.unique().tolist()) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_mixed_targets_are_averaged_ones_where_nothing_is_mixed(lam):
+    generator = torch.Generator().manual_seed(1)
+    reward, following = torch.randn(6, 5, generator=generator), torch.randn(6, 5, 7, generator=generator)
+    ended = torch.rand(6, 5, generator=generator) < 0.3
+    terminated = ended & (torch.rand(6, 5, generator=generator) < 0.5)
+    uniform = torch.rand(6, 5, 7, generator=generator)
+    given = (reward, following, terminated, ended, 0.9, lam)
+    torch.testing.assert_close(quantile.mixed_targets(*given, uniform), quantile.lambda_targets(*given))
+
+
+# What is best for the team
+
+
+def every() -> torch.Tensor:
+    return torch.tensor(list(itertools.product(range(ACTIONS), repeat=AGENTS)))
+
+
+@pytest.mark.parametrize(
+    ("mixer", "least", "most"), [("sum", 0, 0), ("weighed", 0, 0), ("dmix", 0.35, 0.75)], ids=["sum", "weighed", "dmix"]
+)
+def test_how_often_the_agents_best_actions_are_not_the_teams(mixer, least, most):
+    """300 random draws of scales and shifts, 64 joint actions each; of DMIX some half, but for the mean."""
+    torch.manual_seed(0)
+    scale, shift = torch.rand(2, 300, AGENTS, ACTIONS, 1, dtype=torch.float64) * 3
+    values = (torch.randn(300, AGENTS, ACTIONS, N, dtype=torch.float64) * scale + shift).sort(-1).values
+    joint = values[:, torch.arange(AGENTS), every()]
+    if mixer == "sum":
+        total = joint.sum(-2)
+    elif mixer == "weighed":
+        weights = torch.rand(300, 1, AGENTS, dtype=torch.float64).expand(-1, len(every()), -1)
+        total = mixing.quantile_mixture(joint, weights, torch.randn(300, 1, dtype=torch.float64).expand(-1, 64))
+    else:
+        state = torch.randn(300, 1, 5, dtype=torch.float64).expand(-1, 64, -1)
+        with torch.no_grad():
+            total = mixing.shape_of_sum(joint, MonotonicMixer(5, AGENTS, 8, 16).double()(joint.mean(-1), state))
+    for risk in COMONOTONIC:
+        measure = parse_risk(risk, 1.0)
+        worth = measure.value(*quantile.as_atoms(total))
+        best = measure.value(*quantile.as_atoms(values)).argmax(-1)
+        greedy = (every() == best[:, None]).all(-1).int().argmax(-1)
+        rate = float(mixing.rigm_violations(worth, greedy).double().mean())
+        assert (rate == 0) if risk == "neutral" else (least <= rate <= most), risk
+
+
+def test_weights_of_quantiles_are_differences_of_the_distortion():
+    wang = quantile_weights(parse_risk("wang:0.75", 1.0), N)
+    upto = scipy.stats.norm.cdf(scipy.stats.norm.ppf(np.arange(1, N) / N) + 0.75)
+    wanted = np.diff(np.concatenate(([0.0], upto, [1.0])))
+    assert abs(wang.numpy() - wanted).max() < 1e-5
+    for risk in COMONOTONIC:
+        assert abs(float(quantile_weights(parse_risk(risk, 1.0), N).sum()) - 1) < 1e-6
+    with pytest.raises(ValueError, match="not linear in quantiles"):
+        quantile_weights(parse_risk("entropic", 1.0), N)
+
+
+def test_a_level_between_two_quantiles_counts_the_boundary_one_in_part():
+    spec = dict(obs_dim=1, n_agents=1, actions=ActionSpec("discrete", (2,)), hidden=(), size=4)
+    utilities = LevelUtilities(LevelSpec(**spec, level=0.3))
+    values = torch.tensor([[1.0, 2.0, 5.0, 7.0], [0.0, 0.0, 0.0, 0.0]])
+    found = utilities.cvar(values, torch.ones(1))
+    assert float(found[0]) == pytest.approx((1 * 0.25 + 2 * 0.05) / 0.3)
+
+
+def test_a_level_that_is_chosen_gets_the_gradient_of_the_softmax():
+    spec = dict(obs_dim=1, n_agents=1, actions=ActionSpec("discrete", (2,)), hidden=(), size=4)
+    utilities = LevelUtilities(LevelSpec(**spec, level=None))
+    outputs = torch.randn(18, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    quantiles, choice = utilities.read(outputs)
+    assert sorted(choice.tolist())[-1] == pytest.approx(1)
+    (gradient,) = torch.autograd.grad(utilities.cvar(quantiles.detach(), choice)[0], outputs)
+    assert float(gradient[8:].abs().sum()) > 0
+
+
+def test_each_agents_own_observation_decides_its_weight():
+    torch.manual_seed(0)
+    mixer = QuantileMixer(4, 3, AGENTS, 16, 8, attention=True)
+    state, obs = torch.randn(2, 4), torch.randn(2, AGENTS, 3)
+    there = torch.ones(2, AGENTS, dtype=torch.bool)
+    before = mixer.weights(state, obs, there)
+    changed = obs.clone()
+    changed[:, 1, 2] += 1
+    assert (before >= 0).all()
+    assert not torch.allclose(before, mixer.weights(state, changed, there))
+    gone = there.clone()
+    gone[:, 2] = False
+    assert float(mixer.weights(state, obs, gone)[:, 2].detach().abs().max()) == 0
+
+
+# Networks
+
+
+def test_implicit_quantiles_are_products_of_units_and_cosines():
+    torch.manual_seed(0)
+    spec = DistributionalSpec(
+        obs_dim=3, n_agents=2, actions=ActionSpec("discrete", (2,)), hidden=(8,), size=5, shared=False
+    )
+    net = ImplicitUtilities(spec)
+    obs, levels = torch.randn(1, 1, 2, 3), torch.tensor([0.1, 0.4, 0.9])
+    found = net.distributions(obs, torch.ones(1, 1, 2, dtype=torch.bool), levels)[0, 0]
+    for agent, head in enumerate(net.heads):
+        units = net.nets[agent](obs[0, 0, agent]).relu()
+        raw = []
+        for level in levels.tolist():
+            waves = torch.tensor([math.cos(math.pi * i * level) for i in range(64)])
+            raw.append(head.output(units * head.embedding(waves).relu()))
+        torch.testing.assert_close(found[agent], torch.stack(raw, -1).sort(-1).values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("risk", ["cvar:0.3", "entropic", "wang:0.5"])
+def test_agents_take_the_action_of_the_greatest_worth(risk):
+    torch.manual_seed(0)
+    spec = DistributionalSpec(
+        obs_dim=3, n_agents=1, actions=ActionSpec("discrete", (4,)), hidden=(8,), size=8, risk=risk, tau=0.5
+    )
+    net = QuantileUtilities(spec)
+    obs, agent = torch.randn(20, 3), torch.zeros(20, dtype=torch.int64)
+    outputs = net.nets(obs, agent).view(20, 4, 8).sort(-1).values
+    worth = parse_risk(risk, 0.5, clip=None).value(outputs, outputs.new_full((8,), -math.log(8)))
+    acted = net.act(obs, agent, obs.new_zeros(20, 0), uniform=None)
+    assert torch.equal(acted.action, worth.argmax(-1))
+
+
+# Learning
+
+
+def padded(batch: Episodes, more: int) -> Episodes:
+    """The same episodes, with so many empty steps behind them."""
+    found = {}
+    for name, value in vars(batch).items():
+        if name == "extras":
+            found[name] = value
+        elif value is None:
+            found[name] = None
+        else:
+            empty = value.new_zeros(more, *value.shape[1:])
+            found[name] = torch.cat((value, empty + 1 if name == "avail" else empty))
+    return Episodes(**found)
+
+
+@pytest.mark.parametrize("algo", [*QUANTILES, "c51"])
+def test_steps_behind_an_episode_change_no_loss(algo):
+    config = small(algo, td_lambda=0.0)
+    with contextlib.closing(vector.make(config, 4)) as env:
+        model = learner(algo, env, config)
+        model.replay.add(collector(env, model, 16).collect(1.0)[0])
+        model.measure()
+        losses = []
+        for more in (0, 3):
+            model.generator.manual_seed(0)
+            losses.append(float(model.loss(padded(model.replay.newest(6), more))[0].detach()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("algo", QUANTILES)
+def test_how_far_quantiles_lie_apart_is_logged(algo):
+    config = small(algo, replay_ratio=1.0, learning_rate=5e-3)
+    with contextlib.closing(vector.make(config, 4)) as env:
+        model, found = learner(algo, env, config), {}
+        playing = collector(env, model, 16)
+        for _ in range(10):
+            found |= model.learn(playing.collect(1.0)[0], Progress(0, 1))
+    assert found["critic/quantile_spread"] > 0
+    assert not model.warnings()
+
+
+@pytest.mark.slow
+def test_the_released_rules_of_rmix_collapse_and_a_run_says_so(tmp_path):
+    settings = {"num_envs": 32, "batch_episodes": 64, "exploration": 1.0, "replay_ratio": 8.0, "learning_rate": 1e-2}
+    spread = {}
+    for bugs in (False, True):
+        config = rqe_mappo.default_config("matrix", "risky-safe", "rmix").replace(**settings, official_bugs=bugs)
+        with contextlib.closing(vector.make(config, 32)) as env:
+            model, found = learner("rmix", env, config), {}
+            playing = collector(env, model, 8)
+            for _ in range(8):
+                found = model.learn(playing.collect(1.0)[0], Progress(0, 1))
+        spread[bugs] = found["critic/quantile_spread"]
+        assert any("quantiles have collapsed" in line for line in model.warnings()) == bugs
+    assert spread[True] < 0.05 * spread[False]
+
+
+# What is refused, and what is said
+
+
+@pytest.mark.parametrize(
+    ("algo", "changes", "said"),
+    [
+        ("riskq", {"risk": "cvar:2"}, "--risk cvar:2 must be"),
+        ("ddn", {"tau": -1.0}, "--tau must be > 0"),
+        ("ddn", {"kappa": -1.0}, "--kappa must be"),
+        ("rmix", {"level": 0.0}, "--level must be in"),
+        ("drima", {"agent_level": 1.0}, "--agent-level must be in"),
+        ("qr-dqn", {"window": 0}, "--window must be"),
+        ("c51", {"return_low": 1.0}, "--return-low must go with --return-high"),
+        ("qr-dqn", {"recurrent": True}, "--window must be 0 with --recurrent"),
+    ],
+    ids=["cvar", "tau", "kappa", "level", "optimism", "window", "support", "memory"],
+)
+def test_settings_that_cannot_be_are_refused(algo, changes, said):
+    with pytest.raises(ConfigError, match=said):
+        small(algo, **changes)
+
+
+@pytest.mark.parametrize(
+    ("algo", "risk", "noted"),
+    [("ddn", "cvar:0.2", False), ("riskq", "wang:0.75", False), ("riskq", "expectile:0.3", True),
+     ("dmix", "cvar:0.2", True), ("dmix", "neutral", False)],
+    ids=["sum", "weighed", "expectile", "dmix", "mean"],
+)  # fmt: skip
+def test_a_run_notes_where_agents_cannot_find_the_best_apart(algo, risk, noted):
+    config = small(algo, risk=risk)
+    with contextlib.closing(vector.make(config, 2)) as env:
+        assert any("need not be the team's" in line for line in config.algorithm.notes(env)) == noted
+
+
+@pytest.mark.parametrize("given", [None, 3.0], ids=["measured", "given"])
+def test_tau_is_in_stds_of_the_first_returns_unless_its_unit_is_given(given):
+    config = small("ddn", risk="entropic", tau=0.5, return_scale=given)
+    with contextlib.closing(vector.make(config, 4)) as env:
+        model = learner("ddn", env, config)
+        model.replay.add(collector(env, model, 16).collect(1.0)[0])
+        model.measure()
+    assert float(model.actor.tau) * model.unit == pytest.approx(0.5 * (given or model.unit))

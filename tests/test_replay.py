@@ -22,7 +22,10 @@ from rqe_mappo.files import load_tensors
 from rqe_mappo.training.loop import train
 
 T, E, A, D, S, HORIZON = 7, 3, 2, 2, 3, 5
-RIVALS = ("iql", "central-q", "vdn", "qmix", "qtran", "qplex", "maven")
+RIVALS = (
+    "iql", "central-q", "vdn", "qmix", "qtran", "qplex", "maven",
+    "c51", "qr-dqn", "ddn", "dmix", "riskq", "rmix", "drima",
+)  # fmt: skip
 
 
 def env(common_reward: bool = False) -> SimpleNamespace:
