@@ -159,6 +159,18 @@ def predator_prey(scenario: str) -> dict[str, Any]:
     )
 
 
+def macf(scenario: str) -> dict[str, Any]:
+    """Two cars that follow each other to a goal; numbers of RiskQ's release where they have a counterpart."""
+    return dict(
+        total_timesteps=4_000_000,  # two million steps of both cars, as released
+        num_envs=64,
+        num_steps=64,  # two episodes of cars that know the way
+        gamma=0.99,  # as released; an episode of 30 steps is well within sight, and the time limit is not observed
+        num_minibatches=8,
+        normalise_obs=True,  # cars that act at random end metres behind the start, where x is of order 10
+    )
+
+
 def by_name(scenario: str) -> dict[str, Any]:
     """An environment of another package: nothing is known of it, so these are CleanRL's settings for PPO, in short."""
     return dict(
