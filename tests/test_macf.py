@@ -36,6 +36,9 @@ class Loop:
             row += [self.x[other], self.v[other]] if near or other == car else [0.0, 0.0]
         return row + [1 - self.t / self.config.horizon] * self.config.observe_time
 
+    def all(self) -> list[float]:
+        return [self.x[0], self.v[0], self.x[1], self.v[1], *self.seen(0)[4:]]
+
     def step(self, actions, uniform) -> tuple[float, list[bool], bool, bool]:
         self.t += 1
         reward = -1.0
@@ -76,6 +79,10 @@ def mixed_actions(env: BatchedCars, rng: np.random.Generator) -> np.ndarray:
     return np.select([kind == i for i in range(5)], options, shaken)
 
 
+def close(found: np.ndarray, wanted: list) -> None:
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
+
+
 @each_config
 def test_the_batch_follows_the_loop_step_by_step(config):
     copies, rng = 6, np.random.default_rng(0)
@@ -84,29 +91,27 @@ def test_the_batch_follows_the_loop_step_by_step(config):
     same = np.random.default_rng(3)  # as the environment draws: one number a car
     seen, ends, crashes, capped = env._observed(), 0, 0, 0
     for _ in range(220):
-        for copy, loop in enumerate(loops):
-            np.testing.assert_allclose(seen.obs[copy], [loop.seen(0), loop.seen(1)], rtol=1e-6, atol=1e-6)
-            both = [*np.ravel([loop.x, loop.v], "F"), *loop.seen(0)[4:]]
-            np.testing.assert_allclose(seen.state[copy], [both, both], rtol=1e-6, atol=1e-6)
+        close(seen.obs, [[loop.seen(0), loop.seen(1)] for loop in loops])
+        close(seen.state, [[loop.all(), loop.all()] for loop in loops])
         actions, uniform = mixed_actions(env, rng), same.random((copies, 2))
         seen = env.step(actions)
         cut = 0
         for copy, loop in enumerate(loops):
             reward, crashed, over, late = loop.step(actions[copy], uniform[copy])
-            np.testing.assert_allclose(seen.reward[copy], reward, rtol=1e-6, atol=1e-6)
+            assert seen.reward[copy].tolist() == pytest.approx([reward, reward], rel=1e-6, abs=1e-6)
             assert seen.cost[copy].tolist() == crashed
             assert (seen.terminated[copy] == over).all() and (seen.truncated[copy] == late).all()
             capped += max(loop.v) == 1.8
             crashes += sum(crashed)
             if over or late:
                 if late:
-                    np.testing.assert_allclose(seen.final_obs[cut : cut + 2], [loop.seen(0), loop.seen(1)], rtol=1e-6)
-                    assert not np.allclose(seen.final_state[cut], seen.state[copy, 0])
+                    close(seen.final_obs[cut : cut + 2], [loop.seen(0), loop.seen(1)])
+                    close(seen.final_state[cut : cut + 2], [loop.all(), loop.all()])
                     cut += 2
                 ends += 1
                 loop.begin()
         assert cut == len(seen.final_obs) == len(seen.final_state)
-    assert ends > 15 and crashes > 15 and capped > 1
+    assert ends >= 10 and crashes > 15 and (capped > 15 or config.crash_ends)
 
 
 @each_config
@@ -145,8 +150,6 @@ def test_bounds_are_tight_for_cars_that_reverse_to_the_end_and_for_two_that_arri
     assert rewards[-1] == pytest.approx(env.reward_bounds[0] + 1)
     assert sum(rewards) == pytest.approx(env.return_bounds[0] + 200, rel=1e-3)
     assert env.reward_bounds == (-406, 20) and env.return_bounds[1] == 20
-    records, _ = run_episodes(env, lambda env, seen: by_name("plan:1.0")(env), 1, 0)
-    assert records["arrived"].tolist() == [2]
     hard = BatchedCars(replace(SCENARIOS["hard"], horizon=20), 1)  # there a crash costs more than a car in reverse
     assert hard.reward_bounds == (pytest.approx(-1 - 2 * 12.5), 20)
 

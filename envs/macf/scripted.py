@@ -7,8 +7,16 @@ import numpy as np
 from rqe_mappo.envs.macf.batched_cars import BatchedCars
 from rqe_mappo.envs.macf.config import CarFollowingConfig
 from rqe_mappo.envs.macf.dynamics import (
-    ACTIONS, ARRIVAL_REWARD, BOTH_REWARD, CARS, CRASH_RATE, GOAL, SPEED_LIMIT, STEP_S, TOP_SPEED,
-)  # fmt: skip
+    ACTIONS,
+    ARRIVAL_REWARD,
+    BOTH_REWARD,
+    CARS,
+    CRASH_RATE,
+    GOAL,
+    SPEED_LIMIT,
+    STEP_S,
+    TOP_SPEED,
+)
 
 HARD, HARDEST = 0.92, 0.95  # 1 / s^2; the strongest action is -1, and nothing would be left to correct errors with
 UNITS, SPEEDS = 4200, 210  # from rest, positions are multiples of 1 / 4200 and speeds of 1 / 210 below the top speed
