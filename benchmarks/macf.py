@@ -47,7 +47,9 @@ def main() -> None:
     tables.write(RESULT, rows)
     print("setting       driver              mean    std   CVaR5  crashes  steps")
     for line in rows:
-        print("{setting:<13} {driver:<15} {mean:8.2f} {std:6.2f} {cvar5:7.2f} {crashes:8.3f} {steps:6.1f}".format(**line))
+        print(
+            "{setting:<13} {driver:<15} {mean:8.2f} {std:6.2f} {cvar5:7.2f} {crashes:8.3f} {steps:6.1f}".format(**line)
+        )
 
 
 if __name__ == "__main__":

@@ -91,6 +91,7 @@ def test_the_batch_follows_the_loop_step_by_step(config):
     same = np.random.default_rng(3)  # as the environment draws: one number a car
     seen, ends, crashes, capped = env._observed(), 0, 0, 0
     for _ in range(220):
+        np.testing.assert_allclose(env.dynamics.x, [loop.x for loop in loops], rtol=0, atol=1e-9)
         close(seen.obs, [[loop.seen(0), loop.seen(1)] for loop in loops])
         close(seen.state, [[loop.all(), loop.all()] for loop in loops])
         actions, uniform = mixed_actions(env, rng), same.random((copies, 2))

@@ -53,10 +53,11 @@ class CarFollowingDynamics:
         shape = (num_envs, CARS)
         self.x, self.v, self.arrived = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
         self.t = np.zeros(num_envs, np.int64)
-        low = np.tile(np.float32([lowest_x(config.horizon), -STEP_S * config.horizon]), CARS)
-        high = np.tile(np.float32([highest_x(config.horizon), TOP_SPEED]), CARS)
-        time = config.observe_time
-        self.space = Box(np.append(low, np.float32([0] * time)), np.append(high, np.float32([1] * time)))
+        (*_, lowest), (*_, highest) = reach(config)
+        low, high = [lowest, -STEP_S * config.horizon] * CARS, [highest, TOP_SPEED] * CARS
+        if config.observe_time:
+            low, high = [*low, 0.0], [*high, 1.0]
+        self.space = Box(np.array(low, np.float32), np.array(high, np.float32))
 
     def reset(self, which: np.ndarray | slice = slice(None)) -> None:
         """Start new episodes of the copies `which`: both cars stand at 0."""
@@ -80,7 +81,7 @@ class CarFollowingDynamics:
         reward = NEAR_REWARD * self.near() - 1 - distance.sum(1) + ARRIVAL_REWARD * there.sum(1) + BOTH_REWARD * both
         reward -= self.config.crash_cost * crashed.sum(1)
         self.t += 1
-        over = both | crashed.any(1) if self.config.crash_ends else both
+        over = np.logical_or(both, crashed.any(1) & self.config.crash_ends)
         return Moved(crashed, beyond > ROUNDING, reward, over, ~over & (self.t >= self.config.horizon))
 
     def _drive(self, acceleration: np.ndarray) -> None:
@@ -120,14 +121,10 @@ class CarFollowingDynamics:
         put_back(self.arrays, kept)
 
 
-def lowest_x(steps: int | np.ndarray) -> float | np.ndarray:
-    """How far back a car can be after so many steps, the hardest braking throughout."""
-    return ACCELERATIONS[0] * (STEP_S * steps) ** 2 / 2
-
-
-def highest_x(steps: int | np.ndarray) -> float | np.ndarray:
-    """What no car is beyond after so many steps: the top speed throughout."""
-    return TOP_SPEED * STEP_S * steps
+def reach(config: CarFollowingConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Between which positions every car is after each step, `[horizon]` both: it has braked, or raced, throughout."""
+    time_s = STEP_S * np.arange(1, config.horizon + 1)
+    return ACCELERATIONS[0] * time_s**2 / 2, TOP_SPEED * time_s
 
 
 def reward_bounds(config: CarFollowingConfig) -> tuple[float, float]:
@@ -142,6 +139,5 @@ def return_bounds(config: CarFollowingConfig) -> tuple[float, float]:
 
 def _lowest_rewards(config: CarFollowingConfig) -> np.ndarray:
     """At most the reward of each step, `[horizon]`: each car as far back as can be, or crashing as far ahead."""
-    steps = np.arange(1, config.horizon + 1)
-    ahead = np.maximum(highest_x(steps) - GOAL, GOAL) + config.crash_cost
-    return -1 - CARS * np.maximum(GOAL - lowest_x(steps), ahead)
+    lowest, highest = reach(config)
+    return -1 - CARS * np.maximum(GOAL - lowest, np.maximum(highest - GOAL, GOAL) + config.crash_cost)

@@ -172,6 +172,11 @@ def macf(scenario: str) -> dict[str, Any]:
         # at random, and in units of that every tau would be risk-neutral.
         return_scale=1.0,
         warmup_fraction=0.25,  # until then they find the goal, whatever that costs
+        # Of a car that stands at the start, discounted, to the best. Atoms that follow the returns of lost cars end 11
+        # apart, and a critic of those predicted a std of 33 where it was 5 (KS 0.30; with these 0.07).
+        return_low=-500.0,
+        return_high=20.0,
+        n_atoms=521,
     )
 
 
