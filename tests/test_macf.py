@@ -269,6 +269,35 @@ def test_the_best_plan_is_worth_what_backward_induction_says(scenario, cap):
     assert value > returns(scenario, f"cruise:{cap}").mean() + 1
 
 
+def entropic(config: CarFollowingConfig, tau: float) -> float:
+    """Of the best neutral plan, exact: -tau log E exp(-R / tau), crash after crash from the end."""
+    _, actions = planned(config, 1.8)
+    x, speed, log_mean, path = 0, 0, 0.0, []
+    while x < 10459:
+        gained = 2 * int(actions[x, speed]) - 21
+        x, speed = x + 2 * speed + gained, speed + gained
+        path.append((20 * (x >= 10459) - 2 * abs(x - 10500) / 4200, 0.4 * max(speed / 210 - 1, 0)))
+    dear = np.exp(config.crash_cost / tau)
+    for reward, risk in reversed(path):
+        if config.crash_ends:
+            rest = (1 - risk) ** 2 * np.exp(log_mean) + 2 * risk * (1 - risk) * dear + risk**2 * dear**2
+            log_mean = np.log(rest) - reward / tau
+        else:
+            log_mean += 2 * np.log(1 - risk + risk * dear) - reward / tau
+    return -tau * log_mean
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scenario", "cost", "threshold"), [("default", 1.0, 0.3935), ("hard", 10.0, 3.4128), ("default", 2.0, 1.8385)]
+)
+def test_below_a_threshold_of_tau_the_limit_is_better_than_the_best_neutral_plan(scenario, cost, threshold):
+    config = replace(SCENARIOS[scenario], crash_cost=cost)
+    lawful, _ = planned(config, 1.0)
+    assert entropic(config, threshold * 0.999) < lawful < entropic(config, threshold * 1.001)
+    assert entropic(config, 1e4) == pytest.approx(planned(config, 1.8)[0], abs=1e-3)
+
+
 @pytest.mark.parametrize("name", ["cruise:2", "cruise:0", "cruise:x", "cruise:", "plan:nan", "plan:1.2,0.6",
                                   "cruise:1.2,1", "cruise:1.2,", "drive:1"])  # fmt: skip
 def test_scripted_policies_refuse_what_they_have_no_meaning_for(name):

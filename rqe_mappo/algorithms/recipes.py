@@ -168,8 +168,8 @@ def macf(scenario: str) -> dict[str, Any]:
         gamma=0.99,  # as released; an episode of 30 steps is well within sight, and the time limit is not observed
         num_minibatches=8,
         normalise_obs=True,  # cars that act at random end far behind the start, where x is of order 10
-        # Units of the reward. The std of returns is 1 to 2 where cars know the way (docs/games.md), but 680 where they act
-        # at random, and in units of that every tau would be risk-neutral.
+        # Units of the reward. The std of returns is 1 to 2 where cars know the way (docs/games.md), but 680 where they
+        # act at random, and in units of that every tau would be risk-neutral.
         return_scale=1.0,
         warmup_fraction=0.25,  # until then they find the goal, whatever that costs
         # Of a car that stands at the start, discounted, to the best. Atoms that follow the returns of lost cars end 11
