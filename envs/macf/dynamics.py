@@ -24,7 +24,7 @@ ARRIVAL_REWARD, BOTH_REWARD, NEAR_REWARD = 5.0, 10.0, 1.0
 class Moved:
     """What one step did in every copy.
 
-    crashed, speeding: bool `[E, 2]`, whose speed had a crash follow, and who is faster than the limit.
+    crashed, speeding: bool `[E, 2]`, who crashed, and who is faster than the limit.
     reward: float64 `[E]`, of both cars.
     terminated, truncated: bool `[E]`, never both.
     """
