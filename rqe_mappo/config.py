@@ -126,7 +126,7 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
     """
 
     env: str = "sumo"
-    """Environment: sumo, sumo-signals, cartpole; gamble, matrix, cliff, step-games, predator-prey;
+    """Environment: sumo, sumo-signals, cartpole; gamble, matrix, cliff, step-games, predator-prey, macf;
     gymnasium:ID, pettingzoo:MODULE; or your own, MODULE:FACTORY."""
     scenario: str = "default"
     """Named setting of the environment's own flags."""

@@ -86,6 +86,12 @@ ENVIRONMENTS: dict[str, Environment] = {
         scenarios="rqe_mappo.envs.predator_prey:SCENARIOS",
         recipe="rqe_mappo.algorithms.recipes:predator_prey",
     ),
+    "macf": Environment(
+        factory="rqe_mappo.envs.macf:BatchedCars",
+        scenarios="rqe_mappo.envs.macf:SCENARIOS",
+        recipe="rqe_mappo.algorithms.recipes:macf",
+        drivers="rqe_mappo.envs.macf.scripted:by_name",
+    ),
 }
 
 ALGORITHMS: dict[str, Part] = {

@@ -510,10 +510,10 @@ def test_bad_settings_are_named_in_one_line(build, name, value):
 
 
 def test_registry_knows_all_and_says_so():
-    assert list(registry.ENVIRONMENTS)[-5:] == ["gamble", "matrix", "cliff", "step-games", "predator-prey"]
+    assert list(registry.ENVIRONMENTS)[-6:] == ["gamble", "matrix", "cliff", "step-games", "predator-prey", "macf"]
     with pytest.raises(
         ValueError,
-        match=r"^--env chess is unknown: use cartpole, .*, gamble, matrix, cliff, step-games or predator-prey$",
+        match=r"^--env chess is unknown: use cartpole, .*, gamble, matrix, cliff, step-games, predator-prey or macf$",
     ):
         registry.environment("chess")
 

@@ -21,6 +21,7 @@ from rqe_mappo.deploy import interpolation
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs import (
     cliff_walk,
+    macf,
     matrix_games,
     predator_prey,
     risky_cartpole,
@@ -40,6 +41,7 @@ PUBLIC = {
     "cliff": cliff_walk.parallel_env,
     "step-games": step_games.parallel_env,
     "predator-prey": predator_prey.parallel_env,
+    "macf": macf.parallel_env,
     "sumo": sumo_intersection.parallel_env,
     "sumo-signals": sumo_signals.parallel_env,
 }
