@@ -8,7 +8,7 @@ is that of the sum of agents who do well and badly together. Quantile regression
 
 Different: actions are ranked by any `--risk`, there by the mean alone. For any other measure the agents' own best
 actions need not be the team's: over random utilities and mixers they were not in about half of all cases
-(`python -m benchmarks.rigm`); a note says so. Levels, targets and means are those of `ddn`.
+(`tests/test_quantile_methods.py`); a note says so. Levels, targets and means are those of `ddn`.
 """
 
 from dataclasses import dataclass
