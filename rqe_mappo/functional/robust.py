@@ -22,6 +22,7 @@ LARGEST_TILT = 1e300
 UNDERFLOW = 800.0  # exp(-800) is 0
 
 Values = Float[Tensor, "*#batch atoms"]
+Column = Float[Tensor, "*#batch 1"]
 
 
 class Worst(NamedTuple):
@@ -49,10 +50,9 @@ def contaminated(values: Values, probs: Values, delta: float) -> Worst:
 
 def worst_of(values: Values, kernels: Float[Tensor, "kernels *#batch atoms"]) -> Worst:
     """The worst of finitely many distributions: `min_k E_k v`."""
-    means = _at(values, kernels).value
-    least = means.argmin(0)
-    chosen = least[None, ..., None].expand(1, *means.shape[1:], kernels.shape[-1])
-    return _at(values, kernels.expand(*means.shape, kernels.shape[-1]).gather(0, chosen)[0])
+    values, kernels = torch.broadcast_tensors(values, kernels)
+    worst = _at(values, kernels).value.argmin(0)[None, ..., None]
+    return _at(values[0], kernels.take_along_dim(worst, 0)[0])
 
 
 def l1_ball(values: Values, probs: Values, radius: float) -> Worst:
@@ -121,8 +121,8 @@ def _kl_worst(values: Values, probs: Values, radius: float) -> Values:
     return worst / worst.sum(-1, keepdim=True)
 
 
-def _kl_of_tilt(above: Values, probs: Values, tilt: Values) -> tuple[Values, Values]:
-    """`KL(q || p)` of q proportional to `p exp(-tilt above)`, and its slope, both as logarithms; `[*batch, 1]` each."""
+def _kl_of_tilt(above: Values, probs: Values, tilt: Column) -> tuple[Column, Column]:
+    """`KL(q || p)` of q proportional to `p exp(-tilt above)`, and its slope, both as logarithms."""
     small = (probs * torch.expm1(-tilt * above)).sum(-1, keepdim=True)
     weights = probs * torch.exp(-tilt * above)
     total = weights.sum(-1, keepdim=True)
@@ -135,7 +135,7 @@ def _kl_of_tilt(above: Values, probs: Values, tilt: Values) -> tuple[Values, Val
 
 def _at(values: Values, probs: Values) -> Worst:
     """The expectation of values, reckoned from the likeliest of them."""
-    likeliest = values.take_along_dim(probs.argmax(-1, keepdim=True), -1)
+    likeliest = values.gather(-1, probs.argmax(-1, keepdim=True))
     return Worst(likeliest.squeeze(-1) + (probs * (values - likeliest)).sum(-1), probs)
 
 
