@@ -4,6 +4,8 @@ import functools
 import itertools
 import json
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,13 +15,21 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, linprog, minimize, minimize_scalar
 from scipy.special import rel_entr
 
-from rqe_mappo.envs.tabular import FiniteGame, nested_values
+from rqe_mappo.algorithms.off_policy import OffPolicy
+from rqe_mappo.config import ConfigError, default_config
+from rqe_mappo.data.replay import Episodes
+from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.envs.tabular import BatchedTabular, FiniteGame, nested_values
 from rqe_mappo.equilibrium.cli import main
 from rqe_mappo.equilibrium.robust_iteration import discounted, finite_horizon, next_states, team_reward
+from rqe_mappo.functional import q_learning
 from rqe_mappo.functional.risk import Entropic
 from rqe_mappo.functional.robust import contaminated, kl_ball, kl_penalty, l1_ball, worst_of
+from rqe_mappo.training.loop import train
+from tests.test_rqe_solve import complaint
 
 GAMMA = 0.6
+GAMMA_LEARNED = 0.9
 RADII = (0.0, 0.01, 0.1, 0.3, 1.0, 2.5)
 BALLS = {
     "contamination": lambda radius: functools.partial(contaminated, delta=min(radius, 1.0)),
@@ -345,19 +355,19 @@ def test_a_set_of_one_distribution_is_value_iteration(name, over):
 @pytest.mark.parametrize("name", BALLS)
 @pytest.mark.parametrize("over", ["outcomes", "states"])
 def test_solutions_fall_with_the_radius(name, over):
-    for seed in range(5):
+    for seed in range(2):
         game = random_game(seed, 4, (2, 2))
-        found = np.array([discounted(game, BALLS[name](radius), GAMMA, over).values for radius in RADII])
+        found = np.array([discounted(game, BALLS[name](radius), GAMMA, over).values for radius in (0.0, 0.1, 1.0)])
         assert (np.diff(found, axis=0) <= 1e-9).all()
         assert found[0].sum() > found[-1].sum() + 0.02
 
 
 @pytest.mark.parametrize("name", ["contamination", "l1", "kl"])
 def test_no_kernel_of_the_set_brings_the_robust_policy_below_its_value(name):
-    """Random kernels, drawn towards the nominal ones until they are in the set; nature's own answers reach the value."""
+    """Random kernels, drawn towards the nominal ones into the set; nature's own answers reach the value."""
     radius, rng = 0.3, np.random.default_rng(0)
     lowest = math.inf
-    for seed in range(10):
+    for seed in range(4):
         game = random_game(seed, 4)
         found = discounted(game, BALLS[name](radius), GAMMA)
         for _ in range(30):
@@ -435,3 +445,158 @@ def test_what_cannot_be_solved_is_refused():
     anything = torch.full((1, *game.prob.shape), 0.25, dtype=torch.float64)
     with pytest.raises(ValueError, match="leave alone"):
         discounted(game, lambda values, probs: worst_of(values, anything), GAMMA)
+
+
+# The command
+
+
+def test_rqe_solve_turns_where_the_gamble_does(capsys):
+    """`m1`: risky if and only if tau > 8.8321, or delta < 1/6: (1 - delta) 1 - 2 delta = 0.5."""
+    for kind, below, above in (("kl-penalty", 8.8320, 8.8322), ("contamination", 0.1667, 0.1666)):
+        for number, action in ((below, 0), (above, 1)):
+            main(["gamble", "--robust", f"{kind}:{number}", "--json"])
+            content = json.loads(capsys.readouterr().out)
+            assert content["first"] == {"robust": {"choice": [action]}, "neutral": {"choice": [1]}}
+            assert content["nominal"]["neutral"] == pytest.approx(1)
+            assert content["worst_case"]["robust"] >= content["worst_case"]["neutral"]
+
+
+def test_rqe_solve_solves_games_of_a_team_and_of_many_states(capsys):
+    main(["matrix", "--scenario", "risky-safe", "--robust", "l1:0.2"])
+    out = capsys.readouterr().out
+    assert "robust        5.0000      5.0000  play: 0, 0" in out
+    assert "neutral       4.0000      7.0000  play: 1, 1" in out
+    main(["gamble", "--scenario", "m5", "--robust", "kl:0.05", "--gamma", "0.9", "--over", "states"])
+    assert "kl:0.05 over states, gamma 0.9, at most 20 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--robust", "l1:0.2"), "name an environment"),
+        (("gamble", "--robust", "tv:0.2"), "--robust tv:0.2 is unknown: use contamination:DELTA"),
+        (("gamble", "--robust", "l1:x"), "is unknown"),
+        (("gamble", "--robust", "l1:nan"), "is unknown"),
+        (("gamble", "--robust", "l1:-1"), "radius must be >= 0"),
+        (("gamble", "--robust", "contamination:2"), "delta must be in [0, 1]"),
+        (("gamble", "--robust", "kl-penalty:0"), "tau must be > 0"),
+        (("gamble", "--robust", "l1:1", "--tau", "1"), "does not go with --tau"),
+        (("gamble", "--robust", "l1:1", "--gamma", "2"), "--gamma must be in [0, 1]"),
+        (("gamble", "--robust", "l1:1", "--scenario", "m9"), "--scenario m9 is unknown: use default, m1"),
+        (("cartpole", "--robust", "l1:1"), "a finite game, such as gamble or cliff (got cartpole)"),
+        (("nope", "--robust", "l1:1"), "nope is unknown"),
+        (("cliff", "--robust", "l1:1", "--over", "states"), "too many"),
+        (("stag-hunt", "--tau", "1", "--eps", "1", "--gamma", "0.9"), "--gamma needs --robust"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(capsys, args, words):
+    assert words in complaint(capsys, *args)
+
+
+# Learned from replay
+
+
+def played() -> Episodes:
+    """Two episodes of a team of two: one ends after 2 steps, the other is cut after 3; agent 1 leaves the second."""
+    filled = torch.tensor([[True, True], [True, True], [False, True]])
+    there = torch.ones(4, 2, 2, dtype=torch.bool)
+    there[2:, 0], there[2:, 1, 1] = False, False
+    return Episodes(
+        obs=torch.zeros(4, 2, 2, 1), state=torch.zeros(4, 2, 1), avail=None, action=torch.zeros(3, 2, 2, dtype=int),
+        reward=torch.tensor([[1.0, 2], [3, 4], [0, 6]]), active=there[:-1] & filled[..., None], present=there,
+        terminated=torch.tensor([[False, False], [True, False], [False, False]]),
+        ended=torch.tensor([[False, False], [True, False], [False, True]]), filled=filled, extras={},
+    )  # fmt: skip
+
+
+def targets(batch: Episodes, following: torch.Tensor, delta: float, lam: float, gamma: float = 0.8) -> torch.Tensor:
+    learner = SimpleNamespace(
+        unit=2.0, run=SimpleNamespace(gamma=gamma), config=SimpleNamespace(contamination=delta, td_lambda=lam)
+    )
+    return OffPolicy.targets(learner, batch, following)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("shift", [-10.0, 0.0, 10.0])
+def test_contaminated_targets_are_those_of_a_plain_loop(lam, shift):
+    """What follows a step, the end too, is a mixture with the least of all that follows; padding is nothing."""
+    batch, delta, gamma = played(), 0.3, 0.8
+    following = torch.tensor([[1.0, -2], [55, 3], [-99, 4]]) + shift  # 55 is behind an end, -99 behind the episode
+    least = min(shift - 2, 0.0)
+    found = targets(batch, following, delta, lam, gamma)
+    for b, length in ((0, 2), (1, 3)):
+        y = 0.0
+        for t in reversed(range(length)):
+            value = 0.0 if batch.terminated[t, b] else float(following[t, b])
+            mixed = value if t + 1 == length else (1 - lam) * value + lam * y
+            y = float(batch.reward[t, b]) / 2 + gamma * ((1 - delta) * mixed + delta * least)
+            assert float(found[t, b]) == pytest.approx(y, abs=1e-5)
+
+
+def test_values_of_agents_have_a_least_one_each():
+    batch = played()
+    team = torch.tensor([[1.0, -2], [55, 3], [-99, 4]])
+    other = 10 * team
+    each = targets(batch, torch.stack((team, other), -1), 0.3, 0.5)
+    torch.testing.assert_close(each[..., 0], targets(batch, team, 0.3, 0.5))
+    torch.testing.assert_close(each[..., 1], targets(batch, other, 0.3, 0.5))
+
+
+def test_without_contamination_targets_are_as_they_were_to_the_last_bit():
+    batch, following = played(), torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    plain = q_learning.lambda_returns(batch.reward / 2.0, following, batch.terminated, batch.ended, 0.8, 0.6)
+    assert torch.equal(targets(batch, following, 0.0, 0.6), plain)
+
+
+def test_contamination_of_games_of_one_step_changes_nothing():
+    batch = played()
+    batch = replace(batch, terminated=batch.filled, ended=batch.filled)
+    following = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    found, plain = (targets(batch, following, delta, 0.6)[batch.filled] for delta in (0.5, 0.0))
+    assert torch.equal(found, plain)
+
+
+@pytest.mark.parametrize("delta", [-0.1, 1.1, math.nan])
+def test_contamination_is_a_probability(delta):
+    with pytest.raises(ConfigError, match="--contamination must be in"):
+        default_config("step-games", algo="vdn").replace(contamination=delta)
+
+
+def patience(num_envs: int) -> BatchedTabular:
+    """Take 1 now, or go on for up to 4 a step: neutral agents at gamma = 0.9 wait, contaminated ones take.
+
+    Four states; 'take' goes to any of them at random, 'wait' from 0 to 1, 1 to 2, 2 to 3 with probability 0.9.
+    """
+    next_state, prob = np.zeros((4, 2, 4), int) + np.arange(4), np.full((4, 2, 4), 0.25)
+    for s in range(4):
+        prob[s, 1] = 0.1 / 4
+        prob[s, 1, min(s + 1, 3)] += 0.9
+    reward = np.zeros((1, 4, 2, 4))
+    reward[0, :, 0], reward[0, 3, 1] = 1.5, 3.0
+    seen = np.eye(4, dtype=np.float32)[:, None]
+    game = FiniteGame(
+        ("player",), (2,), next_state, prob, reward, np.zeros(4, bool), np.full(4, 0.25), 20, seen, seen
+    )  # fmt: skip
+    return BatchedTabular(game, num_envs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["iql", "central-q"])
+def test_contamination_learns_the_robust_policy(algo, tmp_path):
+    """Where it differs from the neutral one, with values near those of robust value iteration."""
+    game = patience(1).game
+    solved = {delta: discounted(game, BALLS["contamination"](delta), GAMMA_LEARNED, "states") for delta in (0.0, 0.4)}
+    assert solved[0.0].policy.tolist() != solved[0.4].policy.tolist()
+    for delta, exact in solved.items():
+        config = default_config("tests.test_robust:patience", algo=algo).replace(
+            total_timesteps=20_000, num_envs=16, gamma=GAMMA_LEARNED, contamination=delta, exploration=1.0,
+            td_lambda=0.0, actor_hidden=(), learning_rate=5e-3, replay_ratio=4.0, target_interval=50,
+            time_limit="bootstrap", eval_episodes=0, out=str(tmp_path / f"{algo}{delta}"),
+        )  # fmt: skip
+        rows = []
+        folder = train(config, quiet=True, on_update=lambda step, scalars, rows=rows: rows.append(scalars))
+        policy = Policy.load(folder)
+        chosen = [int(policy.act(row)[0]) for row in game.obs]
+        assert chosen == exact.policy.tolist(), (delta, exact.action_values)
+        mean = np.mean([row["value/target_mean"] for row in rows[-20:]])
+        assert mean == pytest.approx(exact.action_values.mean(), rel=0.15)
