@@ -359,7 +359,7 @@ def test_solutions_fall_with_the_radius(name, over):
         game = random_game(seed, 4, (2, 2))
         found = np.array([discounted(game, BALLS[name](radius), GAMMA, over).values for radius in (0.0, 0.1, 1.0)])
         assert (np.diff(found, axis=0) <= 1e-9).all()
-        assert found[0].sum() > found[-1].sum() + 0.02
+        assert found[0].sum() > found[-1].sum() + 0.005
 
 
 @pytest.mark.parametrize("name", ["contamination", "l1", "kl"])
@@ -563,16 +563,13 @@ def test_contamination_is_a_probability(delta):
 
 
 def patience(num_envs: int) -> BatchedTabular:
-    """Take 1 now, or go on for up to 4 a step: neutral agents at gamma = 0.9 wait, contaminated ones take.
-
-    Four states; 'take' goes to any of them at random, 'wait' from 0 to 1, 1 to 2, 2 to 3 with probability 0.9.
-    """
-    next_state, prob = np.zeros((4, 2, 4), int) + np.arange(4), np.full((4, 2, 4), 0.25)
+    """Take 1 and fall back to state 0, or wait, 0, 1, 2, 3, for 3 a step in the last state; a tenth goes anywhere."""
+    next_state, prob = np.zeros((4, 2, 4), int) + np.arange(4), np.full((4, 2, 4), 0.025)
     for s in range(4):
-        prob[s, 1] = 0.1 / 4
+        prob[s, 0, 0] += 0.9
         prob[s, 1, min(s + 1, 3)] += 0.9
     reward = np.zeros((1, 4, 2, 4))
-    reward[0, :, 0], reward[0, 3, 1] = 1.5, 3.0
+    reward[0, :, 0], reward[0, 3, 1] = 1.0, 3.0
     seen = np.eye(4, dtype=np.float32)[:, None]
     game = FiniteGame(
         ("player",), (2,), next_state, prob, reward, np.zeros(4, bool), np.full(4, 0.25), 20, seen, seen
@@ -586,11 +583,13 @@ def test_contamination_learns_the_robust_policy(algo, tmp_path):
     """Where it differs from the neutral one, with values near those of robust value iteration."""
     game = patience(1).game
     solved = {delta: discounted(game, BALLS["contamination"](delta), GAMMA_LEARNED, "states") for delta in (0.0, 0.4)}
-    assert solved[0.0].policy.tolist() != solved[0.4].policy.tolist()
+    assert [found.policy.tolist() for found in solved.values()] == [[1, 1, 1, 1], [0, 0, 1, 1]]
+    moves = next_states(game)[0].mean(1)  # of agents that act at random
+    visits = np.mean([game.start @ np.linalg.matrix_power(moves, t) for t in range(game.horizon)], axis=0)
     for delta, exact in solved.items():
         config = default_config("tests.test_robust:patience", algo=algo).replace(
-            total_timesteps=20_000, num_envs=16, gamma=GAMMA_LEARNED, contamination=delta, exploration=1.0,
-            td_lambda=0.0, actor_hidden=(), learning_rate=5e-3, replay_ratio=4.0, target_interval=50,
+            total_timesteps=16_000, num_envs=16, gamma=GAMMA_LEARNED, contamination=delta, exploration=1.0,
+            td_lambda=0.0, actor_hidden=(), learning_rate=1e-2, replay_ratio=40.0, target_interval=20,
             time_limit="bootstrap", eval_episodes=0, out=str(tmp_path / f"{algo}{delta}"),
         )  # fmt: skip
         rows = []
@@ -599,4 +598,4 @@ def test_contamination_learns_the_robust_policy(algo, tmp_path):
         chosen = [int(policy.act(row)[0]) for row in game.obs]
         assert chosen == exact.policy.tolist(), (delta, exact.action_values)
         mean = np.mean([row["value/target_mean"] for row in rows[-20:]])
-        assert mean == pytest.approx(exact.action_values.mean(), rel=0.15)
+        assert mean == pytest.approx(visits @ exact.action_values.mean(-1), rel=0.03)
