@@ -26,6 +26,7 @@ from rqe_mappo.functional import q_learning
 from rqe_mappo.functional.risk import Entropic
 from rqe_mappo.functional.robust import contaminated, kl_ball, kl_penalty, l1_ball, worst_of
 from rqe_mappo.training.loop import train
+from tests.test_replay import RIVALS
 from tests.test_rqe_solve import complaint
 
 GAMMA = 0.6
@@ -560,6 +561,22 @@ def test_contamination_of_games_of_one_step_changes_nothing():
 def test_contamination_is_a_probability(delta):
     with pytest.raises(ConfigError, match="--contamination must be in"):
         default_config("step-games", algo="vdn").replace(contamination=delta)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", RIVALS)
+def test_every_rival_takes_it(algo, tmp_path):
+    """In the two-step game ends are the least that follows: what is learned is worth less."""
+    means = []
+    for delta in (0.0, 0.6):
+        config = default_config("step-games", algo=algo).replace(
+            total_timesteps=2048, num_envs=8, batch_episodes=16, replay_ratio=8.0, target_interval=20, td_lambda=0.0,
+            contamination=delta, eval_episodes=0, out=str(tmp_path / str(delta)),
+        )  # fmt: skip
+        rows = []
+        train(config, quiet=True, on_update=lambda step, scalars, rows=rows: rows.append(scalars))
+        means.append(rows[-1]["value/target_mean"])
+    assert 0 < means[1] < 0.9 * means[0]
 
 
 def patience(num_envs: int) -> BatchedTabular:
