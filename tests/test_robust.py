@@ -353,6 +353,7 @@ def test_a_set_of_one_distribution_is_value_iteration(name, over):
             np.testing.assert_allclose(backward.values[t], values, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BALLS)
 @pytest.mark.parametrize("over", ["outcomes", "states"])
 def test_solutions_fall_with_the_radius(name, over):
@@ -363,6 +364,7 @@ def test_solutions_fall_with_the_radius(name, over):
         assert found[0].sum() > found[-1].sum() + 0.005
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["contamination", "l1", "kl"])
 def test_no_kernel_of_the_set_brings_the_robust_policy_below_its_value(name):
     """Random kernels, drawn towards the nominal ones into the set; nature's own answers reach the value."""
