@@ -73,6 +73,10 @@ class OffPolicyConfig(AlgorithmConfig):
     """Largest gradient norm."""
     td_lambda: float = 0.6
     """Lambda of the targets, Peng's Q(lambda); 0: one step."""
+    contamination: float = 0.0
+    """Delta of a worst case over transitions: what follows is worth (1 - delta) V(s') + delta min V, the least of what
+    follows anywhere in the batch, an end counting as 0. 0: neutral. In games of one step all that follows is an end, so
+    nothing changes; rewards are not contaminated."""
     double_q: bool = True
     """Choose the next actions by the learning networks, and value them by the target networks."""
     target_interval: int = 200
@@ -94,7 +98,7 @@ class OffPolicyConfig(AlgorithmConfig):
         require_positive(self, "replay_ratio", "learning_rate", "max_grad_norm", "polyak")
         require_range(
             self, exploration=(0, 1), exploration_start=(0, 1), exploration_fraction=(0, 1), td_lambda=(0, 1),
-            polyak=(0, 1), gru_size=(1, WIDEST),
+            contamination=(0, 1), polyak=(0, 1), gru_size=(1, WIDEST),
         )  # fmt: skip
         require(self, self.window >= 0, "window", "be at least 0")
         require(self, not (self.window and self.recurrent), "window", "be 0 with --recurrent")
@@ -268,12 +272,19 @@ class OffPolicy:
         self.target.load_state_dict(self.nets.state_dict())
 
     def targets(self, batch: Episodes, next_value: Float[Tensor, "T B *own"]) -> Float[Tensor, "T B *own"]:
-        """TD(lambda) targets; `*own`: nothing for a value of the team, agents for values of theirs."""
-        given = [batch.reward / (self.unit or 1.0), batch.terminated, batch.ended]
+        """TD(lambda) targets; `*own`: nothing for a value of the team, agents for values of theirs.
+
+        With contamination delta they are those of nominal steps that pay `r + gamma delta min V` and are discounted by
+        `gamma (1 - delta)`, steps to an end too: nature may have it otherwise, whatever lambda is.
+        """
+        given = [batch.reward / (self.unit or 1.0), batch.terminated, batch.ended, batch.filled]
         if next_value.ndim > batch.reward.ndim:
             given = [part[..., None].expand_as(next_value) for part in given]
-        reward, terminated, ended = given
-        return q_learning.lambda_returns(reward, next_value, terminated, ended, self.run.gamma, self.config.td_lambda)
+        (reward, terminated, ended, filled), gamma = given, self.run.gamma
+        if delta := self.config.contamination:
+            following = next_value.masked_fill(terminated, 0.0).masked_fill(~filled, torch.inf)
+            reward, gamma = reward + gamma * delta * following.amin((0, 1)), gamma * (1 - delta)
+        return q_learning.lambda_returns(reward, next_value, terminated, ended, gamma, self.config.td_lambda)
 
     def warnings(self) -> list[str]:
         if self.steps:

@@ -1,4 +1,4 @@
-"""The console script `rqe-solve`: exact equilibria of a named game or of one in a file."""
+"""The console script `rqe-solve`: exact equilibria of a game, named or in a file; worst cases of finite ones."""
 
 import json
 import sys
@@ -13,11 +13,13 @@ import tyro
 from rqe_mappo import command_line
 from rqe_mappo.envs.matrix_games.payoffs import GAMES, MatrixGame
 from rqe_mappo.envs.matrix_games.table import PayoffTable
+from rqe_mappo.equilibrium import robust_report
 from rqe_mappo.equilibrium.adversary import Penalty
 from rqe_mappo.equilibrium.conditions import condition
 from rqe_mappo.equilibrium.game import Form, RiskGame, per_player
 from rqe_mappo.equilibrium.human_games import HUMAN_GAMES
 from rqe_mappo.equilibrium.response import Regulariser
+from rqe_mappo.equilibrium.robust_iteration import Over
 from rqe_mappo.equilibrium.solver import TOLERANCE, Equilibrium, solve_game
 from rqe_mappo.equilibrium.two_by_two import all_equilibria_2x2
 
@@ -29,10 +31,11 @@ class SolveConfig:
     """Risk-averse quantal response equilibria of a matrix game, exactly.
 
     A file holds {"payoffs": nested lists [n][A_1]...[A_n], "actions": [[names of player 1], ...]}; actions optional.
+    With --robust: the best that one player, or a team, can be sure of in the finite game of an environment.
     """
 
     game: Annotated[str, tyro.conf.Positional] = ""
-    """A game's name (see --list) or a .json file."""
+    """A game's name (see --list) or a .json file; with --robust an environment: gamble, matrix, cliff, step-games."""
     tau: str = ""
     """Risk tolerance in units of payoff, one for all players or one each (0.3,1); inf is neutral. The inverse of the
     tau of the RQE papers. Left out with --eps: the parameters fitted to the human games."""
@@ -47,6 +50,14 @@ class SolveConfig:
     """entropy is the default."""
     all: bool = True
     """Every equilibrium of a 2x2 game. Off, and in larger games: one, followed from infinite eps."""
+    robust: str = ""
+    """The worst case over transitions instead: contamination:DELTA, l1:RADIUS, kl:RADIUS or kl-penalty:TAU."""
+    scenario: str = "default"
+    """With --robust: the environment's scenario."""
+    gamma: float = 1.0
+    """With --robust: discount of a step."""
+    over: Over = "outcomes"
+    """With --robust: nature chooses among the outcomes of the state and action, or among all states that follow any."""
     json: bool = False
     """Print JSON."""
     list: bool = False
@@ -183,6 +194,12 @@ def describe(content: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"theory: {content['theory']['words']}"])
 
 
+def given(config: SolveConfig, *names: str) -> str:
+    """The flags among `names` that are not at their defaults."""
+    default = SolveConfig()
+    return ", ".join(f"--{name}" for name in names if getattr(config, name) != getattr(default, name))
+
+
 def list_games() -> str:
     width = max(map(len, GAMES))
     sizes = {name: "x".join(str(len(names)) for names in game.actions) for name, game in GAMES.items()}
@@ -199,6 +216,11 @@ def _solve(args: list[str]) -> None:
     if config.list:
         print(list_games())
         return
+    if config.robust:
+        _solve_robust(config)
+        return
+    if changed := given(config, "scenario", "gamma", "over"):
+        raise ValueError(f"{changed} needs --robust")
     work = task(config)
     scan = config.all and work.problem.payoffs.shape == (2, 2, 2)
     found = equilibria(work.problem, scan)
@@ -206,6 +228,15 @@ def _solve(args: list[str]) -> None:
     print(json.dumps(content, indent=2) if config.json else describe(content))
     if not found or not all(e.converged for e in found):
         sys.exit(1)
+
+
+def _solve_robust(config: SolveConfig) -> None:
+    if unknown := given(config, "tau", "eps", "form", "penalty", "regulariser"):
+        raise ValueError(f"--robust does not go with {unknown}")
+    if not config.game:
+        raise ValueError(f"name an environment that is a finite game, as in {PROG} gamble --robust l1:0.2")
+    content = robust_report.solve_robust(config.game, config.scenario, config.robust, config.gamma, config.over)
+    print(json.dumps(content, indent=2) if config.json else robust_report.describe(content))
 
 
 if __name__ == "__main__":
