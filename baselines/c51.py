@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rqe_mappo.algorithms.distributional import of_actions, of_team
+from rqe_mappo.algorithms.distributional import as_distributional, of_actions, of_team
 from rqe_mappo.algorithms.off_policy import value_scalars
 from rqe_mappo.algorithms.single_steps import SingleStepConfig, SingleSteps
 from rqe_mappo.algorithms.support import SupportConfig
@@ -66,7 +66,7 @@ class C51(SingleSteps):
         present, atoms = torch.cat((batch.active, batch.present[-1:])), self.actor.atoms
         live = self.actor.distributions(batch.obs, present)
         with torch.no_grad():
-            kept = self.target["actor"].distributions(batch.obs, present)
+            kept = as_distributional(self.target["actor"]).distributions(batch.obs, present)
             best = self.ranked(live, kept, batch)
             following = of_team(of_actions(kept, best)[1:].exp(), batch.present[1:])
             shape = following.shape[:-1]

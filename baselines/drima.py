@@ -14,6 +14,7 @@ next actions by the levels of acting. What differs in replay and observations is
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class DrimaConfig(QuantileConfig):
 
     risk: Suppress[str] = "neutral"
     tau: Suppress[float] = float("inf")
-    levels: Suppress[str] = "sampled"
+    levels: Suppress[Literal["fixed", "sampled"]] = "sampled"
     agent_level: float = 0.75
     """Optimism about teammates by which agents act: near 1 they expect the best of them."""
     env_level: float = 0.25

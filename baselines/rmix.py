@@ -20,6 +20,7 @@ The second GRU, over what was seen before, is left to `--recurrent`. What differ
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,7 +44,7 @@ class RmixConfig(QuantileConfig):
 
     risk: Suppress[str] = "neutral"
     tau: Suppress[float] = float("inf")
-    levels: Suppress[str] = "fixed"
+    levels: Suppress[Literal["fixed", "sampled"]] = "fixed"
     level: float | None = None
     """Level of the CVaR by which actions are chosen; chosen by the agents' networks unless given here."""
     regression_weight: float = 1.0

@@ -15,7 +15,6 @@ from gymnasium.spaces import Box, Discrete
 import rqe_mappo
 from benchmarks.silent import trained
 from rqe_mappo import registry
-from rqe_mappo.algorithms import rqe_mappo as rqe_mappo_algorithm
 from rqe_mappo.algorithms.averages import Moments
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.episode_returns import EpisodeReturns
@@ -411,7 +410,7 @@ def test_updates_on_cartpole_are_the_same_wherever_returns_lie(algo, monkeypatch
     def all_atoms(env, gamma, time_limit, n_atoms):  # networks of one size begin with the same weights
         return around(*return_bounds(env, gamma, time_limit), n_atoms)
 
-    monkeypatch.setattr(rqe_mappo_algorithm, "choose_support", all_atoms)
+    monkeypatch.setattr("rqe_mappo.algorithms.support.choose_support", all_atoms)
     config = default_config("cartpole", algo=algo).replace(num_envs=16, num_steps=64, average=0.0, settle=0.0)
     found = {}
     for factor, added in ((1, 0), (1, 100), (1, -100), (1e3, 0), (1e-3, 0)):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from tyro.conf import arg
+from tyro.conf import Suppress, arg
 
 from rqe_mappo import schema
 from rqe_mappo.algorithms.actor_critic import WIDEST
@@ -37,6 +37,7 @@ class RiskyChoice(OffPolicyConfig):
     """Risk tolerance of entropic and mean-variance, in stds of the first returns; inf: neutral."""
     return_scale: float | None = None
     """Unit of tau; given here it is not measured."""
+    contamination: Suppress[float] = 0.0
 
     @property
     def measure(self) -> str:
@@ -52,6 +53,7 @@ class RiskyChoice(OffPolicyConfig):
         super().check(run)
         scale = self.return_scale
         require(self, scale is None or 0 < scale < float("inf"), "return_scale", "be > 0 and finite")
+        require(self, self.contamination == 0, "contamination", "be 0 with an --algo of return distributions")
         try:
             parse_risk(self.risk, self.tau, clip=None)
         except ValueError as error:
@@ -119,7 +121,8 @@ class Distributional(OffPolicy):
         super().measure()
         if self.unit is not None and isinstance(self.actor, DistributionalUtilities):
             in_units = self.config.tau * (self.config.return_scale or self.unit) / self.unit
-            for actor in (self.nets["actor"], self.target["actor"]):
+            actors: Any = (self.actor, self.target["actor"])
+            for actor in actors:
                 actor.tau.fill_(min(in_units, LARGEST))
 
     def ranked(
@@ -150,7 +153,7 @@ class QuantileRegression(Distributional):
     def quantiles(self, batch: Episodes) -> Quantiles:
         """What the networks predict along episodes."""
         present = torch.cat((batch.active, batch.present[-1:]))
-        levels, target_actor = self.levels(), self.target["actor"]
+        levels, target_actor = self.levels(), as_distributional(self.target["actor"])
         live = self.actor.distributions(batch.obs, present, levels)
         with torch.no_grad():
             kept = target_actor.distributions(batch.obs, present, self.levels())
@@ -199,7 +202,10 @@ class QuantileRegression(Distributional):
     def note(self, apart: float, away: float) -> None:
         """Keep how far quantiles lie apart, and targets from their mean."""
         before = (apart, away) if self.spread is None else self.spread
-        self.spread = tuple(RECENT * old + (1 - RECENT) * new for old, new in zip(before, (apart, away), strict=True))
+        self.spread = (
+            RECENT * before[0] + (1 - RECENT) * apart,
+            RECENT * before[1] + (1 - RECENT) * away,
+        )
 
     def warnings(self) -> list[str]:
         said = super().warnings()
@@ -259,3 +265,10 @@ def of_actions(predicted: Float[Tensor, "*rows actions N"], action: Int[Tensor, 
     """The distributions of the actions that were chosen."""
     index = action[..., None, None].expand(*action.shape, 1, predicted.shape[-1])
     return predicted.gather(-2, index).squeeze(-2)
+
+
+def as_distributional(actor: nn.Module) -> DistributionalUtilities:
+    """The same network, for type checkers."""
+    if not isinstance(actor, DistributionalUtilities):
+        raise TypeError("the actor must have distributions")
+    return actor

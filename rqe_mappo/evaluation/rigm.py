@@ -17,7 +17,7 @@ from rqe_mappo import config as configs
 from rqe_mappo.algorithms.distributional import TeamQuantiles
 from rqe_mappo.config import ConfigError
 from rqe_mappo.data import vector
-from rqe_mappo.data.replay import Episodes
+from rqe_mappo.data.replay import EpisodeReplay, Episodes
 from rqe_mappo.evaluation.report import aligned
 from rqe_mappo.functional import mixing, q_learning, quantile
 from rqe_mappo.functional.policy_gradient import NO_ACTION
@@ -68,16 +68,16 @@ def violations(folder: Path, risks: Sequence[str], states: int, seed: int) -> li
             raise ConfigError(f"--rigm compares at most {MOST_JOINT} joint actions (this run has {actions}^{agents})")
         for name, module in run.algorithm.modules.items():
             module.load_state_dict(policy["modules"][name])
-        visited = _visited(run, states, seed)
+        algorithm = run.algorithm
+        visited = _visited(run, algorithm.replay, states, seed)
     finally:
         env.close()
-    return [_of(run.algorithm, visited, risk, states) for risk in risks]
+    return [_of(algorithm, visited, risk, states) for risk in risks]
 
 
-def _visited(run: Run, states: int, seed: int) -> Episodes:
+def _visited(run: Run, replay: EpisodeReplay, states: int, seed: int) -> Episodes:
     """Whole episodes of at least so many steps."""
     run.collector.start(run.env.reset(seed))
-    replay = run.algorithm.replay
     for _ in range(MOST_TRAJECTORIES):
         replay.add(run.collector.collect(0.0)[0])
         if replay.steps >= states:

@@ -25,7 +25,6 @@ class LevelUtilities(QuantileUtilities):
     """Acts by the greatest CVaR, at a level that is fixed, or the likeliest of ten by logits beside the quantiles."""
 
     kind = "level utilities"
-    spec: LevelSpec
     known_levels: Tensor
     table: Tensor
 
@@ -39,7 +38,7 @@ class LevelUtilities(QuantileUtilities):
     @property
     def logits(self) -> int:
         """Outputs that choose a level."""
-        return CHOICES if self.spec.level is None else 0
+        return CHOICES if isinstance(self.spec, LevelSpec) and self.spec.level is None else 0
 
     def network(self, inputs: int, count: int) -> AgentNets:
         outputs = self.spec.actions.outputs * self.spec.size + self.logits
