@@ -344,3 +344,29 @@ def test_tau_is_in_stds_of_the_first_returns_unless_its_unit_is_given(given):
         model.replay.add(collector(env, model, 16).collect(1.0)[0])
         model.measure()
     assert float(model.actor.tau) * model.unit == pytest.approx(0.5 * (given or model.unit))
+
+
+# A chain whose return distribution is known
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["c51", "qr-dqn"])
+def test_single_steps_learn_the_distribution_of_a_chain(algo):
+    """The short path along the cliff: a fall in each of three steps with probability 0.05; within 2 % of the range."""
+    settings = {"learning_rate": 5e-3, "target_interval": 20, "exploration": 1.0, "double_q": False}
+    config = rqe_mappo.default_config("gamble", "m5", algo).replace(**settings)
+    config = config.replace(**{"quantiles": 64} if algo == "qr-dqn" else {"n_atoms": 101})
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        model = learner(algo, env, config)
+        playing = collector(env, model, config.num_steps)
+        for _ in range(150):
+            model.learn(playing.collect(1.0)[0], Progress(0, 1))
+        start = torch.as_tensor(env.reset(0).obs[:1])[None]
+    with torch.no_grad():
+        found = model.actor.distributions(start, torch.ones(1, 1, 1, dtype=torch.bool))[0, 0, 0, 1]
+    reached = [-10.2, -10.4, -10.6, 4.4]
+    chances = [0.05, 0.05 * 0.95, 0.05 * 0.95**2, 0.95**3]
+    values = model.actor.atoms if algo == "c51" else found
+    weights = found.exp() if algo == "c51" else torch.full_like(found, 1 / len(found))
+    away = scipy.stats.wasserstein_distance(reached, (values * model.unit).tolist(), chances, weights.tolist())
+    assert away < 0.02 * 15

@@ -258,7 +258,8 @@ def of_team(following: Float[Tensor, "T B A N"], there: Bool[Tensor, "T B A"]) -
     Who has left goes on being paid with the team.
     """
     mean = (following * there[..., None]).sum(2, keepdim=True) / there.sum(2).clamp(min=1)[..., None, None]
-    return torch.where(there[..., None], following, mean)
+    own = there | ~there.any(2, keepdim=True)  # where nobody is left, nothing follows: probabilities still sum to 1
+    return torch.where(own[..., None], following, mean)
 
 
 def of_actions(predicted: Float[Tensor, "*rows actions N"], action: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows N"]:
