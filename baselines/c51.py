@@ -19,7 +19,7 @@ from torch import Tensor
 from rqe_mappo.algorithms.distributional import as_distributional, of_actions, of_team
 from rqe_mappo.algorithms.off_policy import value_scalars
 from rqe_mappo.algorithms.single_steps import SingleStepConfig, SingleSteps
-from rqe_mappo.algorithms.support import SupportConfig
+from rqe_mappo.algorithms.support import OfTeam, SupportConfig
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import BatchedEnv
@@ -34,7 +34,7 @@ class C51Config(SingleStepConfig, SupportConfig):
     n_atoms: int = 51
     """Largest number of atoms of the return distribution."""
     return_low: float | None = None
-    """Lowest (discounted) return that is told apart; what the environment can give unless given here."""
+    """Lowest (discounted) return of the team that is told apart; what the environment can give unless given here."""
     return_high: float | None = None
     """Highest (discounted) return that is told apart; likewise."""
 
@@ -50,7 +50,7 @@ class C51(SingleSteps):
 
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
         config = run.algorithm
-        self.support = config.atoms(env, run)
+        self.support = config.atoms(OfTeam.of(env), run)
         actor = CategoricalUtilities(
             config.utilities(env, DistributionalSpec, size=len(self.support), **config.chosen_by())
         )

@@ -14,9 +14,9 @@ them to C_i at the end of episodes; here the team's quantiles learn from the tea
 `r + gamma C_tot'`, which is blind to chance in the reward; here the CVaR of the team's target distribution, each draw x
 of it as `v - max(v - x, 0) / level` with v the team's quantile at that level (Rockafellar and Uryasev, 2000).
 
-`--official-bugs` learns as the released code does in these respects, to be compared with; levels stay mended.
-The second GRU, over what was seen before, is left to `--recurrent`. What differs in replay and observations is said in
-`vdn`.
+`--official-bugs` learns as the released code does in these respects, to be compared with; levels stay mended. The
+team's level is the mean of those of the agents who act. The second GRU, over what was seen before, is left to
+`--recurrent`. What differs in replay and observations is said in `vdn`.
 """
 
 from dataclasses import dataclass
@@ -36,6 +36,8 @@ from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import q_learning
 from rqe_mappo.nets.level_utilities import LevelSpec, LevelUtilities
 from rqe_mappo.nets.mixers import MonotonicMixer, QuantileMixer
+
+ROUNDING = 1e-4  # of levels that are means over agents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +90,12 @@ class Rmix(TeamQuantiles):
         """The quantile loss of the team, and the squared error of what QMIX makes of the agents' CVaR."""
         acting, there, filled = batch.active, batch.present[1:], batch.filled
         live, choice = self.read(self.nets, batch)
-        worth = q_learning.masked(self.actor.cvar(live, choice), batch.avail)
+        agent = torch.arange(batch.obs.shape[2], device=self.device).expand(batch.obs.shape[:3])
+        possible = self.actor.there(agent, batch.avail)
+        worth = q_learning.masked(self.actor.cvar(live, choice), possible)
         with torch.no_grad():
             kept, kept_choice = self.read(self.target, batch)
-            kept_worth = q_learning.masked(self.actor.cvar(kept, kept_choice), batch.avail)
+            kept_worth = q_learning.masked(self.actor.cvar(kept, kept_choice), possible)
             best = (worth if self.config.double_q else kept_worth).argmax(-1)
             following = of_actions(kept, best)[1:] * there[..., None]
             next_cvar = q_learning.of_actions(kept_worth, best)[1:] * there
@@ -143,10 +147,10 @@ class Rmix(TeamQuantiles):
     ) -> Float[Tensor, "T B"]:
         """What the draws of a target say of the CVaR at `level`; its mean is that, where `predicted` is right."""
         count = predicted.shape[-1]
-        place = (level * count - 1e-4).ceil().clamp(1, count).long() - 1
+        place = (level * count - ROUNDING).ceil().clamp(1, count).long() - 1
         quantile = predicted.detach().sort(-1).values.gather(-1, place[..., None])
         short = (quantile - drawn).clamp(min=0).mean(-1)
-        return torch.where(level < 1, quantile.squeeze(-1) - short / level.clamp(min=1e-6), drawn.mean(-1))
+        return torch.where(level < 1 - ROUNDING, quantile.squeeze(-1) - short / level.clamp(min=1e-6), drawn.mean(-1))
 
 
 def released_loss(

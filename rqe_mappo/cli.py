@@ -81,8 +81,15 @@ class EvalConfig:
         for name in ("episodes", "render_episodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1 (got {getattr(self, name)})")
-        for name in (*self.risk, *self.rigm):
+        for name in self.risk:
             parse_risk(name, tau=1.0)
+        try:
+            for name in self.rigm:
+                parse_risk(name, tau=1.0)
+        except ValueError as error:
+            raise ConfigError(str(error).replace("--risk", "--rigm")) from None
+        if self.rigm and (self.render or self.gui or self.driver):
+            raise ConfigError("--rigm counts, and neither shows nor drives: leave --render, --gui and --driver out")
         if self.laws and self.render is None:
             raise ConfigError("--laws draws beside the film: give --render out.gif too")
 

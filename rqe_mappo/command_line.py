@@ -218,8 +218,8 @@ def _parsed(args: list[str], default: TrainConfig) -> TrainConfig:
 
 def _refusal(algo: str, flag: str, asked: str, owners: list[str], known: set[str]) -> str:
     """Why `--algo ALGO` has not the flag that was `asked` for, and which do."""
-    neutral = flag in ABOUT_RISK and getattr(registry.algorithm(algo), "risk", algo) is None
-    averse = " and ".join(name for name in ("--tau", "--rqe-penalty") if name in known)
+    averse = " and ".join(name for name in ("--tau", "--rqe-penalty", "--level", "--env-level") if name in known)
+    neutral = flag in ABOUT_RISK and not averse and getattr(registry.algorithm(algo), "risk", algo) is None
     instead = f", {averse} {'say' if ' ' in averse else 'says'} how averse" if flag == "--risk" and averse else ""
     *others, last = owners
     which = f"{', '.join(others)} or {last}" if others else last

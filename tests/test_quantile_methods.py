@@ -14,6 +14,7 @@ import torch
 import rqe_mappo
 from rqe_mappo import registry
 from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.algorithms.distributional import of_team
 from rqe_mappo.baselines.rmix import released_loss
 from rqe_mappo.config import ConfigError
 from rqe_mappo.data import vector
@@ -315,7 +316,7 @@ def test_the_released_rules_of_rmix_collapse_and_a_run_says_so(tmp_path):
         ("drima", {"agent_level": 1.0}, "--agent-level must be in"),
         ("qr-dqn", {"window": 0}, "--window must be"),
         ("c51", {"return_low": 1.0}, "--return-low must go with --return-high"),
-        ("qr-dqn", {"recurrent": True}, "--window must be 0 with --recurrent"),
+        ("qr-dqn", {"recurrent": True}, "--recurrent must be left out"),
     ],
     ids=["cvar", "tau", "kappa", "level", "optimism", "window", "support", "memory"],
 )
@@ -346,6 +347,43 @@ def test_tau_is_in_stds_of_the_first_returns_unless_its_unit_is_given(given):
     assert float(model.actor.tau) * model.unit == pytest.approx(0.5 * (given or model.unit))
 
 
+def test_where_nobody_is_left_what_follows_is_still_a_distribution():
+    following = torch.tensor([[0.2, 0.8], [0.6, 0.4]]).expand(3, 1, 2, 2)
+    there = torch.tensor([[[True, True]], [[True, False]], [[False, False]]])
+    found = of_team(following, there)
+    torch.testing.assert_close(found.sum(-1), torch.ones(3, 1, 2))
+    torch.testing.assert_close(found[1, 0, 1], following[1, 0, 0])
+
+
+def test_the_atoms_of_a_team_hold_the_sum_of_its_rewards():
+    config = rqe_mappo.default_config("matrix", "stag-hunt", "c51")
+    with contextlib.closing(vector.make(config, 2)) as env:
+        atoms, (low, high) = learner("c51", env, config).support, env.return_bounds
+        assert float(atoms[0]) <= min(low, 2 * low)
+        assert float(atoms[-1]) >= 2 * high
+
+
+def test_a_chosen_level_is_exactly_one_of_the_ten():
+    spec = dict(obs_dim=1, n_agents=1, actions=ActionSpec("discrete", (2,)), hidden=(), size=4)
+    utilities = LevelUtilities(LevelSpec(**spec, level=None))
+    outputs = torch.randn(1000, 18, generator=torch.Generator().manual_seed(0))
+    levels = utilities.level(utilities.read(outputs)[1])
+    assert {round(level * 10, 6) for level in levels.tolist()} <= set(range(1, 11))
+    assert set(levels.tolist()) <= set(utilities.known_levels.tolist())
+
+
+def test_the_draws_of_a_target_say_what_the_cvar_is():
+    """Rockafellar and Uryasev: with the quantile right, the mean over draws is the CVaR."""
+    config = small("rmix")
+    with contextlib.closing(vector.make(config, 2)) as env:
+        model = learner("rmix", env, config)
+    values = torch.randn(1, 1, 10, generator=torch.Generator().manual_seed(0)).sort(-1).values
+    for level in (0.1, 0.25, 0.3, 0.99999994, 1.0):
+        found = model.tail(values, values, torch.tensor([[level]]))
+        wanted = parse_risk(f"cvar:{level}", 1.0).value(*quantile.as_atoms(values))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 # A chain whose return distribution is known
 
 
@@ -353,7 +391,7 @@ def test_tau_is_in_stds_of_the_first_returns_unless_its_unit_is_given(given):
 @pytest.mark.parametrize("algo", ["c51", "qr-dqn"])
 def test_single_steps_learn_the_distribution_of_a_chain(algo):
     """The short path along the cliff: a fall in each of three steps with probability 0.05; within 2 % of the range."""
-    settings = {"learning_rate": 5e-3, "target_interval": 20, "exploration": 1.0, "double_q": False}
+    settings = {"learning_rate": 2e-2, "target_interval": 20, "exploration": 1.0, "long_steps": 3}
     config = rqe_mappo.default_config("gamble", "m5", algo).replace(**settings)
     config = config.replace(**{"quantiles": 64} if algo == "qr-dqn" else {"n_atoms": 101})
     with contextlib.closing(vector.make(config, config.num_envs)) as env:

@@ -16,6 +16,7 @@ import rqe_mappo
 from rqe_mappo import checkpoint, registry
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import replay_files, vector
+from rqe_mappo.data.priorities import Drawn, Priorities
 from rqe_mappo.data.replay import EpisodeReplay
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.files import load_tensors
@@ -251,6 +252,64 @@ def test_every_rival_goes_on_exactly(tmp_path, algo):
         train(stopped, quiet=True, on_update=lambda step, _: _stop_at(step, 256))
     train(stopped, resume=Path(stopped.out), quiet=True)
     assert_same_end(whole, Path(stopped.out))
+
+
+@pytest.mark.slow
+def test_priorities_go_on_exactly_too(tmp_path):
+    few = {
+        "keep_buffer": True, "save_interval": 1, "num_steps": 16, "replay_ratio": 2.0, "priority": 0.6,
+        "buffer_episodes": 20,
+    }  # fmt: skip
+    whole = train(replaying("qr-dqn", tmp_path / "whole", **few), quiet=True)
+    stopped = replaying("qr-dqn", tmp_path / "stopped", **few)
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, quiet=True, on_update=lambda step, _: _stop_at(step, 256))
+    train(stopped, resume=Path(stopped.out), quiet=True)
+    assert_same_end(whole, Path(stopped.out))
+
+
+def test_windows_are_drawn_by_their_priorities_and_weighed_back():
+    """Schaul et al.: chances are as `(|error| + 1e-6)^alpha`, weights `(N P)^-beta` over the greatest of them."""
+    replay, play = EpisodeReplay(env(), 6, "bootstrap"), Play(3)
+    while len(replay) < 6:
+        replay.add(play.chunk())
+    priorities, generator = Priorities(replay, 0.6), torch.Generator().manual_seed(0)
+    drawn = priorities.draw(20_000, 0.4, generator)
+    assert torch.equal(drawn.weight, torch.ones(20_000))  # all are new
+    assert int((drawn.first >= replay.length[drawn.slot]).sum()) == 0
+    keys = sorted({(int(s), int(t)) for s in replay.finished for t in range(int(replay.length[s]))})
+    slot, first = (torch.tensor(part) for part in zip(*keys, strict=True))
+    error = torch.rand(len(keys), generator=generator) * 3
+    priorities.update(Drawn(slot, first, torch.ones(len(keys))), error)
+    chance = (error + 1e-6) ** 0.6
+    chance = chance / chance.sum()
+    drawn = priorities.draw(200_000, 0.4, generator)
+    place = {key: i for i, key in enumerate(keys)}
+    index = torch.tensor([place[int(s), int(t)] for s, t in zip(drawn.slot, drawn.first, strict=True)])
+    counts = torch.bincount(index, minlength=len(keys)) / 200_000
+    assert float((counts - chance).abs().max()) < 0.005
+    weight = (len(keys) * chance) ** -0.4
+    torch.testing.assert_close(drawn.weight, (weight / weight[index].max())[index], rtol=1e-4, atol=1e-6)
+
+
+def test_windows_begin_at_every_step_and_stay_in_their_episode():
+    replay, play = EpisodeReplay(env(), 6, "bootstrap"), Play(4)
+    while len(replay) < 6:
+        replay.add(play.chunk())
+    slots = torch.tensor(replay.finished)
+    for slot in slots.tolist():
+        length = int(replay.length[slot])
+        whole = replay.episodes(torch.tensor([slot]), torch.device("cpu"))
+        for first in range(length):
+            part = replay.episodes(torch.tensor([slot]), torch.device("cpu"), torch.tensor([first]), 3)
+            steps = min(3, length - first)
+            assert int(part.filled.sum()) == steps
+            for name in ("obs", "state", "present"):
+                assert torch.equal(getattr(part, name)[: steps + 1], getattr(whole, name)[first : first + steps + 1])
+            for name in ("action", "reward", "active", "terminated", "ended"):
+                assert torch.equal(getattr(part, name)[:steps], getattr(whole, name)[first : first + steps]), name
+    drawn = replay.sample_windows(30_000, 1, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert abs(float(drawn.ended.float().mean()) - 6 / replay.steps) < 0.01
 
 
 def replaying(algo: str, out: Path, **changes: Any) -> TrainConfig:

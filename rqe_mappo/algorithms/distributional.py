@@ -54,6 +54,7 @@ class RiskyChoice(OffPolicyConfig):
         scale = self.return_scale
         require(self, scale is None or 0 < scale < float("inf"), "return_scale", "be > 0 and finite")
         require(self, self.contamination == 0, "contamination", "be 0 with an --algo of return distributions")
+        require(self, self.tau > 0, "tau", "be > 0")
         try:
             parse_risk(self.risk, self.tau, clip=None)
         except ValueError as error:

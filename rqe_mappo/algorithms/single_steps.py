@@ -1,14 +1,16 @@
 """What learners from single steps share: their defaults, and prioritised replay."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
+from tyro.conf import Suppress
 
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.distributional import Distributional, RiskyChoice
-from rqe_mappo.config import TrainConfig, require_range
+from rqe_mappo.config import TrainConfig, require, require_range
 from rqe_mappo.data.priorities import Drawn, Priorities
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.data.trajectory import Trajectory
@@ -30,7 +32,11 @@ class SingleStepConfig(RiskyChoice):
     priority_correction: float = 0.4
     """How much what is drawn more often counts less, at first (beta); 1 in the end."""
 
+    recurrent: Suppress[bool] = False
+    gru_size: Suppress[int] = 64
+
     def check(self, run: TrainConfig) -> None:
+        require(self, not self.recurrent, "recurrent", "be left out with an --algo that learns from single steps")
         super().check(run)
         require_range(self, priority=(0, 10), priority_correction=(0, 1), window=(1, 10**6))
 
@@ -66,6 +72,12 @@ class SingleSteps(Distributional):
         of_window = (loss * counts).sum((0, 2)) / counts.sum((0, 2)).clamp(min=1)
         self.priorities.update(self.drawn, of_window)
         return (of_window * self.drawn.weight.to(of_window.device)).mean()
+
+    def read_files(self, folder: Path) -> list[str]:
+        said = super().read_files(folder)
+        if self.priorities is not None:
+            self.priorities.settle()
+        return said
 
     def state_dict(self) -> dict[str, Any]:
         own = {} if self.priorities is None else {"priorities": self.priorities.state_dict()}

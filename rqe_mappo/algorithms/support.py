@@ -26,7 +26,7 @@ ROUNDING = 0.01  # of a spacing: a return that float32 puts so far beyond the su
 REFIT_STEPS, REFIT_PARTS, REFIT_RATE = 400, 8, 3e-3
 
 
-def return_bounds(env: BatchedEnv, gamma: float, time_limit: str) -> tuple[float, float]:
+def return_bounds(env: "BatchedEnv | OfTeam", gamma: float, time_limit: str) -> tuple[float, float]:
     """Bounds of every return that `env` can give from any state, under the discount `gamma`.
 
     Of two bounds, both of which hold, the tighter. A return of k steps lies between k times the bounds of a reward,
@@ -47,7 +47,7 @@ def return_bounds(env: BatchedEnv, gamma: float, time_limit: str) -> tuple[float
     )
 
 
-def choose_support(env: BatchedEnv, gamma: float, time_limit: str, n_atoms: int) -> Float[Tensor, " atoms"]:
+def choose_support(env: "BatchedEnv | OfTeam", gamma: float, time_limit: str, n_atoms: int) -> Float[Tensor, " atoms"]:
     """At most `n_atoms` atoms that hold every return the environment can give under the discount `gamma`.
 
     Where rewards lie on a grid and returns are not discounted, the atoms lie on that grid too, and projecting a
@@ -91,6 +91,25 @@ def around(low: float, high: float, n_atoms: int) -> Float[Tensor, " atoms"]:
     return categorical.support(low - spacing, high + spacing, n_atoms)
 
 
+@dataclass(frozen=True)
+class OfTeam:
+    """What an environment promises of the team's reward, the sum over agents; as few as one of them may be there."""
+
+    reward_bounds: tuple[float, float]
+    return_bounds: tuple[float, float]
+    reward_step: float | None
+    horizon: int
+
+    @classmethod
+    def of(cls, env: BatchedEnv) -> "OfTeam":
+        """Where all agents are given the same reward, the team's is that."""
+        most = 1 if env.common_reward else len(env.possible_agents)
+        bounds = [
+            (min(low, most * low), max(high, most * high)) for low, high in (env.reward_bounds, env.return_bounds)
+        ]
+        return cls(*bounds, env.reward_step, env.horizon)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SupportConfig(AlgorithmConfig):
     """The atoms of return distributions."""
@@ -111,7 +130,7 @@ class SupportConfig(AlgorithmConfig):
             require(self, low >= -LARGEST, "return_low", f"be at least {-LARGEST:g}")
             require(self, low < high <= LARGEST, "return_high", f"lie between --return-low {low:g} and {LARGEST:g}")
 
-    def atoms(self, env: BatchedEnv, run: TrainConfig) -> Float[Tensor, " atoms"]:
+    def atoms(self, env: "BatchedEnv | OfTeam", run: TrainConfig) -> Float[Tensor, " atoms"]:
         """The atoms to begin with."""
         if self.return_low is not None and self.return_high is not None:
             return around(self.return_low, self.return_high, self.n_atoms)

@@ -40,7 +40,7 @@ class Priorities:
         slots = len(replay.length)
         self.priority = torch.zeros(slots, replay.horizon)
         self.of_episode = torch.zeros(slots, dtype=torch.float64)
-        self.known = replay.count  # episodes that have priorities
+        self.known = 0  # episodes that have priorities
         self.restored: Tensor | None = None
 
     def draw(self, size: int, correction: float, generator: torch.Generator) -> Drawn:
@@ -67,13 +67,19 @@ class Priorities:
         self.of_episode[drawn.slot] = self.priority[drawn.slot].double().sum(-1)
 
     def _take_in(self) -> None:
-        """Give the greatest priority to episodes that have ended since, or what was restored."""
+        """Give the greatest priority to episodes that have ended since."""
         finished = torch.tensor(self.replay.finished, dtype=torch.int64)
-        if self.restored is not None and len(self.restored) == len(finished):
+        new = finished[-(self.replay.count - self.known) :] if self.replay.count > self.known else finished[:0]
+        self._put(new, torch.full((len(new), self.replay.horizon), self.greatest))
+        self.known = self.replay.count
+
+    def settle(self) -> None:
+        """Give the episodes that are back what was restored; without them all that will come is new."""
+        finished = torch.tensor(self.replay.finished, dtype=torch.int64)
+        if self.restored is not None and len(finished):
+            if len(finished) != len(self.restored):
+                raise ValueError(f"priorities.priority must be of {len(finished)} episodes")
             self._put(finished, self.restored)
-        else:
-            new = finished[-(self.replay.count - self.known) :] if self.replay.count > self.known else finished[:0]
-            self._put(new, torch.full((len(new), self.replay.horizon), self.greatest))
         self.restored, self.known = None, self.replay.count
 
     def _put(self, slot: Int[Tensor, " F"], priority: Float[Tensor, "F horizon"]) -> None:
@@ -89,11 +95,11 @@ class Priorities:
         }
 
     def load_state_dict(self, state: PriorityState) -> None:
-        """Before or after the replay's episodes are back; without them all that will come counts as new."""
+        """Before the replay's episodes are back, after which `settle` gives them what was kept."""
         found = schema.read(PriorityState, state, "priorities")
         if found["priority"].shape[1:] != (self.replay.horizon,) or not bool((found["priority"] >= 0).all()):
             raise ValueError(f"priorities.priority must be at least 0, of {self.replay.horizon} steps an episode")
-        self.restored, self.greatest, self.known = found["priority"], found["greatest"], 0
+        self.restored, self.greatest = found["priority"], found["greatest"]
 
 
 def _places(cumulative: Float[Tensor, "B N"], uniform: Float[Tensor, " B"]) -> Int[Tensor, " B"]:

@@ -28,11 +28,15 @@ from rqe_mappo.training.run import Run
 MOST_JOINT = 4096  # joint actions that are all compared
 COPIES = 8
 MOST_TRAJECTORIES = 1000
+OF_TAU = ("entropic", "mean-variance")
 
 
 @dataclass(frozen=True)
 class Violations:
-    """risk: the measure. rate: of states in which another joint action is worth more; spread: of agents' quantiles."""
+    """risk: the measure. rate: of states in which another joint action is worth more.
+
+    spread: how far the outermost of the agents' quantiles lie apart, in stds of the first returns.
+    """
 
     risk: str
     rate: Estimate
@@ -41,7 +45,7 @@ class Violations:
 
 def table(found: Sequence[Violations]) -> str:
     """As aligned text."""
-    lines = [("measure", "states", "not the team's best", "95 % interval", "quantiles span")]
+    lines = [("measure", "states", "not the team's best", "95 % interval", "quantiles span, stds")]
     for one in found:
         share = one.rate
         ends = f"{share.low:.3f} to {share.high:.3f}"
@@ -49,18 +53,22 @@ def table(found: Sequence[Violations]) -> str:
     return "\n".join(aligned(lines))
 
 
-def violations(folder: Path, risks: Sequence[str], states: int, seed: int) -> list[Violations]:
+def violations(run_or_file: Path, risks: Sequence[str], states: int, seed: int) -> list[Violations]:
     """How often it is not so in `states` states that greedy agents visit, by each measure.
 
     ConfigError for runs of other algorithms, and for more joint actions than can be enumerated.
     """
-    policy_file, _ = checkpoint.newest(folder)
-    policy = checkpoint.load_policy_file(policy_file)
-    config = configs.from_json(policy["config"], str(policy_file))
+    policy = checkpoint.load_policy_file(run_or_file)
+    config = configs.from_json(policy["config"], str(run_or_file))
     config = config.replace(num_envs=min(config.num_envs, COPIES), num_workers=0, device="cpu")
+    if "buffer_episodes" in config.flat():
+        config = config.replace(buffer_episodes=max(config.flat()["buffer_episodes"], states))
+    for risk in risks:
+        if risk in OF_TAU and config.flat().get("risk") not in OF_TAU:
+            raise ConfigError(f"--rigm {risk} is of runs with --risk {risk} and a --tau: use cvar:0.25, for example")
     env = vector.make(config, config.num_envs)
     try:
-        run = Run.build(config, folder, env)
+        run = Run.build(config, run_or_file, env)
         if not isinstance(run.algorithm, TeamQuantiles):
             raise ConfigError(f"--rigm is of runs whose team has quantiles: ddn, dmix, riskq, rmix (got {config.algo})")
         actions, agents = run.algorithm.actor.spec.actions.outputs, len(env.possible_agents)
@@ -102,8 +110,8 @@ def _of(algorithm: TeamQuantiles, visited: Episodes, risk: str, states: int) -> 
     wrong = torch.stack([
         _violated(algorithm, measure, *row) for row in zip(rows, own, obs, state, active, strict=True)
     ])  # fmt: skip
-    spread = quantile.spread(rows)[active].mean() * (algorithm.unit or 1.0)
-    return Violations(risk, rate(wrong.numpy()), float(spread))
+    spread = float(quantile.spread(rows)[active].mean())
+    return Violations(risk, rate(wrong.numpy()), spread)
 
 
 def _violated(

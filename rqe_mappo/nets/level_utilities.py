@@ -44,13 +44,6 @@ class LevelUtilities(QuantileUtilities):
         outputs = self.spec.actions.outputs * self.spec.size + self.logits
         return AgentNets.build((inputs, *self.spec.hidden, outputs), count, nn.ReLU, 0.1, self.spec.memory)
 
-    @torch.no_grad()
-    def start(self, mean: float) -> None:
-        super().start(mean)
-        for net in self.nets:  # not of the logits
-            last = [layer for layer in net.modules() if isinstance(layer, nn.Linear)][-1]
-            last.bias[len(last.bias) - self.logits :] -= mean
-
     def shaped(self, outputs: Float[Tensor, "*rows O"]) -> Float[Tensor, "*rows actions N"]:
         return super().shaped(outputs[..., : self.spec.actions.outputs * self.spec.size])
 
@@ -73,7 +66,7 @@ class LevelUtilities(QuantileUtilities):
 
     def level(self, choice: Float[Tensor, "*rows choices"]) -> Float[Tensor, "*rows"]:
         """The level that is chosen."""
-        return choice.detach() @ self.known_levels
+        return self.known_levels[choice.argmax(-1)]
 
     def values(
         self,
