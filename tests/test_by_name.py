@@ -13,11 +13,12 @@ from pettingzoo.utils import parallel_to_aec
 from benchmarks import simple_spread
 from rqe_mappo import cli
 from rqe_mappo.command_line import train_config
-from rqe_mappo.config import default_config
+from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.by_name import ByNameConfig, batched_from, make
+from rqe_mappo.envs.by_name import ByNameConfig, batched_from, make, trial
 from rqe_mappo.training.loop import train
 from tests import toy
+from tests.odd_envs import Endless
 from tests.parallel_toy import Countdown, Echo
 
 TOY = ByNameConfig("pettingzoo:tests.parallel_toy")
@@ -81,6 +82,17 @@ def test_episodes_are_cut_at_max_steps():
 def test_what_an_episode_brought_is_in_units_of_returns_however_long_it_might_last():
     bounds = {make(replace(TOY, max_steps=steps), 1).return_bounds for steps in (50, 500)}
     assert len(bounds) == 1
+
+
+def test_long_episodes_are_tried_in_part(monkeypatch, tmp_path):
+    monkeypatch.setattr(trial, "LONGEST", 60)
+    monkeypatch.setattr(Endless, "steps", 0)
+    endless = ByNameConfig("tests.odd_envs:Endless", max_steps=240)
+    assert make(endless, 1).return_bounds == (0.0, 240.0)
+    assert Endless.steps == 2 * trial.FIRST + trial.EPISODES * trial.LONGEST
+    config = default_config(endless.name, algo="vdn").replace(max_steps=10**9, out=str(tmp_path / "run"))
+    with pytest.raises(ConfigError, match=r"of up to 1000000000 steps may take .* \(--max-steps of environments by name"):
+        train(config, quiet=True)
 
 
 def test_reward_bounds_are_measured_with_a_margin_or_given():

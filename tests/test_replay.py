@@ -14,12 +14,14 @@ from gymnasium.spaces import Box, Discrete
 
 import rqe_mappo
 from rqe_mappo import checkpoint, registry
+from rqe_mappo.algorithms import divergence
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import replay_files, vector
 from rqe_mappo.data.replay import EpisodeReplay
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.files import load_tensors
 from rqe_mappo.training.loop import train
+from rqe_mappo.training.run import Run
 
 T, E, A, D, S, HORIZON = 7, 3, 2, 2, 3, 5
 RIVALS = ("iql", "central-q", "vdn", "qmix", "qtran", "qplex", "maven")
@@ -265,6 +267,58 @@ def test_a_run_that_learned_nothing_says_why(tmp_path):
         assert "--batch-episodes is 500: lower it" in learner("vdn", env, config).warnings()[0]
 
 
+def test_what_central_q_cannot_learn_in_is_refused_with_the_first_trajectory(tmp_path):
+    config = settings("central-q", tmp_path, batch_episodes=40)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        run = Run.build(config, tmp_path, env)
+        run.collector.start(env.reset(0))
+        chunk, _ = run.collector.collect(1.0)
+        with pytest.raises(ConfigError, match="needs agents who all observe the same"):
+            run.algorithm.learn(chunk, run.progress)
+        chunk.obs[:] = chunk.obs[:, :, :1]
+        chunk.avail = torch.ones(*chunk.obs.shape[:3], 2, dtype=torch.bool)
+        chunk.avail[0, 0, 1, 0] = False
+        with pytest.raises(ConfigError, match="may always choose any action"):
+            run.algorithm.learn(chunk, run.progress)
+        chunk.active[3, 0, 1] = False
+        with pytest.raises(ConfigError, match="act until the episode is over"):
+            run.algorithm.learn(chunk, run.progress)
+
+
+def test_values_beyond_what_returns_allow_are_said_to_have_diverged(tmp_path):
+    few = {"num_steps": 16, "target_interval": 1, "td_lambda": 0.0, "gamma": 0.9}
+    runs = [learned(tmp_path, **few), learned(tmp_path, **few, learning_rate=3.0, max_grad_norm=1e6)]
+    assert [len(found.warnings()) for found in runs] == [0, 1]
+    assert "values have diverged" in runs[1].warnings()[0]
+
+
+def learned(out: Path, **changes: Any) -> Any:
+    """VDN after some trajectories of the cliff."""
+    config = settings("vdn", out, **changes)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        run = Run.build(config, out, env)
+        run.collector.start(env.reset(0))
+        for _ in range(8):
+            run.algorithm.learn(run.collector.collect(1.0)[0], run.progress)
+    return run.algorithm
+
+
+def test_returns_that_go_on_after_a_cut_allow_as_much_again():
+    """Rewards of 1 and -2 for 4 steps, by hand; a cut is taken to be followed by the same."""
+    active = torch.ones(4, 2, 1, dtype=torch.bool)
+    last = torch.tensor([[False], [False], [False], [True]]).expand(4, 2)
+    for cut, low, high in (
+        (False, -2 - 1 - 0.5 - 0.25, 1 + 0.5 + 0.25 + 0.125),
+        (True, -4.0, 2.0),
+    ):
+        part = SimpleNamespace(
+            reward=torch.tensor([[1.0, -2.0]]).expand(4, 2), ended=last, terminated=last & (not cut), filled=active[..., 0]
+        )
+        replay: Any = SimpleNamespace(finished=[0, 1], episodes=lambda slots, device, part=part: part)
+        replay = type("Replay", (SimpleNamespace,), {"__len__": lambda self: 2})(**vars(replay))
+        assert divergence.allowed(replay, 0.5) == pytest.approx((low, high))
+
+
 def test_mavens_latent_policy_learns_from_single_episodes(tmp_path):
     """Episode by episode, paid for one latent alone: it is drawn more often."""
     config = replaying("maven", tmp_path, latents=3, latent_entropy=0.0, latent_learning_rate=0.05, num_envs=1)
@@ -360,8 +414,10 @@ def test_what_a_rival_cannot_learn_in_is_refused_in_one_line(tmp_path):
         train(settings("vdn", tmp_path / "large", buffer_episodes=10**9), quiet=True)
     with pytest.raises(ConfigError, match="--batch-episodes must be at most --buffer-episodes 40"):
         settings("vdn", tmp_path / "batch", batch_episodes=41)
-    with pytest.raises(ConfigError, match="needs agents who all observe the same"):
-        train(settings("central-q", tmp_path / "apart", batch_episodes=1), quiet=True)
+    with pytest.raises(ConfigError, match="may take .* GB.*: use episodes of at most 1 steps"):
+        train(settings("vdn", tmp_path / "huge", buffer_episodes=10**12, batch_episodes=10**9), quiet=True)
+    with pytest.raises(ConfigError, match="--replay-ratio must be in .*10000.*got 1000000000"):
+        settings("vdn", tmp_path / "busy", replay_ratio=1e9)
     config = rqe_mappo.default_config("gymnasium:Pendulum-v1", algo="qmix").replace(out=str(tmp_path / "box"))
     with pytest.raises(ConfigError, match="needs agents with one choice each"):
         train(replace(config, num_envs=2), quiet=True)

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rqe_mappo import schema
+from rqe_mappo.algorithms import divergence
 from rqe_mappo.algorithms.actor_critic import WIDEST, AdamState, Optimiser
 from rqe_mappo.algorithms.averages import Means
 from rqe_mappo.algorithms.contract import Progress
@@ -42,6 +43,7 @@ from rqe_mappo.nets.utilities import UtilitySpec
 from rqe_mappo.schema import Count
 
 MEASURED = 256  # episodes at most, in which the unit of values is measured
+MOST_REPLAYED = 10_000  # steps learned from for each step played; a thousand times the default
 TINY = 1e-6  # a std this small beside the size of the returns is rounding
 
 
@@ -92,7 +94,7 @@ class OffPolicyConfig(AlgorithmConfig):
         require_positive(self, "replay_ratio", "learning_rate", "max_grad_norm", "polyak")
         require_range(
             self, exploration=(0, 1), exploration_start=(0, 1), exploration_fraction=(0, 1), td_lambda=(0, 1),
-            polyak=(0, 1), gru_size=(1, WIDEST),
+            polyak=(0, 1), gru_size=(1, WIDEST), replay_ratio=(0, MOST_REPLAYED),
         )  # fmt: skip
         fits = self.batch_episodes <= self.buffer_episodes
         require(self, fits, "batch_episodes", f"be at most --buffer-episodes {self.buffer_episodes}")
@@ -104,9 +106,13 @@ class OffPolicyConfig(AlgorithmConfig):
             raise ConfigError(f"this --algo needs agents with one choice each (got {env.action_space}): use rqe-mappo")
         need, there = EpisodeReplay.bytes_at_most(env, self.buffer_episodes), memory_of_machine()
         if need > there:
+            fewer, shorter = (int(size * there / need / 2) for size in (self.buffer_episodes, env.horizon))
+            fix = f"use {fewer}"
+            if fewer < self.batch_episodes:
+                fix = f"use episodes of at most {max(1, shorter)} steps (--max-steps of environments by name)"
             raise ConfigError(
                 f"--buffer-episodes {self.buffer_episodes} of up to {env.horizon} steps may take {need / 1e9:.1f} GB, "
-                f"and this machine has {there / 1e9:.1f}: use {int(self.buffer_episodes * there / need / 2)}"
+                f"and this machine has {there / 1e9:.1f}: {fix}"
             )
 
     def notes(self, env: BatchedEnv) -> list[str]:
@@ -189,6 +195,7 @@ class OffPolicy:
         self.steps = self.played = self.learned = 0
         self.due = 0.0  # steps still to learn from
         self.explore = self.config.exploration_start
+        self.valued = 0.0  # on average, in reward, when last learned from
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -228,7 +235,9 @@ class OffPolicy:
             "replay/learning_steps": float(self.steps),
             "charts/learning_rate": self.config.learning_rate,
         }
-        return known | means.read()
+        learned = means.read()
+        self.valued = learned.get("value/mean", self.valued)
+        return known | learned
 
     @torch.no_grad()
     def follow(self) -> None:
@@ -260,7 +269,7 @@ class OffPolicy:
 
     def warnings(self) -> list[str]:
         if self.steps:
-            return []
+            return divergence.warnings(self.valued, self.replay, self.run.gamma)
         ended = f"{len(self.replay)} episodes ended"
         if len(self.replay) < self.config.batch_episodes:
             wanted = f"--batch-episodes is {self.config.batch_episodes}: lower it, or raise --total-timesteps"
