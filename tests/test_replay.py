@@ -312,7 +312,10 @@ def test_returns_that_go_on_after_a_cut_allow_as_much_again():
         (True, -4.0, 2.0),
     ):
         part = SimpleNamespace(
-            reward=torch.tensor([[1.0, -2.0]]).expand(4, 2), ended=last, terminated=last & (not cut), filled=active[..., 0]
+            reward=torch.tensor([[1.0, -2.0]]).expand(4, 2),
+            ended=last,
+            terminated=last & (not cut),
+            filled=active[..., 0],
         )
         replay: Any = SimpleNamespace(finished=[0, 1], episodes=lambda slots, device, part=part: part)
         replay = type("Replay", (SimpleNamespace,), {"__len__": lambda self: 2})(**vars(replay))

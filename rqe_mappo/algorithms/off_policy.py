@@ -80,6 +80,9 @@ class OffPolicyConfig(AlgorithmConfig):
     polyak: float = 1.0
     """How far an update moves the target networks towards the learning ones; 1: a copy. A small one needs
     --target-interval 1."""
+    value_unit: float | None = None
+    """Unit in which values are learned, in reward; they then begin at about 0. Measured unless given: the std of the
+    team's returns to go in the first episodes, of which values then begin at the mean."""
     shared_actor: bool = True
     """One network of utilities for all agents, which sees who they are (else one each)."""
     actor_hidden: tuple[int, ...] = (64, 64)
@@ -92,6 +95,8 @@ class OffPolicyConfig(AlgorithmConfig):
     def check(self, run: TrainConfig) -> None:
         require_at_least_one(self, "buffer_episodes", "batch_episodes", "target_interval", "gru_size")
         require_positive(self, "replay_ratio", "learning_rate", "max_grad_norm", "polyak")
+        if self.value_unit is not None:
+            require_positive(self, "value_unit")
         require_range(
             self, exploration=(0, 1), exploration_start=(0, 1), exploration_fraction=(0, 1), td_lambda=(0, 1),
             polyak=(0, 1), gru_size=(1, WIDEST), replay_ratio=(0, MOST_REPLAYED),
@@ -169,7 +174,7 @@ class OffPolicy:
 
     nets: the networks that learn, "actor" among them. target: the same, as they were a while ago.
     start: lets what they predict begin at a mean, in units of `unit`. extras: what else of the actor's is replayed.
-    unit: the std of the team's returns to go in the first episodes, measured once; values are learned in this unit.
+    unit: values are learned in it: given, or the std of the team's returns to go in the first episodes, measured once.
     """
 
     risk: RiskSchedule | None = None
@@ -248,6 +253,9 @@ class OffPolicy:
     @torch.no_grad()
     def measure(self) -> None:
         """The unit of values, which begin at the mean of what the first episodes brought; none before they do."""
+        if self.config.value_unit is not None:
+            self.unit = self.config.value_unit
+            return
         first = self.replay.newest(MEASURED)
         nothing = torch.zeros_like(first.reward)
         to_go = q_learning.lambda_returns(first.reward, nothing, first.ended, first.ended, self.run.gamma, 1.0)
