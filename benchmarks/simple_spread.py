@@ -5,7 +5,8 @@
 Both sides train on the same PettingZoo environment with as many frames (steps of the environment), the same networks
 and the same settings, which stand in `spread_settings`. What differs all the same stands in README.md. Runs alternate,
 one process and one thread each, and CPU seconds are those of the whole process, start-up included. The last actors of
-both are evaluated by the same code in the same episodes, with drawn actions (MAPPO) or greedy ones.
+both are evaluated by the same code in the same episodes, with drawn actions (MAPPO) or greedy ones. QMIX and VDN have
+a third side: ours in the unit of values that it measures by itself.
 
 PYTHON is an interpreter that has benchmarl 1.5.2 and mpe2; without it only our side is run. Writes
 results/simple_spread.csv (a row a run, as it ends) and simple_spread_summary.csv (of runs of one algorithm and as many
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,10 @@ import torch
 from scipy.stats import ttest_ind
 
 from benchmarks import spread_settings, tables
-from benchmarks.spread_settings import AGENTS, ENV, Settings
+from benchmarks.spread_settings import AGENTS, ENV, OffPolicy, Settings, Trained
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.by_name import make
 from rqe_mappo.evaluation.episodes import run_episodes
-from rqe_mappo.nets.contract import Actor
 from rqe_mappo.statistics import Estimate, compare, mean_interval, seed_interval
 
 RESULT, SUMMARY = tables.RESULTS / "simple_spread.csv", tables.RESULTS / "simple_spread_summary.csv"
@@ -58,14 +59,14 @@ def cpu_seconds(line: list[str]) -> float:
     return spent() - began
 
 
-def ours(settings: Settings, seed: int, folder: Path) -> tuple[Actor, dict[str, Any]]:
+def ours(settings: Settings, seed: int, folder: Path) -> tuple[Trained, dict[str, Any]]:
     """Train with rqe-train; the last actor, and what the run took."""
     line = [sys.executable, "-m", "rqe_mappo.cli", "train", *settings.ours(seed), "--out", str(folder / "run")]
     spent = cpu_seconds(line)
     return Policy.load(folder / "run").actor, {"cpu_s": spent, "versions": f"torch {torch.__version__}"}
 
 
-def theirs(python: str, settings: Settings, seed: int, folder: Path) -> tuple[Actor, dict[str, Any]]:
+def theirs(python: str, settings: Settings, seed: int, folder: Path) -> tuple[Trained, dict[str, Any]]:
     """Train with BenchMARL; the last actor, and what the run took."""
     asked, given = folder / "settings.json", folder / "weights.pt"
     asked.write_text(json.dumps(settings.theirs(seed)))
@@ -75,7 +76,7 @@ def theirs(python: str, settings: Settings, seed: int, folder: Path) -> tuple[Ac
 
 
 @torch.no_grad()
-def with_weights(actor: Actor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> Actor:
+def with_weights(actor: Trained, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> Trained:
     """The actor with these weights and biases; what it sees behind what they are for, who it is, changes nothing."""
     linear = [layer for layer in actor.nets[0] if isinstance(layer, torch.nn.Linear)]
     for layer, (weight, bias) in zip(linear, layers, strict=True):
@@ -85,7 +86,7 @@ def with_weights(actor: Actor, layers: list[tuple[torch.Tensor, torch.Tensor]]) 
     return actor
 
 
-def evaluated(actor: Actor) -> Estimate:
+def evaluated(actor: Trained) -> Estimate:
     """The undiscounted return of an agent, averaged over agents and episodes."""
     env, agents = make(ENV, COPIES), torch.arange(AGENTS)
     generator = torch.Generator().manual_seed(EVALUATION_SEED)
@@ -102,7 +103,9 @@ def evaluated(actor: Actor) -> Estimate:
     return mean_interval(records["return"].mean(1))
 
 
-def run(side: str, seed: int, settings: Settings, train: Callable[..., tuple[Actor, dict[str, Any]]]) -> dict[str, Any]:
+def run(
+    side: str, seed: int, settings: Settings, train: Callable[..., tuple[Trained, dict[str, Any]]]
+) -> dict[str, Any]:
     """One run and its row."""
     with tempfile.TemporaryDirectory() as folder:
         actor, took = train(settings, seed, Path(folder))
@@ -128,10 +131,10 @@ def compared(rows: list[dict[str, Any]], algo: str, frames: int) -> list[dict[st
         return {int(row["seed"]): float(row[what]) for row in rows if row["side"] == side}
 
     summary = []
-    for side in ("ours", "BenchMARL"):
+    for side in dict.fromkeys(row["side"] for row in rows):
         for what in ("return", "decisions_per_cpu_s"):
-            if values := column(side, what):
-                summary.append(_line(f"{side}: {what}", seed_interval(list(values.values()))))
+            values = list(column(side, what).values())
+            summary.append(_line(f"{side}: {what}", seed_interval(values)))
     both = sorted(column("ours", "seed").keys() & column("BenchMARL", "seed").keys())
 
     def pair(what: str) -> tuple[list[float], list[float]]:
@@ -171,6 +174,8 @@ def main() -> None:
     sides = {"ours": ours}
     if args.peer:
         sides["BenchMARL"] = lambda *given: theirs(args.peer, *given)
+    if isinstance(settings, OffPolicy):
+        sides["ours, unit measured"] = lambda asked, *given: ours(replace(asked, value_unit=None), *given)
     rows = tables.read(RESULT)
     done = {(row["algo"], row["side"], int(row["seed"]), int(row["frames"])) for row in rows}
     for seed in SEEDS:

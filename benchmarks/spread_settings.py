@@ -1,15 +1,14 @@
 """What both sides of `benchmarks.simple_spread` are asked for, each in its own words."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
-
-import torch
 
 from rqe_mappo.envs.by_name import ByNameConfig
 from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
 from rqe_mappo.nets.utilities import Utilities, UtilitySpec
 
 ENV = ByNameConfig("pettingzoo:mpe2.simple_spread_v3", max_steps=25)
+Trained = PolicyActor | Utilities
 AGENTS = 3
 SHAPES: dict[str, Any] = {"obs_dim": 18, "n_agents": AGENTS, "actions": ActionSpec("discrete", (5,))}
 
@@ -67,7 +66,7 @@ class Settings:
             "algorithm": {},
         }
 
-    def untrained(self) -> torch.nn.Module:
+    def untrained(self) -> Trained:
         """What acts, of the shape that both sides train."""
         raise NotImplementedError
 
@@ -128,12 +127,13 @@ class OffPolicy(Settings):
     steps: int = 100  # of learning between two batches of frames; there 1,000 for six times as many
     replayed_frames: int = 200  # of each; there 128, no whole number of episodes
     polyak: float = 0.005
+    value_unit: float | None = AGENTS  # BenchMARL's reward is the mean over agents, ours their sum; None: measured
     exploration: tuple[float, float] = (0.8, 0.01)  # first and last, annealed over a third of the run
 
     activation = "ReLU"  # ours; BenchMARL has Tanh
 
     def ours(self, seed: int) -> list[str]:
-        """Targets of one step by the target networks alone, and BenchMARL's reward, the mean over agents."""
+        """Targets are of one step, by the target networks alone."""
         first, last = self.exploration
         flags = {
             "buffer-episodes": self.frames // ENV.max_steps,
@@ -145,8 +145,9 @@ class OffPolicy(Settings):
             "td-lambda": 0.0,
             "target-interval": 1,
             "polyak": self.polyak,
-            "value-unit": float(AGENTS),
         }
+        if self.value_unit is not None:
+            flags["value-unit"] = self.value_unit
         return [*super().ours(seed), *_words(flags), "--no-double-q"]
 
     def theirs(self, seed: int) -> dict[str, Any]:
@@ -169,8 +170,8 @@ class OffPolicy(Settings):
 
 def of(algo: str, frames: int | None = None) -> Settings:
     """The settings of an algorithm, with its own number of frames unless given."""
-    kind, given = {"mappo": OnPolicy}.get(algo, OffPolicy), {} if frames is None else {"frames": frames}
-    return kind(algo=algo, **given)
+    settings = OnPolicy(algo=algo) if algo == "mappo" else OffPolicy(algo=algo)
+    return settings if frames is None else replace(settings, frames=frames)
 
 
 def _words(flags: dict[str, Any]) -> list[str]:

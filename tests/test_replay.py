@@ -1,6 +1,7 @@
 """Replay of episodes: what is kept of agents that leave and of time limits, against a plain loop; files; resuming."""
 
 import contextlib
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -303,23 +304,47 @@ def learned(out: Path, **changes: Any) -> Any:
     return run.algorithm
 
 
-def test_returns_that_go_on_after_a_cut_allow_as_much_again():
-    """Rewards of 1 and -2 for 4 steps, by hand; a cut is taken to be followed by the same."""
-    active = torch.ones(4, 2, 1, dtype=torch.bool)
-    last = torch.tensor([[False], [False], [False], [True]]).expand(4, 2)
-    for cut, low, high in (
-        (False, -2 - 1 - 0.5 - 0.25, 1 + 0.5 + 0.25 + 0.125),
-        (True, -4.0, 2.0),
-    ):
-        part = SimpleNamespace(
-            reward=torch.tensor([[1.0, -2.0]]).expand(4, 2),
-            ended=last,
-            terminated=last & (not cut),
-            filled=active[..., 0],
-        )
-        replay: Any = SimpleNamespace(finished=[0, 1], episodes=lambda slots, device, part=part: part)
-        replay = type("Replay", (SimpleNamespace,), {"__len__": lambda self: 2})(**vars(replay))
-        assert divergence.allowed(replay, 0.5) == pytest.approx((low, high))
+def test_values_are_learned_in_the_unit_that_is_given(tmp_path):
+    given, measured = learned(tmp_path, value_unit=5.0), learned(tmp_path)
+    assert given.unit == 5.0 != measured.unit
+    batch = given.replay.newest(4)
+    nothing = torch.zeros_like(batch.reward)
+    torch.testing.assert_close(given.targets(batch, nothing)[-1], batch.reward[-1] / 5)
+    with pytest.raises(ConfigError, match="--value-unit must be > 0"):
+        settings("vdn", tmp_path, value_unit=0.0)
+
+
+@pytest.mark.parametrize(("algo", "said"), [("vdn", ["80%", "5%"]), ("mappo", [])])
+def test_progress_says_how_often_agents_act_at_random(algo, said, tmp_path, capsys):
+    few = {"total_timesteps": 768, "num_envs": 4, "eval_episodes": 0, "log_interval": 1, "num_steps": 32}
+    more = {"exploration_start": 0.8, "exploration_fraction": 0.1} if algo == "vdn" else {}
+    train(rqe_mappo.default_config("step-games", algo=algo).replace(**few, **more, out=str(tmp_path)))
+    found = [line.split("exploring ")[1].split()[0] for line in capsys.readouterr().out.splitlines() if "expl" in line]
+    assert list(dict.fromkeys(found)) == said
+
+
+class TwoEpisodes:
+    """A replay of two episodes of 4 steps, with rewards of 1 and of -2."""
+
+    finished = (0, 1)
+
+    def __init__(self, cut: bool):
+        last = torch.tensor([[False], [False], [False], [True]]).expand(4, 2)
+        self.reward, self.filled = torch.tensor([[1.0, -2.0]]).expand(4, 2), torch.ones(4, 2, dtype=torch.bool)
+        self.ended, self.terminated = last, last & (not cut)
+
+    def __len__(self) -> int:
+        return 2
+
+    def episodes(self, slot: torch.Tensor, device: torch.device) -> Any:
+        return self
+
+
+@pytest.mark.parametrize(("cut", "low", "high"), [(False, -3.75, 1.875), (True, -4.0, 2.0)])
+def test_what_follows_a_cut_may_bring_as_much_again(cut, low, high):
+    replay: Any = TwoEpisodes(cut)
+    assert divergence.allowed(replay, 0.5) == pytest.approx((low, high))
+    assert [len(divergence.warnings(mean, replay, 0.5)) for mean in (low, high + 1, low - 2, math.nan)] == [0, 0, 1, 1]
 
 
 def test_mavens_latent_policy_learns_from_single_episodes(tmp_path):
@@ -417,9 +442,9 @@ def test_what_a_rival_cannot_learn_in_is_refused_in_one_line(tmp_path):
         train(settings("vdn", tmp_path / "large", buffer_episodes=10**9), quiet=True)
     with pytest.raises(ConfigError, match="--batch-episodes must be at most --buffer-episodes 40"):
         settings("vdn", tmp_path / "batch", batch_episodes=41)
-    with pytest.raises(ConfigError, match="may take .* GB.*: use episodes of at most 1 steps"):
+    with pytest.raises(ConfigError, match=r"may take .* GB.*: use episodes of at most 1 steps"):
         train(settings("vdn", tmp_path / "huge", buffer_episodes=10**12, batch_episodes=10**9), quiet=True)
-    with pytest.raises(ConfigError, match="--replay-ratio must be in .*10000.*got 1000000000"):
+    with pytest.raises(ConfigError, match=r"--replay-ratio must be in .*10000.*got 1000000000"):
         settings("vdn", tmp_path / "busy", replay_ratio=1e9)
     config = rqe_mappo.default_config("gymnasium:Pendulum-v1", algo="qmix").replace(out=str(tmp_path / "box"))
     with pytest.raises(ConfigError, match="needs agents with one choice each"):

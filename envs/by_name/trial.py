@@ -20,9 +20,9 @@ def rewards(copy: Copy, spaces: Sequence[Space], most: int) -> tuple[list[float]
     """What agents were given for each decision, and in each episode of at most so many."""
     rng, single, whole = np.random.default_rng(SEED), list[float](), list[float]()
     for seed in range(EPISODES):
-        given: dict[int, list[float]] = {}
-        seen = Seen()
+        given, goes_on = dict[int, list[float]](), list[int]()
         for seen, earned in _episode(copy, spaces, rng, SEED + seed, min(most, LONGEST)):
+            goes_on = seen.acting
             for agent, reward in earned.reward.items():
                 if not abs(reward) <= LARGEST:
                     raise copy.facts.error(
@@ -32,7 +32,7 @@ def rewards(copy: Copy, spaces: Sequence[Space], most: int) -> tuple[list[float]
                 given.setdefault(agent, []).append(reward)
         for agent, of_agent in given.items():
             single += of_agent
-            whole.append(sum(of_agent) * (max(1.0, most / LONGEST) if agent in seen.acting else 1.0))
+            whole.append(sum(of_agent) * (max(1.0, most / LONGEST) if agent in goes_on else 1.0))
     return single, whole
 
 
