@@ -12,9 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.off_policy import OffPolicy, OffPolicyConfig, squared, value_scalars
 from rqe_mappo.config import ConfigError, TrainConfig, require
 from rqe_mappo.data.replay import Episodes
+from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.envs.contract import BatchedEnv, action_counts
 from rqe_mappo.functional import q_learning
 from rqe_mappo.nets.joint_utilities import MOST_JOINT, JointUtilities
@@ -53,9 +55,12 @@ class CentralQ(OffPolicy):
         super().__init__(run, env, generator, {"actor": actor}, actor.start)
         self.places = actor.spec.actions.outputs ** torch.arange(len(env.possible_agents) - 1, -1, -1)
 
+    def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
+        self.check(chunk)
+        return super().learn(chunk, progress)
+
     def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
         """The squared error of the joint action's value."""
-        self.check(batch)
         live = self.along(self.nets, batch)
         with torch.no_grad():
             kept = self.along(self.target, batch)
@@ -72,11 +77,13 @@ class CentralQ(OffPolicy):
         acting = torch.cat((batch.active, batch.present[-1:]))[:, :, :1]
         return actor.unrolled(first, torch.zeros_like(acting, dtype=torch.int64), acting).squeeze(2)
 
-    def check(self, batch: Episodes) -> None:
+    def check(self, chunk: Trajectory) -> None:
         """ConfigError where agents could not act together apart."""
-        if not batch.active[batch.filled].all():
+        acting = chunk.active.any(-1)
+        if not chunk.active[acting].all():
             raise ConfigError(WRONG.format("act until the episode is over"))
-        if batch.avail is not None and not batch.avail.all():
+        if chunk.avail is not None and not chunk.avail[:-1][acting].all():
             raise ConfigError(WRONG.format("may always choose any action"))
-        if not torch.equal(batch.obs, batch.obs[:, :, :1].expand_as(batch.obs)):
+        seen = chunk.obs[:-1][acting]
+        if not torch.equal(seen, seen[:, :1].expand_as(seen)):
             raise ConfigError(WRONG.format("observe the same"))

@@ -1,13 +1,17 @@
-"""MAPPO beside BenchMARL's on mpe2's `simple_spread_v3`: `python -m benchmarks.simple_spread --peer PYTHON`.
+"""MAPPO, QMIX and VDN beside BenchMARL's on mpe2's `simple_spread_v3`.
+
+    python -m benchmarks.simple_spread --algo qmix --peer PYTHON
 
 Both sides train on the same PettingZoo environment with as many frames (steps of the environment), the same networks
-and the same settings: BenchMARL's defaults, as far as both have them. What differs all the same stands in README.md.
-Runs alternate, one process and one thread each, and CPU seconds are those of the whole process, start-up included. The
-last actors of both are evaluated by the same code in the same episodes, with drawn actions.
+and the same settings, which stand in `spread_settings`. What differs all the same stands in README.md. Runs alternate,
+one process and one thread each, and CPU seconds are those of the whole process, start-up included. The last actors of
+both are evaluated by the same code in the same episodes, with drawn actions (MAPPO) or greedy ones. QMIX and VDN have
+a third side: ours in the unit of values that it measures by itself.
 
 PYTHON is an interpreter that has benchmarl 1.5.2 and mpe2; without it only our side is run. Writes
-results/simple_spread.csv (a row a run, as it ends) and simple_spread_summary.csv (of the runs of as many frames). Runs
-that have a row are not run again, so the command may be stopped and started again; one that was broken off starts anew.
+results/simple_spread.csv (a row a run, as it ends) and simple_spread_summary.csv (of runs of one algorithm and as many
+frames). Runs that have a row are not run again, so the command may be stopped and started again; one that was broken
+off starts anew.
 """
 
 import argparse
@@ -19,94 +23,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from scipy.stats import ttest_ind
 
-from benchmarks import tables
+from benchmarks import spread_settings, tables
+from benchmarks.spread_settings import AGENTS, ENV, OffPolicy, Settings, Trained
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.by_name import ByNameConfig, make
+from rqe_mappo.envs.by_name import make
 from rqe_mappo.evaluation.episodes import run_episodes
-from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
 from rqe_mappo.statistics import Estimate, compare, mean_interval, seed_interval
 
 RESULT, SUMMARY = tables.RESULTS / "simple_spread.csv", tables.RESULTS / "simple_spread_summary.csv"
-PEER_SCRIPT = Path(__file__).parent / "peers" / "benchmarl_mappo.py"
-ENV = ByNameConfig("pettingzoo:mpe2.simple_spread_v3", max_steps=25)
-AGENTS, OBSERVED, ACTIONS = 3, 18, 5
+PEER_SCRIPT = Path(__file__).parent / "peers" / "benchmarl_run.py"
+ALGORITHMS = ("mappo", "qmix", "vdn")
 SEEDS = (1, 2, 3, 4, 5)
 EPISODES, COPIES, EVALUATION_SEED = 512, 64, 10_000
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What both sides share: BenchMARL's base_experiment.yaml and mappo.yaml, but for `hidden` (there 2 x 256)."""
-
-    frames: int = 96_000
-    num_envs: int = 10
-    batch_frames: int = 6_000
-    minibatch_frames: int = 400
-    epochs: int = 45
-    learning_rate: float = 5e-5
-    gamma: float = 0.99
-    gae_lambda: float = 0.9
-    clip: float = 0.2
-    entropy: float = 0.0
-    max_grad_norm: float = 5.0
-    adam_eps: float = 1e-5  # ours; BenchMARL has 1e-6
-    hidden: tuple[int, ...] = (64, 64)
-
-    def ours(self, seed: int) -> list[str]:
-        """Flags of rqe-train; those without a value switch off what BenchMARL's MAPPO lacks."""
-        flags = {
-            "algo": "mappo",
-            "env": ENV.name,
-            "max-steps": ENV.max_steps,
-            "seed": seed,
-            "total-timesteps": self.frames * AGENTS,
-            "num-envs": self.num_envs,
-            "num-steps": self.batch_frames // self.num_envs,
-            "num-minibatches": self.batch_frames // self.minibatch_frames,
-            "update-epochs": self.epochs,
-            "critic-epochs": self.epochs,
-            "learning-rate": self.learning_rate,
-            "critic-learning-rate": self.learning_rate,
-            "gamma": self.gamma,
-            "gae-lambda": self.gae_lambda,
-            "clip-coef": self.clip,
-            "eps": self.entropy,
-            "max-grad-norm": self.max_grad_norm,
-            "huber-delta": "inf",
-            "eval-episodes": 0,
-        }
-        words = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
-        for name in ("actor-hidden", "critic-hidden"):
-            words += [f"--{name}", *map(str, self.hidden)]
-        return [*words, "--no-norm-adv", "--no-value-norm", "--no-value-clip", "--no-anneal-lr"]
-
-    def theirs(self, seed: int) -> dict[str, Any]:
-        """What `peers/benchmarl_mappo.py` reads."""
-        return {
-            "seed": seed,
-            "hidden": self.hidden,
-            "task": {"max_cycles": ENV.max_steps},
-            "experiment": {
-                "max_n_frames": self.frames,
-                "on_policy_n_envs_per_worker": self.num_envs,
-                "on_policy_collected_frames_per_batch": self.batch_frames,
-                "on_policy_minibatch_size": self.minibatch_frames,
-                "on_policy_n_minibatch_iters": self.epochs,
-                "lr": self.learning_rate,
-                "gamma": self.gamma,
-                "clip_grad_val": self.max_grad_norm,
-                "adam_eps": self.adam_eps,
-                "prefer_continuous_actions": False,
-            },
-            "algorithm": {"lmbda": self.gae_lambda, "clip_epsilon": self.clip, "entropy_coef": self.entropy},
-        }
 
 
 def cpu_seconds(line: list[str]) -> float:
@@ -124,44 +59,44 @@ def cpu_seconds(line: list[str]) -> float:
     return spent() - began
 
 
-def ours(settings: Settings, seed: int, folder: Path) -> tuple[PolicyActor, dict[str, Any]]:
+def ours(settings: Settings, seed: int, folder: Path) -> tuple[Trained, dict[str, Any]]:
     """Train with rqe-train; the last actor, and what the run took."""
     line = [sys.executable, "-m", "rqe_mappo.cli", "train", *settings.ours(seed), "--out", str(folder / "run")]
     spent = cpu_seconds(line)
     return Policy.load(folder / "run").actor, {"cpu_s": spent, "versions": f"torch {torch.__version__}"}
 
 
-def theirs(python: str, settings: Settings, seed: int, folder: Path) -> tuple[PolicyActor, dict[str, Any]]:
+def theirs(python: str, settings: Settings, seed: int, folder: Path) -> tuple[Trained, dict[str, Any]]:
     """Train with BenchMARL; the last actor, and what the run took."""
     asked, given = folder / "settings.json", folder / "weights.pt"
     asked.write_text(json.dumps(settings.theirs(seed)))
     spent = cpu_seconds([python, str(PEER_SCRIPT), str(asked), str(given)])
     content = torch.load(given, weights_only=True)
-    actor = untrained(settings)
+    return with_weights(settings.untrained(), content["layers"]), {"cpu_s": spent, "versions": content["versions"]}
+
+
+@torch.no_grad()
+def with_weights(actor: Trained, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> Trained:
+    """The actor with these weights and biases; what it sees behind what they are for, who it is, changes nothing."""
     linear = [layer for layer in actor.nets[0] if isinstance(layer, torch.nn.Linear)]
-    with torch.no_grad():
-        for layer, (weight, bias) in zip(linear, content["layers"], strict=True):
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)
-    return actor, {"cpu_s": spent, "versions": content["versions"]}
+    for layer, (weight, bias) in zip(linear, layers, strict=True):
+        layer.weight.zero_()
+        layer.weight[:, : weight.shape[1]] = weight
+        layer.bias.copy_(bias)
+    return actor
 
 
-def untrained(settings: Settings) -> PolicyActor:
-    """An actor of the shape that both sides train; nearly uniform."""
-    actions = ActionSpec("discrete", (ACTIONS,))
-    return PolicyActor(ActorSpec(obs_dim=OBSERVED, n_agents=AGENTS, actions=actions, hidden=settings.hidden))
-
-
-def evaluated(actor: PolicyActor) -> Estimate:
-    """The undiscounted return of an agent, averaged over agents and episodes, with drawn actions."""
+def evaluated(actor: Trained) -> Estimate:
+    """The undiscounted return of an agent, averaged over agents and episodes."""
     env, agents = make(ENV, COPIES), torch.arange(AGENTS)
     generator = torch.Generator().manual_seed(EVALUATION_SEED)
 
     @torch.no_grad()
     def choose(env, observed):
         rows = observed.active.shape
-        policy, _ = actor(torch.from_numpy(observed.obs), agents.expand(rows))
-        return policy.action(policy.sample(torch.rand(*rows, actor.draws, generator=generator))).numpy()
+        uniform = torch.rand(*rows, actor.draws, generator=generator)
+        nothing = torch.zeros(*rows, actor.memory_size)
+        return actor.act(torch.from_numpy(observed.obs), agents.expand(rows), nothing, uniform=uniform).action.numpy()
 
     records, _ = run_episodes(env, choose, EPISODES // COPIES, EVALUATION_SEED)
     env.close()
@@ -169,31 +104,37 @@ def evaluated(actor: PolicyActor) -> Estimate:
 
 
 def run(
-    side: str, seed: int, settings: Settings, train: Callable[..., tuple[PolicyActor, dict[str, Any]]]
+    side: str, seed: int, settings: Settings, train: Callable[..., tuple[Trained, dict[str, Any]]]
 ) -> dict[str, Any]:
     """One run and its row."""
     with tempfile.TemporaryDirectory() as folder:
         actor, took = train(settings, seed, Path(folder))
     found, decisions = evaluated(actor), settings.frames * AGENTS
     return {
-        "side": side, "seed": seed, "frames": settings.frames, "cpu_s": took["cpu_s"],
+        "algo": settings.algo, "side": side, "seed": seed, "frames": settings.frames, "cpu_s": took["cpu_s"],
         "decisions_per_cpu_s": decisions / took["cpu_s"], "return": found.value, "low": found.low, "high": found.high,
         "episodes": EPISODES, "versions": took["versions"],
     }  # fmt: skip
 
 
-def summarise(rows: list[dict[str, Any]], frames: int) -> list[dict[str, Any]]:
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is found of each algorithm and budget."""
+    kinds = dict.fromkeys((row["algo"], int(row["frames"])) for row in rows)
+    return [line for algo, frames in kinds for line in compared(rows, algo, frames)]
+
+
+def compared(rows: list[dict[str, Any]], algo: str, frames: int) -> list[dict[str, Any]]:
     """Means and 95 % t-intervals over seeds of each side, then how they compare, seeds that both have alone."""
-    rows = [row for row in rows if int(row["frames"]) == frames]
+    rows = [row for row in rows if (row["algo"], int(row["frames"])) == (algo, frames)]
 
     def column(side: str, what: str) -> dict[int, float]:
         return {int(row["seed"]): float(row[what]) for row in rows if row["side"] == side}
 
     summary = []
-    for side in ("ours", "BenchMARL"):
+    for side in dict.fromkeys(row["side"] for row in rows):
         for what in ("return", "decisions_per_cpu_s"):
-            if values := column(side, what):
-                summary.append(_line(f"{side}: {what}", seed_interval(list(values.values()))))
+            values = list(column(side, what).values())
+            summary.append(_line(f"{side}: {what}", seed_interval(values)))
     both = sorted(column("ours", "seed").keys() & column("BenchMARL", "seed").keys())
 
     def pair(what: str) -> tuple[list[float], list[float]]:
@@ -210,7 +151,7 @@ def summarise(rows: list[dict[str, Any]], frames: int) -> list[dict[str, Any]]:
         summary.append(_line("probability that a run of ours has the higher return", better))
         ratios = [a / b for a, b in zip(*pair("decisions_per_cpu_s"), strict=True)]
         summary.append(_line("decisions per CPU second, ours / BenchMARL's", seed_interval(ratios)))
-    return [{"frames": frames, **line} for line in summary]
+    return [{"algo": algo, "frames": frames, **line} for line in summary]
 
 
 def _line(what: str, found: Estimate) -> dict[str, Any]:
@@ -220,28 +161,32 @@ def _line(what: str, found: Estimate) -> dict[str, Any]:
 def main() -> None:
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--algo", choices=ALGORITHMS, default="mappo")
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has benchmarl (default: our side only)")
-    parser.add_argument("--frames", type=int, default=Settings.frames, help=f"per run (default {Settings.frames})")
+    budgets = ", ".join(f"{algo} {spread_settings.of(algo).frames}" for algo in ALGORITHMS)
+    parser.add_argument("--frames", type=int, help=f"per run (default: {budgets})")
     args = parser.parse_args()
-    if args.frames < 1 or args.frames % Settings.batch_frames:
-        parser.error(f"--frames must be a multiple of {Settings.batch_frames}, what both collect between two updates")
+    settings = spread_settings.of(args.algo, args.frames)
+    if settings.frames < 1 or settings.frames % settings.batch_frames:
+        parser.error(f"--frames must be a multiple of {settings.batch_frames}, what both collect between two updates")
     if args.peer and not shutil.which(args.peer):
         parser.error(f"--peer {args.peer} is no program: give the interpreter of an environment that has benchmarl")
-    settings = Settings(frames=args.frames)
     sides = {"ours": ours}
     if args.peer:
         sides["BenchMARL"] = lambda *given: theirs(args.peer, *given)
+    if isinstance(settings, OffPolicy):
+        sides["ours, unit measured"] = lambda asked, *given: ours(replace(asked, value_unit=None), *given)
     rows = tables.read(RESULT)
-    done = {(row["side"], int(row["seed"]), int(row["frames"])) for row in rows}
+    done = {(row["algo"], row["side"], int(row["seed"]), int(row["frames"])) for row in rows}
     for seed in SEEDS:
         for side, train in sides.items():
-            if (side, seed, settings.frames) not in done:
+            if (settings.algo, side, seed, settings.frames) not in done:
                 rows.append(run(side, seed, settings, train))
                 print("  ".join(str(value) for value in rows[-1].values()), flush=True)
                 tables.write(RESULT, rows)
-            tables.write(SUMMARY, summarise(rows, settings.frames))
-    for row in tables.read(SUMMARY):
-        print("  ".join(row.values()))
+            tables.write(SUMMARY, summarise(rows))
+    for row in compared(rows, settings.algo, settings.frames):
+        print("  ".join(str(value) for value in row.values()))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from pettingzoo import ParallelEnv
 
 from tests.parallel_toy import Countdown, Echo
 
@@ -38,6 +39,28 @@ masked = partial(
 goal = partial(Echo, {"a": Discrete(2)}, {"a": Dict({"achieved": Box(0, 1, (2,)), "desired": Box(0, 1, (2,))})})
 
 KINDS = ("unequal", "image", "one_hot", "several", "bits", "nested", "masked", "goal")
+
+
+class Endless(ParallelEnv):
+    """One agent, rewards of 1, and no end."""
+
+    possible_agents = ("a",)
+    metadata = {"name": "endless_v0"}  # noqa: RUF012
+    steps = 0
+
+    def observation_space(self, agent):
+        return FEW
+
+    def action_space(self, agent):
+        return Discrete(2)
+
+    def reset(self, seed=None, options=None):
+        self.agents = ["a"]
+        return {"a": np.zeros(2, np.float32)}, {"a": {}}
+
+    def step(self, actions):
+        Endless.steps += 1
+        return {"a": np.zeros(2, np.float32)}, {"a": 1.0}, {"a": False}, {"a": False}, {"a": {}}
 
 
 class Fading(Countdown):

@@ -7,17 +7,19 @@ from functools import partial
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Discrete
 from pettingzoo.utils import parallel_to_aec
 
-from benchmarks import simple_spread
+from benchmarks import simple_spread, spread_settings
 from rqe_mappo import cli
 from rqe_mappo.command_line import train_config
-from rqe_mappo.config import default_config
+from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.deploy.policy import Policy
-from rqe_mappo.envs.by_name import ByNameConfig, batched_from, make
+from rqe_mappo.envs.by_name import ByNameConfig, batched_from, make, trial
 from rqe_mappo.training.loop import train
 from tests import toy
+from tests.odd_envs import Endless
 from tests.parallel_toy import Countdown, Echo
 
 TOY = ByNameConfig("pettingzoo:tests.parallel_toy")
@@ -83,6 +85,19 @@ def test_what_an_episode_brought_is_in_units_of_returns_however_long_it_might_la
     assert len(bounds) == 1
 
 
+def test_long_episodes_are_tried_in_part(monkeypatch, tmp_path):
+    monkeypatch.setattr(trial, "LONGEST", 60)
+    monkeypatch.setattr(Endless, "steps", 0)
+    endless = ByNameConfig("tests.odd_envs:Endless", max_steps=240)
+    assert make(endless, 1).return_bounds == (0.0, 240.0)
+    assert Endless.steps == 2 * trial.FIRST + trial.EPISODES * trial.LONGEST
+    config = default_config(endless.name, algo="vdn").replace(max_steps=10**9, out=str(tmp_path / "run"))
+    with pytest.raises(
+        ConfigError, match=r"of up to 1000000000 steps may take .* \(--max-steps of environments by name"
+    ):
+        train(config, quiet=True)
+
+
 def test_reward_bounds_are_measured_with_a_margin_or_given():
     assert make(TOY, 1).reward_bounds == (-1.0, 3.0)  # rewards 0 to 2, half their range more
     assert make(replace(TOY, reward_low=0.0, reward_high=2.0), 1).reward_bounds == (0.0, 2.0)
@@ -135,37 +150,66 @@ def test_simple_spread_trains_is_evaluated_and_goes_on(tmp_path, capsys):
     assert "mean return" in capsys.readouterr().out
 
 
-def test_the_benchmark_asks_both_sides_for_the_same():
-    settings = simple_spread.Settings()
+@pytest.mark.parametrize("algo", simple_spread.ALGORITHMS)
+def test_the_benchmark_asks_both_sides_for_the_same(algo):
+    settings = spread_settings.of(algo)
     ours, _ = train_config(settings.ours(3))
     theirs = settings.theirs(3)
     experiment = theirs["experiment"]
     rows, own = ours.num_envs * ours.num_steps, ours.algorithm
+    kind = "on_policy" if algo == "mappo" else "off_policy"
+    assert ours.algo == theirs["algo"] == algo
     assert ours.seed == theirs["seed"] == 3
-    assert ours.total_timesteps == simple_spread.AGENTS * experiment["max_n_frames"]
-    assert ours.total_timesteps % (simple_spread.AGENTS * rows) == 0  # neither side rounds up
-    assert rows == experiment["on_policy_collected_frames_per_batch"]
-    assert rows == own.num_minibatches * experiment["on_policy_minibatch_size"]
-    assert own.update_epochs == own.critic_epochs == experiment["on_policy_n_minibatch_iters"]
-    assert own.learning_rate == own.critic_learning_rate == experiment["lr"]
-    assert own.actor_hidden == own.critic_hidden == theirs["hidden"]
-    assert not (own.norm_adv or own.anneal_lr or own.value_norm or own.value_clip)
+    assert ours.total_timesteps == spread_settings.AGENTS * experiment["max_n_frames"]
+    assert ours.total_timesteps % (spread_settings.AGENTS * rows) == 0  # neither side rounds up
+    assert rows == experiment[f"{kind}_collected_frames_per_batch"]
+    assert own.learning_rate == experiment["lr"]
+    assert own.max_grad_norm == experiment["clip_grad_val"]
+    assert own.actor_hidden == theirs["hidden"]
+    if algo == "mappo":
+        assert rows == own.num_minibatches * experiment["on_policy_minibatch_size"]
+        assert own.update_epochs == own.critic_epochs == experiment["on_policy_n_minibatch_iters"]
+        assert own.critic_learning_rate == experiment["lr"] and own.critic_hidden == theirs["hidden"]
+        assert not (own.norm_adv or own.anneal_lr or own.value_norm or own.value_clip)
+    else:
+        learned, length = own.batch_episodes * ours.env_config.max_steps, ours.env_config.max_steps
+        assert learned == experiment["off_policy_train_batch_size"]
+        assert own.replay_ratio * rows == learned * experiment["off_policy_n_optimizer_steps"]
+        assert own.buffer_episodes * length == experiment["off_policy_memory_size"] == experiment["max_n_frames"]
+        assert (own.target_interval, own.polyak) == (1, experiment["polyak_tau"])
+        assert own.exploration_start == experiment["exploration_eps_init"]
+        assert own.exploration == experiment["exploration_eps_end"]
+        assert own.exploration_fraction == pytest.approx(1 / 3)  # as BenchMARL's exploration_anneal_frames
+        assert (own.td_lambda, own.double_q, own.value_unit) == (0, False, spread_settings.AGENTS)
 
 
-def test_the_benchmark_evaluates_an_actor(monkeypatch):
+@pytest.mark.parametrize("algo", ["mappo", "qmix"])
+def test_the_benchmark_evaluates_an_actor(algo, monkeypatch):
     monkeypatch.setattr(simple_spread, "EPISODES", 12)
     monkeypatch.setattr(simple_spread, "COPIES", 4)
-    actor = simple_spread.untrained(simple_spread.Settings())
+    actor = spread_settings.of(algo).untrained()
     found = simple_spread.evaluated(actor)
     assert found.n == 12
-    assert -60 < found.low < found.value < found.high < -10
+    assert -120 < found.low < found.value < found.high < -10
     assert found == simple_spread.evaluated(actor)
 
 
-def test_the_benchmark_compares_runs_of_one_budget():
+def test_the_benchmark_reads_utilities_that_do_not_see_who_they_are():
+    torch.manual_seed(0)
+    sizes = [(64, 18), (64, 64), (5, 64)]
+    layers = [(torch.randn(size), torch.randn(size[0])) for size in sizes]
+    actor = simple_spread.with_weights(spread_settings.of("vdn").untrained(), layers)
+    obs, by_hand = torch.randn(4, 3, 18), None
+    for weight, bias in layers:
+        by_hand = (obs if by_hand is None else by_hand.relu()) @ weight.T + bias
+    torch.testing.assert_close(actor.values(obs, torch.arange(3).expand(4, 3))[0], by_hand)
+
+
+def test_the_benchmark_compares_runs_of_one_algorithm_and_budget():
     runs = [("ours", 1, -20.0), ("ours", 2, -19.0), ("BenchMARL", 1, -22.0), ("BenchMARL", 2, -21.0)]
     rows = [
         {
+            "algo": "vdn",
             "side": side,
             "seed": seed,
             "frames": 6000,
@@ -174,8 +218,12 @@ def test_the_benchmark_compares_runs_of_one_budget():
         }
         for side, seed, got in runs
     ]
-    summary = simple_spread.summarise([*rows, {**rows[0], "frames": 12_000, "return": 0.0}], 6000)
-    found = {row["what"]: row["value"] for row in summary}
+    others = [{**rows[0], "frames": 12_000, "return": 0.0}, {**rows[0], "algo": "qmix", "return": 0.0}]
+    summary = simple_spread.summarise([*rows, *others])
+    assert [(row["algo"], row["frames"]) for row in summary if row["what"] == "ours: return"] == [
+        ("vdn", 6000), ("vdn", 12_000), ("qmix", 6000)
+    ]  # fmt: skip
+    found = {row["what"]: row["value"] for row in summary if (row["algo"], row["frames"]) == ("vdn", 6000)}
     assert found["ours: return"] == -19.5
     assert found["return, ours less BenchMARL's (Welch)"] == 2.0
     assert found["probability that a run of ours has the higher return"] == 1.0

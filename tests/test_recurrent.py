@@ -85,6 +85,16 @@ def test_any_part_of_the_rows_has_the_probabilities_of_the_whole():
         torch.testing.assert_close(again(run, chunk, parts)[0], again(run, chunk)[0], atol=1e-6, rtol=0)
 
 
+def test_networks_of_agents_that_have_no_row_give_nothing():
+    torch.manual_seed(0)
+    for hidden in ((8,), ()):
+        nets = AgentNets.build((4, *hidden, 2), 3, torch.nn.Tanh, 1.0, memory_size=5)
+        inputs, memory = torch.randn(2, 4), torch.randn(2, 5)
+        output, after = nets.step(inputs, torch.tensor([2, 2]), memory)
+        alone, remembered = nets[2](inputs, memory)
+        assert torch.equal(output, alone) and torch.equal(after, remembered)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_unrolling_is_stepping_where_agents_rest_and_episodes_begin(count):
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """Replay of episodes: what is kept of agents that leave and of time limits, against a plain loop; files; resuming."""
 
 import contextlib
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from gymnasium.spaces import Box, Discrete
 
 import rqe_mappo
 from rqe_mappo import checkpoint, registry
+from rqe_mappo.algorithms import divergence
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import replay_files, vector
 from rqe_mappo.data.priorities import Drawn, Priorities
@@ -21,6 +23,7 @@ from rqe_mappo.data.replay import EpisodeReplay
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.files import load_tensors
 from rqe_mappo.training.loop import train
+from rqe_mappo.training.run import Run
 
 T, E, A, D, S, HORIZON = 7, 3, 2, 2, 3, 5
 RIVALS = (
@@ -327,6 +330,85 @@ def test_a_run_that_learned_nothing_says_why(tmp_path):
         assert "--batch-episodes is 500: lower it" in learner("vdn", env, config).warnings()[0]
 
 
+def test_what_central_q_cannot_learn_in_is_refused_with_the_first_trajectory(tmp_path):
+    config = settings("central-q", tmp_path, batch_episodes=40)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        run = Run.build(config, tmp_path, env)
+        run.collector.start(env.reset(0))
+        chunk, _ = run.collector.collect(1.0)
+        with pytest.raises(ConfigError, match="needs agents who all observe the same"):
+            run.algorithm.learn(chunk, run.progress)
+        chunk.obs[:] = chunk.obs[:, :, :1]
+        chunk.avail = torch.ones(*chunk.obs.shape[:3], 2, dtype=torch.bool)
+        chunk.avail[0, 0, 1, 0] = False
+        with pytest.raises(ConfigError, match="may always choose any action"):
+            run.algorithm.learn(chunk, run.progress)
+        chunk.active[3, 0, 1] = False
+        with pytest.raises(ConfigError, match="act until the episode is over"):
+            run.algorithm.learn(chunk, run.progress)
+
+
+def test_values_beyond_what_returns_allow_are_said_to_have_diverged(tmp_path):
+    few = {"num_steps": 16, "target_interval": 1, "td_lambda": 0.0, "gamma": 0.9}
+    runs = [learned(tmp_path, **few), learned(tmp_path, **few, learning_rate=3.0, max_grad_norm=1e6)]
+    assert [len(found.warnings()) for found in runs] == [0, 1]
+    assert "values have diverged" in runs[1].warnings()[0]
+
+
+def learned(out: Path, **changes: Any) -> Any:
+    """VDN after some trajectories of the cliff."""
+    config = settings("vdn", out, **changes)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        run = Run.build(config, out, env)
+        run.collector.start(env.reset(0))
+        for _ in range(8):
+            run.algorithm.learn(run.collector.collect(1.0)[0], run.progress)
+    return run.algorithm
+
+
+def test_values_are_learned_in_the_unit_that_is_given(tmp_path):
+    given, measured = learned(tmp_path, value_unit=5.0), learned(tmp_path)
+    assert given.unit == 5.0 != measured.unit
+    batch = given.replay.newest(4)
+    nothing = torch.zeros_like(batch.reward)
+    torch.testing.assert_close(given.targets(batch, nothing)[-1], batch.reward[-1] / 5)
+    with pytest.raises(ConfigError, match="--value-unit must be > 0"):
+        settings("vdn", tmp_path, value_unit=0.0)
+
+
+@pytest.mark.parametrize(("algo", "said"), [("vdn", ["80%", "5%"]), ("mappo", [])])
+def test_progress_says_how_often_agents_act_at_random(algo, said, tmp_path, capsys):
+    few = {"total_timesteps": 768, "num_envs": 4, "eval_episodes": 0, "log_interval": 1, "num_steps": 32}
+    more = {"exploration_start": 0.8, "exploration_fraction": 0.1} if algo == "vdn" else {}
+    train(rqe_mappo.default_config("step-games", algo=algo).replace(**few, **more, out=str(tmp_path)))
+    found = [line.split("exploring ")[1].split()[0] for line in capsys.readouterr().out.splitlines() if "expl" in line]
+    assert list(dict.fromkeys(found)) == said
+
+
+class TwoEpisodes:
+    """A replay of two episodes of 4 steps, with rewards of 1 and of -2."""
+
+    finished = (0, 1)
+
+    def __init__(self, cut: bool):
+        last = torch.tensor([[False], [False], [False], [True]]).expand(4, 2)
+        self.reward, self.filled = torch.tensor([[1.0, -2.0]]).expand(4, 2), torch.ones(4, 2, dtype=torch.bool)
+        self.ended, self.terminated = last, last & (not cut)
+
+    def __len__(self) -> int:
+        return 2
+
+    def episodes(self, slot: torch.Tensor, device: torch.device) -> Any:
+        return self
+
+
+@pytest.mark.parametrize(("cut", "low", "high"), [(False, -3.75, 1.875), (True, -4.0, 2.0)])
+def test_what_follows_a_cut_may_bring_as_much_again(cut, low, high):
+    replay: Any = TwoEpisodes(cut)
+    assert divergence.allowed(replay, 0.5) == pytest.approx((low, high))
+    assert [len(divergence.warnings(mean, replay, 0.5)) for mean in (low, high + 1, low - 2, math.nan)] == [0, 0, 1, 1]
+
+
 def test_mavens_latent_policy_learns_from_single_episodes(tmp_path):
     """Episode by episode, paid for one latent alone: it is drawn more often."""
     config = replaying("maven", tmp_path, latents=3, latent_entropy=0.0, latent_learning_rate=0.05, num_envs=1)
@@ -422,8 +504,10 @@ def test_what_a_rival_cannot_learn_in_is_refused_in_one_line(tmp_path):
         train(settings("vdn", tmp_path / "large", buffer_episodes=10**9), quiet=True)
     with pytest.raises(ConfigError, match="--batch-episodes must be at most --buffer-episodes 40"):
         settings("vdn", tmp_path / "batch", batch_episodes=41)
-    with pytest.raises(ConfigError, match="needs agents who all observe the same"):
-        train(settings("central-q", tmp_path / "apart", batch_episodes=1), quiet=True)
+    with pytest.raises(ConfigError, match=r"may take .* GB.*: use episodes of at most 1 steps"):
+        train(settings("vdn", tmp_path / "huge", buffer_episodes=10**12, batch_episodes=10**9), quiet=True)
+    with pytest.raises(ConfigError, match=r"--replay-ratio must be in .*10000.*got 1000000000"):
+        settings("vdn", tmp_path / "busy", replay_ratio=1e9)
     config = rqe_mappo.default_config("gymnasium:Pendulum-v1", algo="qmix").replace(out=str(tmp_path / "box"))
     with pytest.raises(ConfigError, match="needs agents with one choice each"):
         train(replace(config, num_envs=2), quiet=True)

@@ -120,8 +120,8 @@ class BatchedCopies:
         if low is not None and high is not None:
             return (low, high), (min(low * self.horizon, low), max(high * self.horizon, high))
         with self.generators:
-            given = trial.rewards(self.copies[0], self.own_actions, self.horizon)
-        return trial.widened([reward for episode in given for reward in episode]), trial.widened(list(map(sum, given)))
+            of_steps, of_episodes = trial.rewards(self.copies[0], self.own_actions, self.horizon)
+        return trial.widened(of_steps), trial.widened(of_episodes)
 
     def reset(self, seed: int) -> Observed:
         """Start every copy from the beginning, each with a seed of its own."""

@@ -13,14 +13,16 @@ SEED = 0
 EPISODES = 20
 MARGIN = 0.5  # of the range of rewards that random actions brought, added at either end
 FIRST = 50  # decisions of an episode that is played twice
+LONGEST = 1_000  # decisions of an episode; what it would bring after them is taken to be in proportion
 
 
-def rewards(copy: Copy, spaces: Sequence[Space], most: int) -> list[list[float]]:
-    """What agents were given in some episodes of at most so many decisions, a list an agent and episode."""
-    rng, found = np.random.default_rng(SEED), []
+def rewards(copy: Copy, spaces: Sequence[Space], most: int) -> tuple[list[float], list[float]]:
+    """What agents were given for each decision, and in each episode of at most so many."""
+    rng, single, whole = np.random.default_rng(SEED), list[float](), list[float]()
     for seed in range(EPISODES):
-        given: dict[int, list[float]] = {}
-        for _, earned in _episode(copy, spaces, rng, SEED + seed, most):
+        given, goes_on = dict[int, list[float]](), list[int]()
+        for seen, earned in _episode(copy, spaces, rng, SEED + seed, min(most, LONGEST)):
+            goes_on = seen.acting
             for agent, reward in earned.reward.items():
                 if not abs(reward) <= LARGEST:
                     raise copy.facts.error(
@@ -28,8 +30,10 @@ def rewards(copy: Copy, spaces: Sequence[Space], most: int) -> list[list[float]]
                         f"rewards must be finite and at most {LARGEST:g} in size"
                     )
                 given.setdefault(agent, []).append(reward)
-        found += given.values()
-    return found
+        for agent, of_agent in given.items():
+            single += of_agent
+            whole.append(sum(of_agent) * (max(1.0, most / LONGEST) if agent in goes_on else 1.0))
+    return single, whole
 
 
 def widened(values: Sequence[float]) -> tuple[float, float]:

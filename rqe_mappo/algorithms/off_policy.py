@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rqe_mappo import schema
+from rqe_mappo.algorithms import divergence
 from rqe_mappo.algorithms.actor_critic import WIDEST, AdamState, Optimiser
 from rqe_mappo.algorithms.averages import Means
 from rqe_mappo.algorithms.contract import Progress
@@ -42,6 +43,7 @@ from rqe_mappo.nets.utilities import UtilitySpec
 from rqe_mappo.schema import Count
 
 MEASURED = 256  # episodes at most, in which the unit of values is measured
+MOST_REPLAYED = 10_000  # steps learned from for each step played; a thousand times the default
 TINY = 1e-6  # a std this small beside the size of the returns is rounding
 
 
@@ -84,6 +86,9 @@ class OffPolicyConfig(AlgorithmConfig):
     polyak: float = 1.0
     """How far an update moves the target networks towards the learning ones; 1: a copy. A small one needs
     --target-interval 1."""
+    value_unit: float | None = None
+    """Unit in which values are learned, in reward; they then begin at about 0. Measured unless given: the std of the
+    team's returns to go in the first episodes, of which values then begin at the mean."""
     shared_actor: bool = True
     """One network of utilities for all agents, which sees who they are (else one each)."""
     actor_hidden: tuple[int, ...] = (64, 64)
@@ -96,9 +101,11 @@ class OffPolicyConfig(AlgorithmConfig):
     def check(self, run: TrainConfig) -> None:
         require_at_least_one(self, "buffer_episodes", "batch_episodes", "target_interval", "gru_size")
         require_positive(self, "replay_ratio", "learning_rate", "max_grad_norm", "polyak")
+        if self.value_unit is not None:
+            require_positive(self, "value_unit")
         require_range(
             self, exploration=(0, 1), exploration_start=(0, 1), exploration_fraction=(0, 1), td_lambda=(0, 1),
-            contamination=(0, 1), polyak=(0, 1), gru_size=(1, WIDEST),
+            contamination=(0, 1), polyak=(0, 1), gru_size=(1, WIDEST), replay_ratio=(0, MOST_REPLAYED),
         )  # fmt: skip
         require(self, self.window >= 0, "window", "be at least 0")
         require(self, not (self.window and self.recurrent), "window", "be 0 with --recurrent")
@@ -112,9 +119,13 @@ class OffPolicyConfig(AlgorithmConfig):
             raise ConfigError(f"this --algo needs agents with one choice each (got {env.action_space}): use rqe-mappo")
         need, there = EpisodeReplay.bytes_at_most(env, self.buffer_episodes), memory_of_machine()
         if need > there:
+            fewer, shorter = (int(size * there / need / 2) for size in (self.buffer_episodes, env.horizon))
+            fix = f"use {fewer}"
+            if fewer < self.batch_episodes:
+                fix = f"use episodes of at most {max(1, shorter)} steps (--max-steps of environments by name)"
             raise ConfigError(
                 f"--buffer-episodes {self.buffer_episodes} of up to {env.horizon} steps may take {need / 1e9:.1f} GB, "
-                f"and this machine has {there / 1e9:.1f}: use {int(self.buffer_episodes * there / need / 2)}"
+                f"and this machine has {there / 1e9:.1f}: {fix}"
             )
 
     def notes(self, env: BatchedEnv) -> list[str]:
@@ -171,7 +182,7 @@ class OffPolicy:
 
     nets: the networks that learn, "actor" among them. target: the same, as they were a while ago.
     start: lets what they predict begin at a mean, in units of `unit`. extras: what else of the actor's is replayed.
-    unit: the std of the team's returns to go in the first episodes, measured once; values are learned in this unit.
+    unit: values are learned in it: given, or the std of the team's returns to go in the first episodes, measured once.
     """
 
     risk: RiskSchedule | None = None
@@ -197,6 +208,7 @@ class OffPolicy:
         self.steps = self.played = self.learned = 0
         self.due = 0.0  # steps still to learn from
         self.explore = self.config.exploration_start
+        self.valued = 0.0  # on average, in reward, when last learned from
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -236,7 +248,9 @@ class OffPolicy:
             "replay/learning_steps": float(self.steps),
             "charts/learning_rate": self.config.learning_rate,
         }
-        return known | means.read()
+        learned = means.read()
+        self.valued = learned.get("value/mean", self.valued)
+        return known | learned
 
     def ready(self) -> bool:
         """Whether the buffer holds enough for a batch."""
@@ -260,6 +274,9 @@ class OffPolicy:
     @torch.no_grad()
     def measure(self) -> None:
         """The unit of values, which begin at the mean of what the first episodes brought; none before they do."""
+        if self.config.value_unit is not None:
+            self.unit = self.config.value_unit
+            return
         first = self.replay.newest(MEASURED)
         nothing = torch.zeros_like(first.reward)
         to_go = q_learning.lambda_returns(first.reward, nothing, first.ended, first.ended, self.run.gamma, 1.0)
@@ -288,7 +305,7 @@ class OffPolicy:
 
     def warnings(self) -> list[str]:
         if self.steps:
-            return []
+            return divergence.warnings(self.valued, self.replay, self.run.gamma)
         ended = f"{len(self.replay)} episodes ended"
         if not self.ready():
             wanted = f"--batch-episodes is {self.config.batch_episodes}: lower it, or raise --total-timesteps"

@@ -48,8 +48,9 @@ class RecurrentNet(nn.Module):
         self, inputs: Float[Tensor, "*rows I"], memory: Float[Tensor, "*rows H"]
     ) -> tuple[Float[Tensor, "*rows O"], Float[Tensor, "*rows H"]]:
         """One step: outputs and the memory afterwards."""
-        rows = math.prod(inputs.shape[:-1])
-        memory = self.cell(self.encoder(inputs).reshape(rows, -1), memory.reshape(rows, -1)).view_as(memory)
+        rows = math.prod(inputs.shape[:-1])  # none where an agent has a network of its own and is not called for
+        seen = self.encoder(inputs).reshape(rows, self.cell.input_size)
+        memory = self.cell(seen, memory.reshape(rows, self.cell.hidden_size)).view_as(memory)
         return self.output(memory), memory
 
     def unroll(

@@ -121,14 +121,19 @@ class RunLog:
             raise WriteError(self.path, error) from None
         self.events.add(step, scalars)
 
-    def progress(self, step: int, scalars: dict[str, float]) -> None:
-        """Show where the run is: a live bar on a terminal, else about twenty lines a run."""
+    def progress(self, step: int, scalars: dict[str, float], explored: float = 0.0) -> None:
+        """Show where the run is: a live bar on a terminal, else about twenty lines a run.
+
+        explored: how often agents acted at random, whose returns `scalars` are of.
+        """
         words = [f"return {scalars['charts/episodic_return']:.2f}"] if "charts/episodic_return" in scalars else []
         if words:
             if scalars["charts/episodes"] >= FEWEST_FOR_CVAR:
                 words.append(f"CVaR5 {scalars['charts/cvar05']:.2f}")
             words += [f"{name} {scalars[f'charts/{name}']:.3f}" for name in ("collisions", "falls")
                       if f"charts/{name}" in scalars]  # fmt: skip
+        if explored > 0:
+            words.append(f"exploring {explored:.0%}")
         if self.bar is not None:
             self.bar.set_postfix_str("  ".join(words), refresh=False)
             self.bar.update(min(step, self.total) - self.last)

@@ -135,7 +135,8 @@ def loop(
     while run.step < config.total_timesteps and not stop.asked and not content:
         progress = run.progress
         try:
-            chunk, ended = run.collector.collect(algorithm.explore)
+            explored = algorithm.explore
+            chunk, ended = run.collector.collect(explored)
         except Exception as error:  # the environments cannot go on, whatever they raise
             if run.step > run.saved:
                 run.save(environments=False)
@@ -159,7 +160,7 @@ def loop(
             if workers := vector.workers_of(run.env):
                 charts["charts/worker_restarts"] = float(sum(workers.restarts))
             log.row(run.step, shown | scalars | charts)
-            log.progress(run.step, shown)
+            log.progress(run.step, shown, explored)
             edge = max(scalars.get(f"critic/edge_mass_{end}", 0.0) for end in ("low", "high"))
             if edge > EDGE_MASS_WARNING and not warned and progress.share > CRITIC_KNOWS:
                 warned = True
