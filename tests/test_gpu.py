@@ -178,6 +178,8 @@ VALUES = [name for name in registry.ALGORITHMS if issubclass(registry.algorithm(
 @pytest.mark.parametrize("memory", [False, True], ids=["feed-forward", "recurrent"])
 @pytest.mark.parametrize("algo", VALUES)
 def test_value_methods_learn_on_a_card_what_they_learn_on_the_cpu(algo, memory, device):
+    if memory and algo in ("c51", "qr-dqn"):
+        pytest.skip("learns from single steps, without memory")
     found = []
     for where in (device, "cpu"):
         case = Case("step-games", algo, {"recurrent": memory, "batch_episodes": 4, "total_timesteps": 96})

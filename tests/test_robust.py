@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq, linprog, minimize, minimize_scalar
 from scipy.special import rel_entr
 
+from rqe_mappo import registry
+from rqe_mappo.algorithms.distributional import RiskyChoice
 from rqe_mappo.algorithms.off_policy import OffPolicy
 from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data.replay import Episodes
@@ -38,6 +40,8 @@ BALLS = {
     "kl": lambda radius: functools.partial(kl_ball, radius=radius),
     "kl-penalty": lambda radius: functools.partial(kl_penalty, tau=1 / radius if radius else math.inf),
 }
+
+OF_MEANS = [name for name in RIVALS if not issubclass(registry.algorithm(name).Config, RiskyChoice)]
 
 
 def rows(seed: int, n: int = 200, atoms: int = 5, sparse: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
@@ -566,7 +570,7 @@ def test_contamination_is_a_probability(delta):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algo", RIVALS)
+@pytest.mark.parametrize("algo", OF_MEANS)
 def test_every_rival_takes_it(algo, tmp_path):
     """In the two-step game ends are the least that follows: what is learned is worth less."""
     means = []
