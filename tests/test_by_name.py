@@ -185,11 +185,11 @@ def test_the_benchmark_asks_both_sides_for_the_same(algo):
 
 @pytest.mark.parametrize("algo", ["mappo", "qmix"])
 def test_the_benchmark_evaluates_an_actor(algo, monkeypatch):
-    monkeypatch.setattr(simple_spread, "EPISODES", 8)
+    monkeypatch.setattr(simple_spread, "EPISODES", 12)
     monkeypatch.setattr(simple_spread, "COPIES", 4)
     actor = spread_settings.of(algo).untrained()
     found = simple_spread.evaluated(actor)
-    assert found.n == 8
+    assert found.n == 12
     assert -120 < found.low < found.value < found.high < -10
     assert found == simple_spread.evaluated(actor)
 
