@@ -121,7 +121,7 @@ class OnPolicy(Settings):
 class OffPolicy(Settings):
     """QMIX and VDN; what differs from BenchMARL's defaults is given with them."""
 
-    frames: int = 24_000
+    frames: int = 48_000
     batch_frames: int = 1_000  # there 6,000: four updates of what is explored in a run
     learning_rate: float = 5e-4  # there 5e-5, for 3 million frames
     steps: int = 100  # of learning between two batches of frames; there 1,000 for six times as many
