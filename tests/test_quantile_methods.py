@@ -34,6 +34,7 @@ AGENTS, ACTIONS, N = 3, 4, 32
 
 
 def learner(algo: str, env: Any, config: Any) -> Any:
+    torch.manual_seed(0)
     return registry.algorithm(algo)(config, env, torch.Generator().manual_seed(0))
 
 
