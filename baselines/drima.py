@@ -39,6 +39,7 @@ class DrimaConfig(QuantileConfig):
 
     risk: Suppress[str] = "neutral"
     tau: Suppress[float] = float("inf")
+    return_scale: Suppress[float | None] = None
     levels: Suppress[Literal["fixed", "sampled"]] = "sampled"
     agent_level: float = 0.75
     """Optimism about teammates by which agents act: near 1 they expect the best of them."""

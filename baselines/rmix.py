@@ -46,6 +46,7 @@ class RmixConfig(QuantileConfig):
 
     risk: Suppress[str] = "neutral"
     tau: Suppress[float] = float("inf")
+    return_scale: Suppress[float | None] = None
     levels: Suppress[Literal["fixed", "sampled"]] = "fixed"
     level: float | None = None
     """Level of the CVaR by which actions are chosen; chosen by the agents' networks unless given here."""

@@ -364,6 +364,15 @@ def test_the_atoms_of_a_team_hold_the_sum_of_its_rewards():
         assert float(atoms[-1]) >= 2 * high
 
 
+def test_atoms_lie_where_returns_do_in_a_unit_that_is_given():
+    config = rqe_mappo.default_config("gamble", "m5", "c51").replace(value_unit=3.0)
+    with contextlib.closing(vector.make(config, 4)) as env:
+        model = learner("c51", env, config)
+        model.measure()
+    torch.testing.assert_close(model.actor.atoms * 3.0, model.support)
+    torch.testing.assert_close(model.target["actor"].atoms, model.actor.atoms)
+
+
 def test_a_chosen_level_is_exactly_one_of_the_ten():
     spec = dict(obs_dim=1, n_agents=1, actions=ActionSpec("discrete", (2,)), hidden=(), size=4)
     utilities = LevelUtilities(LevelSpec(**spec, level=None))

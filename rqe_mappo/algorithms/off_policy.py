@@ -276,6 +276,8 @@ class OffPolicy:
         """The unit of values, which begin at the mean of what the first episodes brought; none before they do."""
         if self.config.value_unit is not None:
             self.unit = self.config.value_unit
+            self.start(0.0)
+            self.target.load_state_dict(self.nets.state_dict())
             return
         first = self.replay.newest(MEASURED)
         nothing = torch.zeros_like(first.reward)

@@ -68,18 +68,9 @@ class DistributionalUtilities(Utilities):
         """The distributions that the networks' outputs stand for."""
         raise NotImplementedError
 
-    def values(
-        self,
-        obs: Float[Tensor, "*rows D"],
-        agent: Int[Tensor, "*rows"],
-        memory: Float[Tensor, "*rows H"] | None = None,
-        avail: Bool[Tensor, "*rows actions"] | None = None,
-    ) -> tuple[Float[Tensor, "*rows actions"], Float[Tensor, "*rows H"]]:
-        """See `Utilities.values`; of a distribution its worth."""
-        if memory is None:
-            memory = obs.new_zeros(*obs.shape[:-1], self.memory_size)
-        outputs, memory = self.nets.step(self.inputs(obs, agent), agent, memory)
-        return self.ranked(self.shaped(outputs), agent, avail), memory
+    def decoded(self, outputs: Float[Tensor, "*rows O"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
+        """Each distribution's worth."""
+        return self.worth(self.shaped(outputs))
 
     def distributions(
         self, obs: Float[Tensor, "T B A D"], active: Bool[Tensor, "T B A"], levels: Float[Tensor, " N"] | None = None
@@ -90,13 +81,6 @@ class DistributionalUtilities(Utilities):
         """
         agent = torch.arange(obs.shape[2], device=obs.device).expand(obs.shape[:3])
         return self.shaped(self.unrolled(obs, agent, active))
-
-    def along(
-        self, obs: Float[Tensor, "T B A D"], active: Bool[Tensor, "T B A"], avail: Tensor | None
-    ) -> Float[Tensor, "T B A actions"]:
-        """See `Utilities.along`."""
-        agent = torch.arange(obs.shape[2], device=obs.device).expand(obs.shape[:3])
-        return self.ranked(self.distributions(obs, active), agent, avail)
 
 
 class CategoricalUtilities(DistributionalUtilities):
@@ -192,17 +176,9 @@ class ImplicitUtilities(QuantileUtilities):
                 found[mine] = head(rows[mine], levels)
         return found.view(*hidden.shape[:-1], *found.shape[1:]).sort(-1).values
 
-    def values(
-        self,
-        obs: Float[Tensor, "*rows D"],
-        agent: Int[Tensor, "*rows"],
-        memory: Float[Tensor, "*rows H"] | None = None,
-        avail: Bool[Tensor, "*rows actions"] | None = None,
-    ) -> tuple[Float[Tensor, "*rows actions"], Float[Tensor, "*rows H"]]:
-        if memory is None:
-            memory = obs.new_zeros(*obs.shape[:-1], self.memory_size)
-        hidden, memory = self.nets.step(self.inputs(obs, agent), agent, memory)
-        return self.ranked(self.at_levels(hidden, agent, self.levels()), agent, avail), memory
+    def decoded(self, outputs: Float[Tensor, "*rows O"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
+        """The worth of each distribution, at the middles of equal shares."""
+        return self.worth(self.at_levels(outputs, agent, self.levels()))
 
     def distributions(
         self, obs: Float[Tensor, "T B A D"], active: Bool[Tensor, "T B A"], levels: Float[Tensor, " N"] | None = None

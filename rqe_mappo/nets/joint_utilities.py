@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rqe_mappo.nets.mlp import AgentNets
@@ -48,15 +48,6 @@ class JointUtilities(Utilities):
         of_agents = torch.stack([every.amax(part) if part else every for part in others], -2)
         return of_agents.gather(-2, agent[..., None, None].expand(*agent.shape, 1, self.joint_shape[0])).squeeze(-2)
 
-    def values(
-        self,
-        obs: Float[Tensor, "*rows D"],
-        agent: Int[Tensor, "*rows"],
-        memory: Float[Tensor, "*rows H"] | None = None,
-        avail: Bool[Tensor, "*rows actions"] | None = None,
-    ) -> tuple[Float[Tensor, "*rows actions"], Float[Tensor, "*rows H"]]:
-        """See `Utilities.values`."""
-        if memory is None:
-            memory = obs.new_zeros(*obs.shape[:-1], self.memory_size)
-        joint, memory = self.nets.step(obs, agent, memory)
-        return self.parts(joint, agent), memory
+    def decoded(self, outputs: Float[Tensor, "*rows O"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
+        """Each agent's, of the values of joint actions."""
+        return self.parts(outputs, agent)

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from rqe_mappo.functional import q_learning
 from rqe_mappo.functional.risk import CVaR, quantile_weights
 from rqe_mappo.nets.distributional_utilities import DistributionalSpec, QuantileUtilities
 from rqe_mappo.nets.mlp import AgentNets
@@ -68,15 +67,6 @@ class LevelUtilities(QuantileUtilities):
         """The level that is chosen."""
         return self.known_levels[choice.argmax(-1)]
 
-    def values(
-        self,
-        obs: Float[Tensor, "*rows D"],
-        agent: Int[Tensor, "*rows"],
-        memory: Float[Tensor, "*rows H"] | None = None,
-        avail: Bool[Tensor, "*rows actions"] | None = None,
-    ) -> tuple[Float[Tensor, "*rows actions"], Float[Tensor, "*rows H"]]:
-        """See `Utilities.values`."""
-        if memory is None:
-            memory = obs.new_zeros(*obs.shape[:-1], self.memory_size)
-        outputs, memory = self.nets.step(self.inputs(obs, agent), agent, memory)
-        return q_learning.masked(self.cvar(*self.read(outputs)), self.there(agent, avail)), memory
+    def decoded(self, outputs: Float[Tensor, "*rows O"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
+        """The CVaR of each action."""
+        return self.cvar(*self.read(outputs))

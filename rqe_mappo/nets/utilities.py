@@ -115,15 +115,19 @@ class Utilities(nn.Module):
         """The utility of each action, `NO_ACTION` for those that are not there, and the memory afterwards."""
         if memory is None:
             memory = obs.new_zeros(*obs.shape[:-1], self.memory_size)
-        values, memory = self.nets.step(self.inputs(obs, agent), agent, memory)
-        return q_learning.masked(values, self.there(agent, avail)), memory
+        outputs, memory = self.nets.step(self.inputs(obs, agent), agent, memory)
+        return q_learning.masked(self.decoded(outputs, agent), self.there(agent, avail)), memory
+
+    def decoded(self, outputs: Float[Tensor, "*rows O"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
+        """The utilities that the networks' outputs stand for."""
+        return outputs
 
     def along(
         self, obs: Float[Tensor, "T B A D"], active: Bool[Tensor, "T B A"], avail: Tensor | None
     ) -> Float[Tensor, "T B A actions"]:
         """Utilities along B episodes from their first steps; who does not act forgets nothing and learns nothing."""
         agent = torch.arange(obs.shape[2], device=obs.device).expand(obs.shape[:3])
-        return q_learning.masked(self.unrolled(obs, agent, active), self.there(agent, avail))
+        return q_learning.masked(self.decoded(self.unrolled(obs, agent, active), agent), self.there(agent, avail))
 
     def unrolled(
         self, obs: Float[Tensor, "T B A D"], agent: Int[Tensor, "T B A"], active: Bool[Tensor, "T B A"]
