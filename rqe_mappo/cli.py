@@ -43,7 +43,8 @@ def train(args: Sequence[str] | None = None) -> None:
 class EvalConfig:
     """Evaluate a trained policy in its environment; writes eval.json and calibration.png into the run folder.
 
-    Two policies mixed: rqe-eval --mix SAFE NEUTRAL --alpha 0:1:0.1 (see rqe-eval --mix --help).
+    Two policies mixed: rqe-eval --mix SAFE NEUTRAL --alpha 0:1:0.1 (see rqe-eval --mix --help). All runs of a sweep:
+    rqe-eval --sweep runs/sweep_sumo --deterministic --out runs/likeliest (see rqe-eval --sweep --help).
     """
 
     run: Annotated[str, tyro.conf.Positional]
@@ -54,6 +55,8 @@ class EvalConfig:
     """Seed of the episodes and of the policy's draws."""
     deterministic: bool = False
     """Take the most probable action instead of drawing one; with eps > 0 the trained policy is the drawn one."""
+    out: Path | None = None
+    """Folder for eval.json and calibration.png instead of the run folder."""
     device: str = "cpu"
     """Where the networks live."""
     risk: tuple[str, ...] = ()
@@ -90,6 +93,8 @@ class EvalConfig:
             raise ConfigError(str(error).replace("--risk", "--rigm")) from None
         if self.rigm and (self.render or self.gui or self.driver):
             raise ConfigError("--rigm counts, and neither shows nor drives: leave --render, --gui and --driver out")
+        if self.out and (self.rigm or self.gui or self.driver):
+            raise ConfigError("--out is where a policy's evaluation goes: leave --rigm, --gui and --driver out")
         if self.laws and self.render is None:
             raise ConfigError("--laws draws beside the film: give --render out.gif too")
 
@@ -98,12 +103,17 @@ def evaluate(args: Sequence[str] | None = None) -> None:
     """rqe-eval: a table of returns, tails and incidents with intervals; a film."""
 
     def command(args: list[str]) -> None:
-        if "--mix" not in args:
-            return report(*eval_config(args))
-        from rqe_mappo.sweeps.mixing import MixConfig, mix
+        asked = ["--help"] if {"-h", "--help"} & set(args) else args
+        if "--mix" in args:
+            from rqe_mappo.sweeps.mixing import MixConfig, mix
 
-        asks_for_help = {"-h", "--help"} & set(args)
-        return mix(parse(MixConfig, "rqe-eval", ["--help"] if asks_for_help else args))
+            return mix(parse(MixConfig, "rqe-eval", asked))
+        if "--sweep" in args:
+            from rqe_mappo.sweeps.evaluation import SweepEvalConfig
+            from rqe_mappo.sweeps.evaluation import evaluate as evaluate_sweep
+
+            return evaluate_sweep(parse(SweepEvalConfig, "rqe-eval", asked))
+        return report(*eval_config(args))
 
     main(command, "rqe-eval", args)
 
@@ -145,6 +155,8 @@ def report(asked: EvalConfig, driven: TrainConfig | None = None) -> None:
     if asked.render is not None:
         film.check(asked.render)
     path = Path(asked.run)
+    if asked.out is not None:
+        asked.out.mkdir(parents=True, exist_ok=True)  # before the work, lest it be lost
     if asked.trust:
         configs.trust(path)
     if asked.rigm:
@@ -214,8 +226,8 @@ def write_report(
         print(f"\n{known}")
         content["critic"] = known.as_dict()
     path = Path(asked.run)
-    folder = path if path.is_dir() else path.parent.parent
-    if (folder / "config.json").is_file():
+    folder = asked.out or (path if path.is_dir() else path.parent.parent)
+    if asked.out or (folder / "config.json").is_file():
         write_atomically(folder / "eval_episodes.npz", reports.episodes_file(records))
         write_atomically(folder / "eval.json", json.dumps(content, indent=2).encode())
         if known is not None:
