@@ -16,6 +16,7 @@ from rqe_mappo import checkpoint
 from rqe_mappo.config import default_config
 from rqe_mappo.data import vector
 from rqe_mappo.deploy.policy import Policy
+from rqe_mappo.envs.contract import Step
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, IntersectionConfig, parallel_env, scripted
 from rqe_mappo.envs.sumo_intersection import observation as observations
 from rqe_mappo.envs.sumo_intersection.batched_intersection import return_bounds, reward_step
@@ -58,8 +59,8 @@ def remote_trajectory(queue) -> None:
     env.close()
 
 
-def forced_crash(env: BatchedIntersection) -> list[np.ndarray]:
-    """Two agents meet head on to side at full speed in every copy; who crashed in each decision."""
+def forced_crash(env: BatchedIntersection) -> list[Step]:
+    """The first two vehicles meet head on to side at full speed in every copy; what each decision led to."""
     env.reset(0)
     world = env.world
     vehicle = world.sim.vehicle
@@ -72,13 +73,13 @@ def forced_crash(env: BatchedIntersection) -> list[np.ndarray]:
             vehicle.setSpeedMode(fresh, 39)
             world.spawn_m[k, j], world.arm[k, j], world.movement[k, j] = 30.0, arm, 3 * arm + 1
             world.pos_m[k, j] = -30.0
-    return [env.step(np.full((env.num_envs, 2), scripted.GO)).cost for _ in range(12)]
+    return [env.step(np.full((env.num_envs, env.config.n_agents), scripted.GO)) for _ in range(12)]
 
 
 @pytest.mark.parametrize("copies", [1, 8])
 def test_forced_crash_is_counted_once_for_each_vehicle(opened, copies):
     config = replace(DEFAULT, n_agents=2, n_background=0, accel_noise_mps2=0.0, min_friction=1.0)
-    costs = np.array(forced_crash(opened(config, copies)))
+    costs = np.array([step.cost for step in forced_crash(opened(config, copies))])
     assert (costs[:8].sum(0) == 1).all()
 
 
@@ -216,7 +217,23 @@ def test_rewards_by_hand():
     acted, crashed = np.array([[True, True, True, False]]), np.array([[False, True, False, False]])
     braked = braked_hard(np.array([[-6.0, 0.0, -4.5, 0.0]]), np.array([[5.0, 5.0, 0.5, 0.0]]))
     assert braked.tolist() == [[True, False, False, False]]
-    assert rewards(DEFAULT, acted, crashed, braked).tolist() == [[-1.0, -30.5, -0.5, 0.0]]
+    alone, another = np.zeros((1, 4), int), np.array([[0, 1, 0, 0]])
+    assert rewards(DEFAULT, acted, crashed, braked, alone).tolist() == [[-1.0, -30.5, -0.5, 0.0]]
+    assert rewards(DEFAULT, acted, crashed, braked, another).tolist() == [[-1.0, -30.5, -0.5, 0.0]]
+    blamed = replace(DEFAULT, blame=0.5)
+    assert rewards(blamed, acted, crashed, braked, another).tolist() == [[-1.0, -45.5, -0.5, 0.0]]
+
+
+@pytest.mark.parametrize("agents", [2, 1])
+def test_agents_are_blamed_for_hitting_agents_and_for_no_others(opened, agents):
+    config = replace(
+        DEFAULT, n_agents=agents, n_background=2 - agents, accel_noise_mps2=0.0, min_friction=1.0, blame=1.0
+    )
+    env = opened(config, 3)
+    crashes = [step.reward[step.cost == 1] for step in forced_crash(env)[:8]]
+    assert sum(map(len, crashes)) == 3 * agents
+    assert (np.concatenate(crashes) == (-60.5 if agents == 2 else -30.5)).all()
+    assert env.reward_bounds[0] <= -60.5 if agents == 2 else env.reward_bounds[0] == -31
 
 
 def test_grid_and_bounds_of_returns():

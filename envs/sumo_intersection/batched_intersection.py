@@ -13,6 +13,11 @@ from rqe_mappo.envs.sumo_intersection.dynamics import ACCEL_MPS2, ACTIONS_MPS2, 
 from rqe_mappo.envs.sumo_intersection.reward import braked_hard, rewards
 
 
+def dearest_crash(config: IntersectionConfig) -> float:
+    """The most that a collision can cost an agent: it hits all others at once."""
+    return config.collision_cost * (1 + config.blame * (config.n_agents - 1))
+
+
 def return_bounds(config: IntersectionConfig) -> tuple[float, float]:
     """The lowest and highest return that an episode can give one agent.
 
@@ -22,13 +27,14 @@ def return_bounds(config: IntersectionConfig) -> tuple[float, float]:
     lost, gained = -HARD_BRAKE_MPS2 * config.decision_s, ACCEL_MPS2 * config.decision_s
     brakes = (config.max_speed_mps + config.horizon * gained) / (lost + gained)
     brakes = min(config.horizon, int(brakes) + 1)
-    low = config.time_cost * config.horizon_s + config.collision_cost + config.hard_brake_cost * brakes
+    low = config.time_cost * config.horizon_s + dearest_crash(config) + config.hard_brake_cost * brakes
     return -low, 0.0
 
 
 def reward_step(config: IntersectionConfig) -> float | None:
     """The grid on which every reward lies, down to a hundredth; None where there is none so coarse."""
-    costs = np.array([config.time_cost * config.decision_s, config.collision_cost, config.hard_brake_cost]) * 100
+    crash, blame = config.collision_cost, config.blame * config.collision_cost
+    costs = np.array([config.time_cost * config.decision_s, crash, blame, config.hard_brake_cost]) * 100
     if not np.allclose(costs, np.round(costs)):
         return None
     step = int(np.gcd.reduce(np.round(costs).astype(int))) / 100
@@ -71,7 +77,7 @@ class BatchedIntersection:
             -np.inf, np.inf, (2 + observation.state_width(self.world) * config.n_vehicles,), np.float32
         )
         self.return_bounds, self.reward_step = return_bounds(config), reward_step(config)
-        one_step = config.time_cost * config.decision_s + config.collision_cost + config.hard_brake_cost
+        one_step = config.time_cost * config.decision_s + dearest_crash(config) + config.hard_brake_cost
         self.reward_bounds = (-one_step, 0.0)
         shape = (num_envs, config.n_agents)
         self.active = np.zeros(shape, bool)
@@ -108,7 +114,7 @@ class BatchedIntersection:
         late = acted & (self.world.time_s > self.config.horizon_s - 1e-6)[:, None]
         timed_out = late & ~crashed & ~clear
         braked = acted & braked_hard(self.world.accel_mps2, self.world.speed_mps[:, : self.config.n_agents])
-        reward = rewards(self.config, acted, crashed, braked)
+        reward = rewards(self.config, acted, crashed, braked, self.world.hit_agents)
         for name, value in (("return", reward), ("length", acted), ("collision", crashed), ("timed_out", timed_out),
                             ("hard_brakes", braked)):  # fmt: skip
             self.totals[name] += value

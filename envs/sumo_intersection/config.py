@@ -22,6 +22,9 @@ class IntersectionConfig:
     """Vehicles driven by SUMO, some of which ignore the right of way."""
     collision_cost: float = 30.0
     """Cost of a collision, in seconds of travel; 20 to 35 makes safety and speed compete."""
+    blame: float = 0.0
+    """Share of another agent's collision cost that an agent bears too for colliding with it; at 0 each bears its own,
+    at 1 a collision costs each of two agents what it costs both."""
     time_cost: float = 1.0
     """Cost of a second until the vehicle is clear."""
     hard_brake_cost: float = 0.5
@@ -69,7 +72,7 @@ class IntersectionConfig:
         for name in ("n_background", "time_cost", "hard_brake_cost", "accel_noise_mps2", "position_noise_m",
                      "speed_noise_mps"):  # fmt: skip
             self._require(getattr(self, name) >= 0, name, "be >= 0")
-        for name in ("p_aggressive", "miss_probability"):
+        for name in ("blame", "p_aggressive", "miss_probability"):
             self._require(0 <= getattr(self, name) <= 1, name, "lie in [0, 1]")
         self._require(0 <= self.human_share < 1, "human_share", "lie in [0, 1)")
         self._require(self.collision_cost > 0, "collision_cost", "be > 0")

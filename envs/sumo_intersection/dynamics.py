@@ -1,6 +1,6 @@
 """K intersections in one simulation: traffic, collisions, rewards. Every form of the environment steps this class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,7 @@ class Intersections:
     present: on its way: inserted or about to be, not clear, not crashed.
     human: agents' slots that SUMO drives in this episode, `[K, n_agents]`.
     impact_mps: speed of the faster vehicle in its collision, nan without one.
+    hit_agents `[K, n_agents]`: with how many other agents the agent collided in the last decision.
     encounters: how close vehicles came.
     accel_mps2, waited_s `[K, n_agents]`: last command as executed, and time spent below 0.5 m/s.
     time_s `[K]`: since the start of each copy's episode.
@@ -84,7 +85,7 @@ class Intersections:
         self.arm, self.movement, self.linger = (np.zeros((k, m), int) for _ in range(3))
         self.accel_mps2, self.waited_s = np.zeros((k, n)), np.zeros((k, n))
         self.human, self.released = np.zeros((k, n), bool), np.zeros((k, n), bool)
-        self.impact_mps = np.full((k, m), np.nan)
+        self.impact_mps, self.hit_agents = np.full((k, m), np.nan), np.zeros((k, n), int)
         self.encounters = Encounters(k, n, m)
         self.time_s = np.zeros(k)
         self.ids = [[""] * m for _ in range(k)]
@@ -187,6 +188,7 @@ class Intersections:
         config, n = self.config, self.config.n_agents
         left = active & (actions == SUMO_DRIVES)
         self._release(left, active & ~left)
+        self.hit_agents[:] = 0
         before_m, before_mps = self.pos_m.copy(), self.speed_mps[:, :n].copy()
         accel = ACTIONS_MPS2[np.where(active & ~left, actions, 0)]
         accel += config.accel_noise_mps2 * self.rng.standard_normal(actions.shape)
@@ -197,8 +199,7 @@ class Intersections:
         for substep in range(round(config.decision_s / config.step_s)):
             for collision in self.sim.step():
                 impact_mps = max(collision.colliderSpeed, collision.victimSpeed)
-                self._crash(collision.collider, impact_mps)
-                self._crash(collision.victim, impact_mps)
+                self._crash((collision.collider, collision.victim), impact_mps)
             if pairs:
                 self._collide(pairs)
             if substep == 0:
@@ -240,12 +241,18 @@ class Intersections:
             if self.present[k, i] and self.sim.vehicle.getDistance(name) > NOT_INSERTED_M:
                 self.sim.vehicle.setAcceleration(name, accel[k, i], self.config.decision_s)
 
-    def _crash(self, name: str, impact_mps: float) -> None:
-        k, j = divmod(int(name.partition(".")[0]), self.config.n_vehicles)
-        if self.ids[k][j] == name:
-            if self.present[k, j]:  # collisions of vehicles that are already clear do not count
-                self.crashed[k, j], self.impact_mps[k, j] = True, impact_mps
-            self.present[k, j] = self.on_road[k, j] = False
+    def _crash(self, names: Sequence[str], impact_mps: float) -> None:
+        """Vehicles that collided with each other, or the one of them that is still there."""
+        places = [divmod(int(name.partition(".")[0]), self.config.n_vehicles) for name in names]
+        places = [(k, j) for (k, j), name in zip(places, names, strict=True) if self.ids[k][j] == name]
+        counted = [place for place in places if self.present[place]]  # not those that are already clear
+        for place in counted:
+            self.crashed[place], self.impact_mps[place] = True, impact_mps
+        for place in places:
+            self.present[place] = self.on_road[place] = False
+        if len(agents := [place for place in counted if place[1] < self.config.n_agents]) == 2:
+            for place in agents:
+                self.hit_agents[place] += 1
 
     def _unregistered(self) -> list[list[int]]:
         """A copy and two of its vehicles each, that may meet in this decision without SUMO's registering it."""
@@ -269,7 +276,7 @@ class Intersections:
             impact_mps = max(vehicle.getSpeed(ids[k][j]) for j in there) if there else 0.0
             for j in there:
                 vehicle.remove(ids[k][j])
-                self._crash(ids[k][j], impact_mps)
+            self._crash([ids[k][j] for j in there], impact_mps)
 
     def _read(self) -> None:
         """Positions and speeds of all present vehicles; those not yet inserted keep their initial values."""

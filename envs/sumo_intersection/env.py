@@ -59,7 +59,8 @@ class IntersectionEnv(ParallelEnv):
     presence, turn and arm as seen from the agent's; nothing hidden. Rows of agents that left are 0.
 
     **Reward**, in seconds: `-time_cost` per second until clear (8 m beyond the junction), `-collision_cost` on a
-    collision, `-hard_brake_cost` for a decision that brakes harder than 4 m/s2 above 1 m/s.
+    collision and `-blame * collision_cost` more for colliding with another agent, `-hard_brake_cost` for a decision
+    that brakes harder than 4 m/s2 above 1 m/s.
 
     **End**: an agent terminates when it is clear, collides, or has not crossed by `horizon_s`. That limit is part of
     the task and the elapsed time is observed, so it is a termination; nothing is truncated.

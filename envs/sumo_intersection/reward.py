@@ -13,7 +13,13 @@ def braked_hard(accel_mps2: np.ndarray, speed_mps: np.ndarray) -> np.ndarray:
     return (accel_mps2 < HARD_BRAKE_MPS2) & (speed_mps > MOVING_MPS)
 
 
-def rewards(config: IntersectionConfig, acted: np.ndarray, crashed: np.ndarray, braked: np.ndarray) -> np.ndarray:
-    """`-time_cost * decision_s` while on the way, `-collision_cost` on a crash, `-hard_brake_cost` on a hard brake."""
+def rewards(
+    config: IntersectionConfig, acted: np.ndarray, crashed: np.ndarray, braked: np.ndarray, hit_agents: np.ndarray
+) -> np.ndarray:
+    """`-time_cost * decision_s` while on the way, `-collision_cost` on a crash, `-hard_brake_cost` on a hard brake.
+
+    hit_agents: int, other agents in the crash; for each `-blame * collision_cost` more.
+    """
     cost = config.time_cost * config.decision_s * acted
-    return -(cost + config.collision_cost * crashed + config.hard_brake_cost * braked)
+    crash = config.collision_cost * (crashed + config.blame * hit_agents)
+    return -(cost + crash + config.hard_brake_cost * braked)
