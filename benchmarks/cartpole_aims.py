@@ -2,8 +2,8 @@
 
 The regulator of `benchmarks.cartpole_lqr` holds the cart at a set-point. What is left of the discounted return after
 3 s is valued by the clipped entropic measure whose gradient learners follow (`Entropic.zero_utility_value`), tau in
-units of 18, about what five runs at tau = 1 measured (17.4 to 19). Writes results/cartpole_aims.csv and a plot; with run
-folders, trained policies are valued in the same way and only printed.
+units of 18, about what five runs at tau = 1 measured (17.4 to 19). Writes results/cartpole_aims.csv and a plot; with
+run folders, trained policies are valued in the same way and only printed.
 """
 
 import argparse

@@ -156,12 +156,12 @@ def main() -> None:
     torch.set_num_threads(1)
     place = tables.RESULTS / "risky_safe.csv"
     rows = tables.read(place)
-    done = {(one["algo"], one["measure"], one["number"], one["seed"]) for one in rows}
+    done = {(one["algo"], one["measure"], float(one["number"]), int(one["seed"])) for one in rows}
     for algo, game, measure, threshold in methods():
         for factor in (0.5, 2.0):
             number = round(min(factor * threshold, measure.most), 4)
             for seed in SEEDS:
-                if wanted in (None, algo) and (algo, measure.name, str(number), str(seed)) not in done:
+                if wanted in (None, algo) and (algo, measure.name, number, seed) not in done:
                     rows.append(row(algo, game, measure, threshold, factor, seed))
                     print("  ".join(str(value) for value in rows[-1].values()), flush=True)
                     tables.write(place, rows)
