@@ -401,14 +401,16 @@ def test_the_draws_of_a_target_say_what_the_cvar_is():
 @pytest.mark.parametrize("algo", ["c51", "qr-dqn"])
 def test_single_steps_learn_the_distribution_of_a_chain(algo):
     """The short path along the cliff: a fall in each of three steps with probability 0.05; within 2 % of the range."""
-    settings = {"learning_rate": 2e-2, "target_interval": 20, "exploration": 1.0, "long_steps": 3}
+    settings = {
+        "learning_rate": 2e-2, "anneal_lr": True, "target_interval": 20, "exploration": 1.0, "long_steps": 3,
+    }  # fmt: skip
     config = rqe_mappo.default_config("gamble", "m5", algo).replace(**settings)
     config = config.replace(**{"quantiles": 64} if algo == "qr-dqn" else {"n_atoms": 101})
     with contextlib.closing(vector.make(config, config.num_envs)) as env:
         model = learner(algo, env, config)
         playing = collector(env, model, config.num_steps)
-        for _ in range(150):
-            model.learn(playing.collect(1.0)[0], Progress(0, 1))
+        for done in range(150):
+            model.learn(playing.collect(1.0)[0], Progress(done, 150))
         start = torch.as_tensor(env.reset(0).obs[:1])[None]
     with torch.no_grad():
         found = model.actor.distributions(start, torch.ones(1, 1, 1, dtype=torch.bool))[0, 0, 0, 1]

@@ -100,11 +100,16 @@ def moment(config: ActorCriticConfig, progress: Progress) -> Moment:
     return Moment("critic-first" if share < config.critic_first else "learn", min(share, 1.0))
 
 
+def annealed(done: float) -> float:
+    """The share of the first step size that is left when the share `done` is."""
+    return max(LR_FLOOR, 1 - done)
+
+
 def step_sizes(config: ActorCriticConfig, now: Moment) -> tuple[float, float]:
     """Adam's step sizes for the actors, which rest outside the phase `learn`, and for the critic."""
 
     def rate(done: float) -> float:
-        return max(LR_FLOOR, 1 - done) if config.anneal_lr else 1.0
+        return annealed(done) if config.anneal_lr else 1.0
 
     first = config.critic_first
     main = 1.0 if now.phase == "critic-first" else rate((now.share - first) / (1 - first))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rqe_mappo import schema
 from rqe_mappo.algorithms import divergence
-from rqe_mappo.algorithms.actor_critic import WIDEST, AdamState, Optimiser
+from rqe_mappo.algorithms.actor_critic import WIDEST, AdamState, Optimiser, annealed
 from rqe_mappo.algorithms.averages import Means
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.risk_schedule import RiskSchedule
@@ -71,6 +71,8 @@ class OffPolicyConfig(AlgorithmConfig):
     """Share of the run in which the one becomes the other, linearly."""
     learning_rate: float = 5e-4
     """Adam step size."""
+    anneal_lr: bool = False
+    """Let the step size fall to a twentieth over the run, linearly."""
     max_grad_norm: float = 10.0
     """Largest gradient norm."""
     td_lambda: float = 0.6
@@ -224,6 +226,8 @@ class OffPolicy:
         played = self.replay.add(chunk)
         self.played += played
         self.explore = self.config.explore(progress)
+        if self.config.anneal_lr:
+            self.optimiser.learning_rate = self.config.learning_rate * annealed(progress.share)
         means = Means()
         if self.ready():
             if self.unit is None:
@@ -246,7 +250,7 @@ class OffPolicy:
             "replay/episodes": float(len(self.replay)),
             "replay/ratio": self.learned / self.played if self.played else math.nan,
             "replay/learning_steps": float(self.steps),
-            "charts/learning_rate": self.config.learning_rate,
+            "charts/learning_rate": self.optimiser.learning_rate,
         }
         learned = means.read()
         self.valued = learned.get("value/mean", self.valued)
