@@ -44,7 +44,8 @@ class EvalConfig:
     """Evaluate a trained policy in its environment; writes eval.json and calibration.png into the run folder.
 
     Two policies mixed: rqe-eval --mix SAFE NEUTRAL --alpha 0:1:0.1 (see rqe-eval --mix --help). All runs of a sweep:
-    rqe-eval --sweep runs/sweep_sumo --deterministic --out runs/likeliest (see rqe-eval --sweep --help).
+    rqe-eval --sweep runs/sweep_sumo --deterministic --out runs/likeliest (see rqe-eval --sweep --help). Agents of runs
+    among those of others: rqe-eval --cross-play RUN RUN ... (see rqe-eval --cross-play --help).
     """
 
     run: Annotated[str, tyro.conf.Positional]
@@ -108,6 +109,10 @@ def evaluate(args: Sequence[str] | None = None) -> None:
             from rqe_mappo.sweeps.mixing import MixConfig, mix
 
             return mix(parse(MixConfig, "rqe-eval", asked))
+        if "--cross-play" in args:
+            from rqe_mappo.sweeps.cross_play import CrossPlayConfig, cross_play
+
+            return cross_play(parse(CrossPlayConfig, "rqe-eval", asked))
         if "--sweep" in args:
             from rqe_mappo.sweeps.evaluation import SweepEvalConfig
             from rqe_mappo.sweeps.evaluation import evaluate as evaluate_sweep

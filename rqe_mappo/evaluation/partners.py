@@ -1,0 +1,120 @@
+"""Who acts beside whom: trained policies, scripted ones and ONNX files of strangers, and one agent among others."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+
+from rqe_mappo.config import ConfigError, TrainConfig
+from rqe_mappo.envs.contract import BatchedEnv, Observed, begun
+from rqe_mappo.evaluation.episodes import Chooser, scripted
+
+SCRIPTED, ONNX = "scripted:", "onnx:"
+
+
+def partner(name: str, config: TrainConfig, env: BatchedEnv, seed: int, deterministic: bool) -> Chooser:
+    """`scripted:NAME`, a policy of the environment's own, or `onnx:FILE`; ConfigError otherwise."""
+    kind, _, rest = name.partition(":")
+    if kind + ":" == SCRIPTED and rest:
+        try:
+            return scripted(config, rest, seed)
+        except ValueError as error:
+            raise ConfigError(str(error).replace("--driver ", "--partners scripted:")) from None
+    if kind + ":" == ONNX and rest:
+        return OnnxPolicy(Path(rest), env, seed, deterministic)
+    raise ConfigError(f"--partners {name} is unknown: use scripted:NAME, onnx:FILE or random")
+
+
+def one_among(one: Chooser, others: Chooser, slots: np.ndarray) -> Chooser:
+    """The agent `slots[e]` of each copy e by `one`, all others of it by `others`."""
+    if one is others:
+        return one
+    copies = np.arange(len(slots)), slots
+
+    def choose(env: BatchedEnv, observed: Observed) -> np.ndarray:
+        actions = others(env, observed)
+        actions[copies] = one(env, observed)[copies]
+        return actions
+
+    return choose
+
+
+class OnnxPolicy:
+    """A `Chooser` of an ONNX file, from `rqe-export` or from elsewhere. No part of it is executed as Python.
+
+    Its inputs: `obs`, or whatever its one float input is called, float32 `[batch, D]`; if it has them `agent`, int64
+    `[batch]`, and `memory`, float32 `[batch, H]`, which `next_memory` gives. Its outputs: `probabilities`, from which
+    actions are drawn, or `action`, or else its first one: numbers `[batch, actions]`, of which the largest is taken, or
+    whole numbers `[batch]`, the actions.
+    """
+
+    def __init__(self, path: Path, env: BatchedEnv, seed: int, deterministic: bool):
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ConfigError(f"--partners onnx:{path} needs onnxruntime: pip install onnxruntime") from None
+        if not isinstance(env.action_space, Discrete | Box):
+            raise ConfigError(f"--partners onnx:{path}: agents with several choices each are not supported")
+        try:
+            self.session = onnxruntime.InferenceSession(str(path))
+        except Exception as error:  # of a kind for each fault, all of onnxruntime's own
+            raise ConfigError(f"--partners onnx:{path} cannot be read: {' '.join(str(error).split())}") from None
+        self.path, self.deterministic, self.rng = path, deterministic, np.random.default_rng(seed)
+        inputs = {one.name: one for one in self.session.get_inputs()}
+        self.takes_agent, self.memory_size = "agent" in inputs, 0
+        if "memory" in inputs:
+            self.memory_size = inputs["memory"].shape[-1]
+        rest = [name for name in inputs if name not in ("agent", "memory")]
+        if len(rest) != 1:
+            raise ConfigError(f"--partners onnx:{path} has the inputs {', '.join(inputs)}: one observation is known")
+        (self.obs,) = rest
+        outputs = [one.name for one in self.session.get_outputs()]
+        found = [name for name in ("probabilities", "action") if name in outputs]
+        self.output = found[0] if found else outputs[0]
+        self.outputs = [self.output, *(["next_memory"] if self.memory_size else [])]
+        self.memory: np.ndarray | None = None
+
+    def __call__(self, env: BatchedEnv, observed: Observed) -> np.ndarray:
+        copies, agents = observed.active.shape
+        given: dict[str, Any] = {self.obs: observed.obs.reshape(copies * agents, -1).astype(np.float32)}
+        if self.takes_agent:
+            given["agent"] = np.tile(np.arange(agents), copies)
+        if self.memory_size:
+            if self.memory is None or len(self.memory) != copies:
+                self.memory = np.zeros((copies, agents, self.memory_size), np.float32)
+            self.memory[begun(observed)] = 0
+            given["memory"] = self.memory.reshape(copies * agents, -1)
+        try:
+            found = self.session.run(self.outputs, given)
+        except Exception as error:  # such as of another width
+            raise ConfigError(f"--partners onnx:{self.path} does not fit: {' '.join(str(error).split())}") from None
+        if self.memory_size:
+            kept = observed.active[..., None]
+            self.memory = np.where(kept, found[1].reshape(copies, agents, -1), self.memory)
+        return self._actions(np.asarray(found[0]), env, observed)
+
+    def _actions(self, found: np.ndarray, env: BatchedEnv, observed: Observed) -> np.ndarray:
+        shape, space = observed.active.shape, env.action_space
+        if isinstance(space, Box):
+            wanted = (*shape, *space.shape)
+            if found.size != np.prod(wanted):
+                raise ConfigError(f"--partners onnx:{self.path} gives {found.shape[1:]} numbers, not {space.shape}")
+            return found.reshape(wanted).astype(np.float32)
+        if np.issubdtype(found.dtype, np.integer) and found.size == observed.active.size:
+            chosen = found.reshape(shape).astype(np.int64)
+            if not ((chosen >= space.start) & (chosen < space.start + space.n)).all():
+                raise ConfigError(f"--partners onnx:{self.path} gives actions that are not in {space}")
+            return chosen
+        if found.size != observed.active.size * space.n:
+            raise ConfigError(
+                f"--partners onnx:{self.path} gives {found.shape[1:]}, not the scores of {space.n} actions"
+            )
+        scores = found.reshape(*shape, int(space.n))
+        if observed.avail is not None:
+            scores = np.where(observed.avail, scores, 0.0 if self.output == "probabilities" else -np.inf)
+        if self.output != "probabilities" or self.deterministic:
+            return scores.argmax(-1) + space.start
+        reached = scores.cumsum(-1)
+        drawn = (reached <= self.rng.random((*shape, 1)) * reached[..., -1:]).sum(-1)
+        return drawn.clip(max=space.n - 1) + space.start

@@ -1,0 +1,237 @@
+"""Cross-play: who acts beside whom, what a cell counts, gaps by hand, and ONNX files of strangers."""
+
+import contextlib
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import rqe_mappo
+from rqe_mappo import cli
+from rqe_mappo.config import ConfigError, default_config
+from rqe_mappo.data import vector
+from rqe_mappo.evaluation.partners import OnnxPolicy, one_among, partner
+from rqe_mappo.sweeps.cross_play import Cell, CrossPlayConfig, Player, gap_of, gap_rows
+from tests.test_bad_input import complaint
+
+PAYOFFS = np.array([[[3.0, 1.0], [0.0, 2.0]], [[5.0, -1.0], [4.0, 7.0]]])  # of the row player, of the column player
+ZERO, ONE = Player("zero", "zero", "a", 1), Player("one", "one", "a", 2)
+
+
+@pytest.fixture
+def game(tmp_path, monkeypatch):
+    """A game of two, and players of whom `zero` always takes the first action, `one` the second."""
+    file = tmp_path / "game.json"
+    file.write_text(json.dumps({"payoffs": PAYOFFS.tolist()}))
+    config = default_config("matrix").replace(payoffs=str(file))
+    always = {"zero": 0, "one": 1}
+
+    def constant(self, who, config, env, which):
+        action = always[who.name]
+        return lambda env, observed: np.full(observed.active.shape, action)
+
+    monkeypatch.setattr(Cell, "_chooser", constant)
+    with contextlib.closing(vector.make(config, 6)) as env:
+        yield config, env
+
+
+def played(one: Player, others: Player | str, game, noise: float = 0.0, episodes: int = 60) -> dict[str, np.ndarray]:
+    config, env = game
+    return Cell(one, others, noise, "", CrossPlayConfig((Path("a"),), episodes=episodes))._play(config, env)
+
+
+def test_the_one_goes_round_and_the_others_are_the_others(game):
+    records = played(ZERO, ONE, game)
+    assert np.bincount(records["one"]).tolist() == [30, 30]
+    for who, returns in zip(records["one"], records["return"], strict=True):
+        row, column = (0, 1) if who == 0 else (1, 0)
+        assert returns.tolist() == [PAYOFFS[0, row, column], PAYOFFS[1, row, column]]
+
+
+def test_a_run_with_itself_is_itself(game):
+    assert (played(ONE, ONE, game)["return"] == [2.0, 7.0]).all()
+
+
+def test_only_the_others_slip(game):
+    records = played(ZERO, ZERO, game, noise=1.0, episodes=3000)
+    for slot, (stays, slips) in enumerate([((3.0, 5.0), (1.0, -1.0)), ((3.0, 5.0), (0.0, 4.0))]):
+        returns = records["return"][records["one"] == slot]
+        kinds = {tuple(pair) for pair in returns.tolist()}
+        assert kinds == {stays, slips}
+        assert 0.4 < (returns[:, 0] == stays[0]).mean() < 0.6
+
+
+def test_random_others_are_uniform_whatever_the_noise(game):
+    records = played(ZERO, "random", game, episodes=3000)
+    first = records["return"][records["one"] == 0][:, 0]
+    assert set(first.tolist()) == {3.0, 1.0} and 0.4 < (first == 3.0).mean() < 0.6
+
+
+def test_gap_by_hand():
+    matrix = np.array([[10.0, 1.0, 2.0], [3.0, 8.0, 4.0], [5.0, 6.0, 9.0]])
+    own, cross, gap = gap_of(matrix)
+    assert (own, cross, gap.value) == (9.0, 3.5, 5.5)
+    without = [8.5 - 5.0, 9.5 - 3.5, 9.0 - 2.0]
+    pseudo = 3 * 5.5 - 2 * np.array(without)
+    half = scipy.stats.t.ppf(0.975, 2) * pseudo.std(ddof=1) / np.sqrt(3)
+    assert gap.low == pytest.approx(pseudo.mean() - half) and gap.high == pytest.approx(pseudo.mean() + half)
+    assert np.isnan(gap_of(matrix[:2, :2])[2].low)
+
+
+def test_intervals_of_gaps_cover():
+    """Cells with an effect of the row, of the column, and of their own; the true gap is 2."""
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        row, column = rng.normal(0, 1, (2, 6))
+        matrix = row[:, None] + column + rng.normal(0, 1, (6, 6)) + 2 * np.eye(6)
+        found = gap_of(matrix)[2]
+        covered += found.low < 2 < found.high
+    assert 0.90 < covered / 400 < 0.99
+
+
+def test_gaps_are_of_runs_that_differ_by_their_seed_alone():
+    players = [
+        Player("", f"{setting}{seed}", setting, seed)
+        for setting, seeds in (("a", 3), ("b", 1))
+        for seed in range(seeds)
+    ]
+    rows = [
+        {"one": x.name, "others": y.name, "noise": 0.0, "return of all": float(x is y)}
+        for x in players
+        for y in players
+    ]
+    (gap,) = gap_rows(players, rows, 0.0)
+    assert (gap["setting"], gap["runs"], gap["with themselves"], gap["with each other"]) == ("a", 3, 1.0, 0.0)
+
+
+def test_one_among_others_keeps_what_the_others_chose():
+    class Two:
+        num_envs, possible_agents = 3, ("a", "b")
+
+    nine, five = (lambda env, seen, n=n: np.full((3, 2), n) for n in (9, 5))
+    found = one_among(nine, five, np.array([0, 1, 1]))(Two(), None)
+    assert found.tolist() == [[9, 5], [5, 9], [5, 9]]
+
+
+# Files of strangers
+
+
+def saved(path: Path, outputs: list[tuple[str, np.ndarray]], width: int = 4, name: str = "x") -> Path:
+    """An ONNX file that adds each row's first number times 0 to fixed outputs, so that it has a batch."""
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    pick = [helper.make_tensor("zeros", kinds.FLOAT, (width, 1), np.zeros(width))]
+    nodes = [helper.make_node("MatMul", [name, "zeros"], ["nothing"])]
+    shown = []
+    for given, values in outputs:
+        whole = values.dtype.kind == "i"
+        pick.append(helper.make_tensor(f"{given}_values", kinds.FLOAT, (1, len(values)), values.astype(float)))
+        nodes.append(helper.make_node("Add", ["nothing", f"{given}_values"], [f"{given}_sum" if whole else given]))
+        if whole:
+            nodes.append(helper.make_node("Cast", [f"{given}_sum"], [given], to=kinds.INT64))
+        shown.append(
+            helper.make_tensor_value_info(given, kinds.INT64 if whole else kinds.FLOAT, ("batch", len(values)))
+        )
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info(name, kinds.FLOAT, ("batch", width))], shown, pick
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def pole():
+    with contextlib.closing(vector.make(default_config("cartpole", "cartpole-v1"), 500)) as env:
+        yield env, env.reset(0)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_onnx_file_takes_the_best_of_its_scores(pole, tmp_path, named):
+    env, seen = pole
+    file = saved(tmp_path / "p.onnx", [("scores", np.array([0.1, 0.3]))], name="obs" if named else "whatever")
+    assert (OnnxPolicy(file, env, 0, deterministic=False)(env, seen) == 1).all()
+
+
+def test_an_onnx_file_draws_from_its_probabilities(pole, tmp_path):
+    env, seen = pole
+    file = saved(tmp_path / "p.onnx", [("logits", np.array([9.0, 0.0])), ("probabilities", np.array([0.2, 0.8]))])
+    assert 0.7 < OnnxPolicy(file, env, 0, deterministic=False)(env, seen).mean() < 0.9
+    assert (OnnxPolicy(file, env, 0, deterministic=True)(env, seen) == 1).all()
+
+
+def test_an_onnx_file_may_name_its_actions(pole, tmp_path):
+    env, seen = pole
+    assert (OnnxPolicy(saved(tmp_path / "p.onnx", [("act", np.array([1]))]), env, 0, False)(env, seen) == 1).all()
+    with pytest.raises(ConfigError, match="not in"):
+        OnnxPolicy(saved(tmp_path / "q.onnx", [("act", np.array([2]))]), env, 0, False)(env, seen)
+
+
+@pytest.mark.parametrize("fault", ["no file", "no model", "another width", "three scores"])
+def test_files_that_do_not_fit_are_refused_in_one_line(pole, tmp_path, fault):
+    env, seen = pole
+    file = tmp_path / "p.onnx"
+    if fault == "no model":
+        file.write_bytes(b"nothing")
+    if fault == "another width":
+        saved(file, [("scores", np.array([0.1, 0.3]))], width=7)
+    if fault == "three scores":
+        saved(file, [("scores", np.array([0.1, 0.3, 0.2]))])
+    with pytest.raises(ConfigError, match="--partners onnx") as said:
+        OnnxPolicy(file, env, 0, deterministic=False)(env, seen)
+    assert "\n" not in str(said.value)
+
+
+def test_unknown_partners_are_refused(pole):
+    env, _ = pole
+    config = default_config("cartpole")
+    for name in ("somebody", "scripted:", "onnx:", "scripted:nobody"):
+        with pytest.raises(ConfigError, match="--partners"):
+            partner(name, config, env, 0, deterministic=False)
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[Path]:
+    """Three short runs of a game of two, of which two differ by their seed alone."""
+    folder = tmp_path_factory.mktemp("runs")
+    found = []
+    for number, (algo, seed) in enumerate([("mappo", 1), ("mappo", 2), ("ippo", 1)]):
+        config = default_config("matrix", "penalty-2x2", algo).replace(
+            total_timesteps=1024, num_envs=8, eval_episodes=0, seed=seed, out=str(folder / str(number))
+        )
+        found.append(Path(rqe_mappo.train(config, quiet=True)))
+    return found
+
+
+@pytest.mark.slow
+def test_cross_play_writes_its_tables_and_a_heat_map(runs, tmp_path, capsys):
+    out = tmp_path / "out"
+    more = ["--partners", "random", "--noise", "0", "0.5", "--episodes", "40", "--jobs", "1", "--out", str(out)]
+    cli.evaluate(["--cross-play", *map(str, runs), *more])
+    said = capsys.readouterr().out
+    with open(out / "cross_play.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 9 + 3
+    assert {row["one"] for row in rows} == {"mappo s1", "mappo s2", "ippo s1"}
+    with open(out / "gaps.csv") as file:
+        gaps = list(csv.DictReader(file))
+    assert [(gap["setting"], gap["noise"], gap["runs"]) for gap in gaps] == [("mappo", "0", "2"), ("mappo", "0.5", "2")]
+    assert "gap" in said and (out / "plots" / "cross_play.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_runs_that_cannot_meet_are_refused(runs, tmp_path, capsys):
+    config = default_config("cartpole").replace(
+        total_timesteps=256, num_envs=4, num_steps=16, eval_episodes=0, out=str(tmp_path / "pole")
+    )
+    other = rqe_mappo.train(config, quiet=True)
+    said = complaint(capsys, cli.evaluate, "--cross-play", str(runs[0]), str(other), "--out", str(tmp_path / "out"))
+    assert "--cross-play" in said and "same environment" in said
+    for flags, word in ((["--noise", "2"], "--noise"), (["--episodes", "0"], "--episodes")):
+        assert word in complaint(capsys, cli.evaluate, "--cross-play", str(runs[0]), *flags)
