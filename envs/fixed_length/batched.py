@@ -65,7 +65,9 @@ class BatchedFixedLength:
         self.totals["cost"] += played.cost
         self.counts = {name: self.counts.get(name, 0) + count for name, count in played.counts.items()}
         seen, late = self._observed(), self.t >= self.horizon
-        final_obs, final_state = (rows.reshape(-1, rows.shape[2])[: late * rows.size] for rows in (seen.obs, seen.state))
+        final_obs, final_state = (
+            rows.reshape(-1, rows.shape[2])[: late * rows.size] for rows in (seen.obs, seen.state)
+        )
         episodes = self._episodes(np.arange(self.num_envs * late))
         if late:
             seen = self.restart()

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium.spaces import Box, Space
 from pettingzoo import ParallelEnv
 
-from rqe_mappo.envs.contract import Observed, Step, action_dtype
+from rqe_mappo.envs.contract import Observed, action_dtype
 from rqe_mappo.envs.fixed_length.batched import BatchedFixedLength
 from rqe_mappo.envs.fixed_length.game import Game
 
@@ -21,6 +21,7 @@ class FixedLengthEnv(ParallelEnv):
         self.batch = BatchedFixedLength(game)
         self.possible_agents = list(game.players)
         self.agents: list[str] = []
+        self.following: Observed | None = None  # the batch has begun the next episode with the end of the last
         self.render_mode = None
         seen, shown = self.batch.observation_space, self.batch.state_space
         rows = (len(self.possible_agents), 1)
@@ -36,10 +37,12 @@ class FixedLengthEnv(ParallelEnv):
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, np.ndarray], dict]:
         """Start an episode; without a seed the random numbers go on where they are."""
-        new = seed is not None or not hasattr(self.batch, "rng")
-        observed = self.batch.reset(seed) if new else self.batch.restart()
-        self.agents = self.possible_agents[:]
-        return self._shown(observed), {agent: {} for agent in self.agents}
+        if seed is not None or not hasattr(self.batch, "rng"):
+            begun = self.batch.reset(seed)
+        else:
+            begun = self.following or self.batch.restart()
+        self.agents, self.following = self.possible_agents[:], None
+        return self._shown(begun.obs[0], begun.state[0]), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
         """One decision of all agents; ValueError if one is missing or does not exist."""
@@ -54,15 +57,13 @@ class FixedLengthEnv(ParallelEnv):
         terminated = dict.fromkeys(acting, False)
         truncated = dict(zip(acting, step.truncated[0].tolist(), strict=True))
         infos = {agent: {"cost": cost} for agent, cost in zip(acting, step.cost[0].tolist(), strict=True)}
-        if step.truncated.any():
-            self.agents = []
-        return self._shown(step), rewards, terminated, truncated, infos
+        if not step.truncated.any():
+            return self._shown(step.obs[0], step.state[0]), rewards, terminated, truncated, infos
+        self.agents, self.following = [], step
+        return self._shown(step.final_obs, step.final_state), rewards, terminated, truncated, infos
 
-    def _shown(self, observed: Observed) -> dict[str, np.ndarray]:
-        last = isinstance(observed, Step) and observed.truncated.any()
-        seen, self.shown = (
-            (observed.final_obs, observed.final_state) if last else (observed.obs[0], observed.state[0])
-        )
+    def _shown(self, seen: np.ndarray, state: np.ndarray) -> dict[str, np.ndarray]:
+        self.shown = state
         return dict(zip(self.possible_agents, seen, strict=True))
 
     def state(self) -> np.ndarray:

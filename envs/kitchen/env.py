@@ -26,7 +26,7 @@ class KitchenEnv(FixedLengthEnv):
     Last, each empty station gets an onion with `respawn_probability`, also in the step in which it was emptied.
 
     **Reward** of each cook: `pickup_reward` and `delivery_reward` for what *any* cook takes and delivers; less
-    `move_cost` for its *own* action unless that is stay, whatever it led to, and `collision_cost` for its own collision.
+    `move_cost` for its *own* action unless that is stay, whatever it led to, and `collision_cost` for its collision.
 
     **Observation**, of oneself and then of the others in their order: row and column, over 4, and 1 if it carries; then
     which stations hold an onion; with `observe_time` the time left, 1 to 0: float32 `[3 n_agents + 2 (+ 1)]`.

@@ -9,7 +9,7 @@ import numpy as np
 from rqe_mappo.envs.fixed_length.batched import BatchedFixedLength
 from rqe_mappo.envs.fixed_length.planning import Table, best_plan
 from rqe_mappo.envs.kitchen.config import KitchenConfig
-from rqe_mappo.envs.kitchen.dynamics import ACTIONS, CELLS, POT, STARTS, STATIONS, STAY, TARGETS, Kitchen
+from rqe_mappo.envs.kitchen.dynamics import ACTIONS, CELLS, POT, STATIONS, STAY, TARGETS, Kitchen
 
 ScriptedPolicy = Callable[[BatchedFixedLength], np.ndarray]
 """Actions int64 `[E, A]` for the present state of an environment."""

@@ -21,7 +21,9 @@ CELLS = SIZE**2  # counted along rows
 STAY, UP, DOWN, LEFT, RIGHT, MEET = range(6)
 ACTIONS = 6
 NOTHING, STAG, HARE = range(3)
-SHORTEST = {STAG: 5, HARE: 3}  # steps from a start to a meeting: to the nearest of the kind, and the meeting itself
+# Steps from starts to a meeting. A hare is two away and a stag four; then one of both asks to meet. Who share a stag's
+# cell one after the other need one more, and from two of them it is as far.
+HARE_STEPS, ALONE_STEPS, STAG_STEPS = 3, 5, 6
 
 
 def _cells(kind: str) -> np.ndarray:
@@ -57,17 +59,15 @@ class StagHunt:
         self.horizon, self.observe_time = config.horizon, config.observe_time
         self.observation_space = self.state_space = Box(0, 1, (8,), np.float32)
         self.action_space = Discrete(ACTIONS)
-        paid = {STAG: (config.stag_reward, config.alone_reward), HARE: (config.hare_reward,)}
-        every = [0.0, *paid[STAG], *paid[HARE]]
+        every = [0.0, config.stag_reward, config.alone_reward, config.hare_reward]
+        rates = [paid / steps for paid, steps in zip(every, (1, STAG_STEPS, ALONE_STEPS, HARE_STEPS), strict=True)]
         self.reward_bounds = min(every), max(every)
-        rates = [0.0] + [reward / SHORTEST[kind] for kind, rewards in paid.items() for reward in rewards]
         more = config.horizon - 1  # after a first meeting, which can be in the next step
         self.return_bounds = min(every) + more * min(rates), max(every) + more * max(rates)
         self.reward_step = grid_of(*every)
         self.cells, self.carried = np.zeros((num_envs, HUNTERS), np.int64), np.zeros((num_envs, HUNTERS), np.int64)
         rewards = np.zeros((3, 3))  # of what oneself carries and the other does
-        rewards[STAG, STAG], rewards[STAG, HARE] = paid[STAG]
-        rewards[HARE] = config.hare_reward
+        rewards[STAG, STAG], rewards[STAG, HARE], rewards[HARE] = every[1:]
         self.rewards = rewards
 
     @property

@@ -49,7 +49,7 @@ class Tag:
         self._set_rewards()
 
     def _set_spaces(self) -> None:
-        c, q, places = self.config.n_chasers, self.config.n_prey, self.config.n_obstacles
+        q, places = self.config.n_prey, self.config.n_obstacles
         top = PREY[2] * ROUNDING
         far = (1 + PREY[2] * STEP_S * self.horizon) * ROUNDING
         own, between = [top] * 2 + [far] * 2, [far + 1] * 2 * places + [2 * far] * 2 * (self.bodies - 1)
