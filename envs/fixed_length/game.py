@@ -44,13 +44,19 @@ class Game(Protocol):
     observe_time: bool
     start_draws: int
     step_draws: int
-    observation_space: Box
-    state_space: Box
-    action_space: ActionSpace
     return_bounds: tuple[float, float]
     reward_bounds: tuple[float, float]
     reward_step: float | None
     common_reward: bool
+
+    @property
+    def observation_space(self) -> Box: ...
+
+    @property
+    def state_space(self) -> Box: ...
+
+    @property
+    def action_space(self) -> ActionSpace: ...
 
     @property
     def arrays(self) -> Mapping[str, np.ndarray]: ...

@@ -1,5 +1,6 @@
 """Games of fixed length as PettingZoo parallel environments."""
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,9 @@ class FixedLengthEnv(ParallelEnv):
         seen, shown = self.batch.observation_space, self.batch.state_space
         rows = (len(self.possible_agents), 1)
         self.state_space = Box(np.tile(shown.low, rows), np.tile(shown.high, rows))
-        self.actions = {agent: _copy(game.action_space) for agent in self.possible_agents}
-        self.observations = {agent: _copy(seen) for agent in self.possible_agents}
+        # Generators of spaces are their own.
+        self.actions = {agent: deepcopy(game.action_space) for agent in self.possible_agents}
+        self.observations = {agent: deepcopy(seen) for agent in self.possible_agents}
 
     def observation_space(self, agent: str) -> Space:
         return self.observations[agent]
@@ -69,8 +71,3 @@ class FixedLengthEnv(ParallelEnv):
     def state(self) -> np.ndarray:
         """What a centralised critic takes; see the class."""
         return self.shown
-
-
-def _copy(space: Space) -> Space:
-    """Spaces of agents have generators of their own."""
-    return type(space)(space.low, space.high) if isinstance(space, Box) else type(space)(space.n)

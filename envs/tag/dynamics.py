@@ -3,6 +3,7 @@
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
+from rqe_mappo.envs.contract import ActionSpace
 from rqe_mappo.envs.fixed_length.game import Played
 from rqe_mappo.envs.tag import prey
 from rqe_mappo.envs.tag.config import TagConfig
@@ -33,7 +34,9 @@ class Tag:
         names = [f"adversary_{i}" for i in range(c)] + [f"agent_{i}" for i in range(q)]
         self.players = tuple(names[: self.agents])
         self.start_draws, self.step_draws = 2 * (self.bodies + places), q * (config.prey == "random")
-        self.action_space = Box(0, 1, (ACTIONS,), np.float32) if config.continuous else Discrete(ACTIONS)
+        self.action_space: ActionSpace = Discrete(ACTIONS)
+        if config.continuous:
+            self.action_space = Box(0, 1, (ACTIONS,), np.float32)
         self.chaser = np.arange(self.bodies) < c
         radius, *speeds = PREY
         kinds = np.where(self.chaser[:, None], CHASER, (radius, *(config.prey_speed * speed for speed in speeds)))
@@ -90,7 +93,7 @@ class Tag:
         reward[:, self.chaser] = CATCH_REWARD * caught.sum((1, 2))[:, None]
         reward[:, ~self.chaser] = -CATCH_REWARD * caught.sum(1) - outside(self.x[:, ~self.chaser]).sum(-1)
         cost = (touching & self.avoided).any(2)
-        counts = {"catches": caught.sum((1, 2)), "caught_steps": caught.any((1, 2)).astype(np.int64)}
+        counts = {"catches": caught.sum((1, 2)), "caught_steps": np.asarray(caught.any((1, 2)) * 1)}
         return Played(self.config.reward_scale * reward[:, : self.agents], cost[:, : self.agents], counts)
 
     def _pushes(self, actions: np.ndarray) -> np.ndarray:
