@@ -126,8 +126,8 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
     """
 
     env: str = "sumo"
-    """Environment: sumo, sumo-signals, cartpole; gamble, matrix, cliff, step-games, predator-prey, macf;
-    gymnasium:ID, pettingzoo:MODULE; or your own, MODULE:FACTORY."""
+    """Environment: sumo, sumo-signals, cartpole; gamble, matrix, cliff, step-games, predator-prey, macf, kitchen,
+    stag-hunt, tag; gymnasium:ID, pettingzoo:MODULE; or your own, MODULE:FACTORY."""
     scenario: str = "default"
     """Named setting of the environment's own flags."""
     algo: Annotated[str, arg(help=f"Algorithm: {', '.join(registry.ALGORITHMS)}; or your own, MODULE:CLASS.")] = (

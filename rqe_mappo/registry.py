@@ -92,6 +92,24 @@ ENVIRONMENTS: dict[str, Environment] = {
         recipe="rqe_mappo.algorithms.recipes:macf",
         drivers="rqe_mappo.envs.macf.scripted:by_name",
     ),
+    "kitchen": Environment(
+        factory="rqe_mappo.envs.kitchen:batched_kitchen",
+        scenarios="rqe_mappo.envs.kitchen:SCENARIOS",
+        recipe="rqe_mappo.algorithms.recipes:kitchen",
+        drivers="rqe_mappo.envs.kitchen.scripted:by_name",
+    ),
+    "stag-hunt": Environment(
+        factory="rqe_mappo.envs.stag_hunt:batched_hunt",
+        scenarios="rqe_mappo.envs.stag_hunt:SCENARIOS",
+        recipe="rqe_mappo.algorithms.recipes:stag_hunt",
+        drivers="rqe_mappo.envs.stag_hunt.scripted:by_name",
+    ),
+    "tag": Environment(
+        factory="rqe_mappo.envs.tag:batched_tag",
+        scenarios="rqe_mappo.envs.tag:SCENARIOS",
+        recipe="rqe_mappo.algorithms.recipes:tag",
+        drivers="rqe_mappo.envs.tag.scripted:by_name",
+    ),
 }
 
 ALGORITHMS: dict[str, Part] = {

@@ -510,10 +510,11 @@ def test_bad_settings_are_named_in_one_line(build, name, value):
 
 
 def test_registry_knows_all_and_says_so():
-    assert list(registry.ENVIRONMENTS)[-6:] == ["gamble", "matrix", "cliff", "step-games", "predator-prey", "macf"]
+    games = ["gamble", "matrix", "cliff", "step-games", "predator-prey", "macf", "kitchen", "stag-hunt", "tag"]
+    assert list(registry.ENVIRONMENTS)[-9:] == games
     with pytest.raises(
         ValueError,
-        match=r"^--env chess is unknown: use cartpole, .*, gamble, matrix, cliff, step-games, predator-prey or macf$",
+        match=r"^--env chess is unknown: use cartpole, .*, predator-prey, macf, kitchen, stag-hunt or tag$",
     ):
         registry.environment("chess")
 

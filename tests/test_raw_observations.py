@@ -21,13 +21,16 @@ from rqe_mappo.deploy import interpolation
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs import (
     cliff_walk,
+    kitchen,
     macf,
     matrix_games,
     predator_prey,
     risky_cartpole,
+    stag_hunt,
     step_games,
     sumo_intersection,
     sumo_signals,
+    tag,
 )
 from rqe_mappo.training.run import Run
 from tests import odd_envs
@@ -42,6 +45,9 @@ PUBLIC = {
     "step-games": step_games.parallel_env,
     "predator-prey": predator_prey.parallel_env,
     "macf": macf.parallel_env,
+    "kitchen": kitchen.parallel_env,
+    "stag-hunt": stag_hunt.parallel_env,
+    "tag": tag.parallel_env,
     "sumo": sumo_intersection.parallel_env,
     "sumo-signals": sumo_signals.parallel_env,
 }

@@ -180,6 +180,48 @@ def macf(scenario: str) -> dict[str, Any]:
     )
 
 
+def kitchen(scenario: str) -> dict[str, Any]:
+    """Cooks who share what is delivered; numbers of SRPO's appendix D where they have a counterpart."""
+    return dict(
+        total_timesteps=4_000_000,  # two million steps of both cooks, as published
+        num_envs=32,
+        num_steps=100,  # two episodes
+        gamma=0.99,  # as published; the time limit is not observed
+        num_minibatches=8,
+        learning_rate=6e-4,  # as published
+        eps=0.1,
+        shared_actor=False,  # as published: who works and who rests may be each cook's own habit
+    )
+
+
+def stag_hunt(scenario: str) -> dict[str, Any]:
+    """Two hunters who meet again and again, and see neither the time left nor each other's intentions."""
+    return dict(
+        total_timesteps=4_000_000,
+        num_envs=64,
+        num_steps=75,  # an episode
+        gamma=0.99,  # a meeting takes three to six steps
+        num_minibatches=8,
+        learning_rate=1e-3,
+        shared_actor=False,  # so that it can be asked what strangers make of each other
+    )
+
+
+def tag(scenario: str) -> dict[str, Any]:
+    """Chasers of one prey: catches are rare at first, and far fewer than steps."""
+    return dict(
+        total_timesteps=8_000_000,
+        num_envs=64,
+        num_steps=100,  # an episode, or four of `mpe`
+        gamma=0.99,  # as published
+        num_minibatches=8,
+        learning_rate=1e-3,  # as published
+        actor_hidden=(128, 128),  # as published
+        critic_hidden=(128, 128),
+        shared_actor=False,  # chasers and prey differ, and so may chasers
+    )
+
+
 def by_name(scenario: str) -> dict[str, Any]:
     """An environment of another package: nothing is known of it, so these are CleanRL's settings for PPO, in short."""
     return dict(

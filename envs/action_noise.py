@@ -1,0 +1,86 @@
+"""Agents whose hands slip: actions that are replaced by others at random, to ask what partners make of that."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, MultiDiscrete
+
+from rqe_mappo.envs.contract import Array, BatchedEnv, Observed, Step, action_counts
+
+
+class NoisyActions:
+    """A `BatchedEnv` in which each action of chosen agents is replaced by a uniform one with a probability.
+
+    Uniform is: among the actions that are available to the agent now, where the environment has masks; among the
+    agent's own, where agents have different numbers of them; over the box of continuous actions, which must be bounded.
+    The replaced action may be the one that was chosen. Everything else is the environment's own.
+
+    probability: of a replacement, for each decision of each of `agents`; independent.
+    agents: their indices; None for all.
+    """
+
+    def __init__(self, env: BatchedEnv, probability: float, agents: Sequence[int] | None = None):
+        count = len(env.possible_agents)
+        chosen = range(count) if agents is None else agents
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability must be in [0, 1] (got {probability})")
+        if not all(0 <= agent < count for agent in chosen):
+            raise ValueError(f"agents must be numbers from 0 to {count - 1} (got {list(chosen)})")
+        space = env.action_space
+        if isinstance(space, Box) and not space.is_bounded():
+            raise ValueError("actions without bounds have no uniform distribution to be replaced from")
+        self.env, self.num_envs = env, env.num_envs
+        self.probability = np.where(np.isin(np.arange(count), list(chosen)), probability, 0.0)
+        self.avail: Array | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "env":  # before it is set, as while unpickling, there is nothing to ask
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+    def reset(self, seed: int) -> Observed:
+        """Start every copy; the environment's own numbers are those that it has without noise."""
+        self.rng = np.random.default_rng([seed, 1])
+        return self._seen(self.env.reset(seed))
+
+    def _seen(self, observed: Observed) -> Observed:
+        self.avail = observed.avail
+        return observed
+
+    def step(self, actions: Array) -> Step:
+        """Let every agent do what it chose, or something else."""
+        shape = actions.shape[:2]
+        slips = self.rng.random(shape) < self.probability
+        slips = slips.reshape(*shape, *[1] * (actions.ndim - 2))
+        step = self.env.step(np.where(slips, self._any(shape), actions).astype(actions.dtype))
+        self._seen(step)
+        return step
+
+    def _any(self, shape: tuple[int, ...]) -> Array:
+        """A uniform action of every agent."""
+        space = self.env.action_space
+        if isinstance(space, Box):
+            return space.low + self.rng.random((*shape, *space.shape)) * (space.high - space.low)
+        if isinstance(space, MultiDiscrete):
+            return space.start + (self.rng.random((*shape, len(space.nvec))) * space.nvec).astype(np.int64)
+        uniform = self.rng.random(shape)
+        if self.avail is None:
+            counts = np.array(action_counts(self.env) or space.n)
+            return space.start + (uniform * counts).astype(np.int64)
+        place = self.avail.cumsum(-1)  # the k-th available action, k drawn from 1 to their number
+        return space.start + (place > (uniform * place[..., -1]).astype(np.int64)[..., None]).argmax(-1)
+
+    def snapshot(self) -> dict[str, Any] | None:
+        """All that is needed to go on exactly, or None where the environment has no such."""
+        inner = self.env.snapshot()
+        return None if inner is None else {"noise": self.rng.bit_generator.state, "env": inner}
+
+    def restore(self, snapshot: dict[str, Any]) -> Observed:
+        """Go on from `snapshot`."""
+        self.rng = np.random.default_rng()
+        self.rng.bit_generator.state = snapshot["noise"]
+        return self._seen(self.env.restore(snapshot["env"]))
+
+    def close(self) -> None:
+        self.env.close()
