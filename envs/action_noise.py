@@ -10,28 +10,27 @@ from rqe_mappo.envs.contract import Array, BatchedEnv, Observed, Step, action_co
 
 
 class NoisyActions:
-    """A `BatchedEnv` in which each action of chosen agents is replaced by a uniform one with a probability.
+    """A `BatchedEnv` in which each action is replaced by a uniform one with a probability.
 
     Uniform is: among the actions that are available to the agent now, where the environment has masks; among the
     agent's own, where agents have different numbers of them; over the box of continuous actions, which must be bounded.
     The replaced action may be the one that was chosen. Everything else is the environment's own.
 
-    probability: of a replacement, for each decision of each of `agents`; independent.
-    agents: their indices; None for all.
+    probability: of a replacement, for each decision, independent: one for all agents, one for each `[A]`, or for each
+        agent of each copy `[E, A]`.
     """
 
-    def __init__(self, env: BatchedEnv, probability: float, agents: Sequence[int] | None = None):
-        count = len(env.possible_agents)
-        chosen = range(count) if agents is None else agents
-        if not 0 <= probability <= 1:
+    def __init__(self, env: BatchedEnv, probability: float | Sequence[float] | Array):
+        of_each = np.asarray(probability, dtype=float)
+        if not ((of_each >= 0) & (of_each <= 1)).all():
             raise ValueError(f"probability must be in [0, 1] (got {probability})")
-        if not all(0 <= agent < count for agent in chosen):
-            raise ValueError(f"agents must be numbers from 0 to {count - 1} (got {list(chosen)})")
+        if of_each.shape not in ((), (agents := len(env.possible_agents),), (env.num_envs, agents)):
+            raise ValueError(f"probability must be one number, or one for each of {agents} agents (got {probability})")
         space = env.action_space
         if isinstance(space, Box) and not space.is_bounded():
             raise ValueError("actions without bounds have no uniform distribution to be replaced from")
         self.env, self.num_envs = env, env.num_envs
-        self.probability = np.where(np.isin(np.arange(count), list(chosen)), probability, 0.0)
+        self.probability = of_each
         self.avail: Array | None = None
 
     def __getattr__(self, name: str) -> Any:

@@ -31,8 +31,8 @@ class Listener:
         return self._seen()
 
 
-def told(space, chosen: np.ndarray, probability: float, agents=None, avail=None) -> np.ndarray:
-    env = NoisyActions(Listener(space, avail), probability, agents)
+def told(space, chosen: np.ndarray, probability, avail=None) -> np.ndarray:
+    env = NoisyActions(Listener(space, avail), probability)
     env.reset(3)
     env.step(chosen)
     assert env.told.dtype == chosen.dtype and env.told.shape == chosen.shape
@@ -42,7 +42,7 @@ def told(space, chosen: np.ndarray, probability: float, agents=None, avail=None)
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_chosen_agents_slip_as_often_as_asked_and_others_never(probability):
     """A replaced action is the chosen one once in six times."""
-    actions = told(Discrete(6), np.full(SHAPE, 2), probability, agents=[2, 0])
+    actions = told(Discrete(6), np.full(SHAPE, 2), [probability, 0, probability])
     changed = (actions != 2).mean(0)
     assert changed == pytest.approx([probability * 5 / 6, 0, probability * 5 / 6], abs=0.025)
     if probability == 1:
@@ -50,7 +50,14 @@ def test_chosen_agents_slip_as_often_as_asked_and_others_never(probability):
         assert abs(np.corrcoef(actions[:, 0], actions[:, 2])[0, 1]) < 0.05
 
 
-def test_all_agents_slip_where_none_are_named():
+def test_each_agent_of_each_copy_slips_by_its_own_chance():
+    chances = np.zeros(SHAPE)
+    chances[::2, 1] = 1.0
+    changed = told(Discrete(1000), np.full(SHAPE, 2), chances) != 2
+    assert not changed[:, [0, 2]].any() and not changed[1::2].any() and changed[::2, 1].mean() > 0.99
+
+
+def test_all_agents_slip_where_one_chance_is_given():
     assert (told(Discrete(50), np.full(SHAPE, 7), 1.0) == 7).mean(0) == pytest.approx([0.02] * 3, abs=0.01)
 
 
@@ -83,7 +90,7 @@ def test_several_choices_are_replaced_together():
 
 def test_continuous_actions_are_replaced_from_all_of_their_box():
     space = Box(np.array([-1, 0], np.float32), np.array([1, 10], np.float32))
-    actions = told(space, np.zeros((*SHAPE, 2), np.float32), 0.5, agents=[0, 1, 2])
+    actions = told(space, np.zeros((*SHAPE, 2), np.float32), 0.5)
     slipped = actions[actions.any(-1)]
     assert len(slipped) / (3 * SHAPE[0]) == pytest.approx(0.5, abs=0.02)
     assert slipped.mean(0) == pytest.approx([0, 5], abs=0.2) and slipped.min(0) == pytest.approx([-1, 0], abs=0.01)
@@ -92,13 +99,11 @@ def test_continuous_actions_are_replaced_from_all_of_their_box():
 
 
 @pytest.mark.parametrize(
-    ("probability", "agents", "named"),
-    [(1.1, None, "probability"), (-0.1, [0], "probability"), (float("nan"), None, "probability"), (0.5, [3], "agents")],
-    ids=["above", "below", "none", "unknown agent"],
+    "probability", [1.1, [-0.1, 0, 0], float("nan"), [0.5, 0.5]], ids=["above", "below", "none", "too few agents"]
 )
-def test_what_has_no_meaning_is_refused(probability, agents, named):
-    with pytest.raises(ValueError, match=f"^{named} must [^\n]*$"):
-        NoisyActions(Listener(Discrete(2)), probability, agents)
+def test_what_has_no_meaning_is_refused(probability):
+    with pytest.raises(ValueError, match=r"^probability must [^\n]*$"):
+        NoisyActions(Listener(Discrete(2)), probability)
 
 
 BUILT = {
@@ -125,7 +130,12 @@ def alike(ours: list, theirs: list) -> bool:
 
 @pytest.mark.parametrize("name", BUILT)
 def test_without_noise_nothing_changes_and_with_it_seeds_and_snapshots_repeat_everything(name):
-    plain, silent, noisy, again = BUILT[name](), *(NoisyActions(BUILT[name](), p, [1]) for p in (0, 0.5, 0.5))
+    agents = len(BUILT[name]().possible_agents)
+
+    def slips_second(chance: float) -> np.ndarray:
+        return chance * (np.arange(agents) == 1)
+
+    plain, silent, noisy, again = BUILT[name](), *(NoisyActions(BUILT[name](), slips_second(p)) for p in (0, 0.5, 0.5))
     for env in (plain, silent, noisy, again):
         env.reset(4)
     ours = stepped(plain, 40)
@@ -134,7 +144,7 @@ def test_without_noise_nothing_changes_and_with_it_seeds_and_snapshots_repeat_ev
     assert not alike(ours, first) and alike(first, stepped(again, 40))
     saved = pickle.dumps(noisy.snapshot())
     later = stepped(noisy, 40)
-    other = NoisyActions(BUILT[name](), 0.5, [1])
+    other = NoisyActions(BUILT[name](), slips_second(0.5))
     other.restore(pickle.loads(saved))
     assert alike(later, stepped(other, 40))
     assert other.horizon == plain.horizon and other.return_bounds == plain.return_bounds

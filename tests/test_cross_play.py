@@ -13,6 +13,7 @@ import rqe_mappo
 from rqe_mappo import cli
 from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data import vector
+from rqe_mappo.envs.matrix_games import PayoffTable
 from rqe_mappo.evaluation.partners import OnnxPolicy, one_among, partner
 from rqe_mappo.sweeps.cross_play import Cell, CrossPlayConfig, Player, gap_of, gap_rows
 from tests.test_bad_input import complaint
@@ -26,7 +27,7 @@ def game(tmp_path, monkeypatch):
     """A game of two, and players of whom `zero` always takes the first action, `one` the second."""
     file = tmp_path / "game.json"
     file.write_text(json.dumps({"payoffs": PAYOFFS.tolist()}))
-    config = default_config("matrix").replace(payoffs=str(file))
+    config = rqe_mappo.default_config("matrix", payoffs=PayoffTable.from_file(str(file)))
     always = {"zero": 0, "one": 1}
 
     def constant(self, who, config, env, which):
