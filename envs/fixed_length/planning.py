@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
 LONGEST_PLAN = 1000  # steps: a number is kept for each of them and each state
 
 
