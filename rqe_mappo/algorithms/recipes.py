@@ -189,7 +189,7 @@ def kitchen(scenario: str) -> dict[str, Any]:
         gamma=0.99,  # as published; the time limit is not observed
         num_minibatches=8,
         learning_rate=6e-4,  # as published
-        eps=0.1,
+        eps=0.1,  # as published, where advantages are not normalised
         shared_actor=False,  # as published: who works and who rests may be each cook's own habit
     )
 
