@@ -27,6 +27,7 @@ CASES = {
     "tag, mpe": ("tag", replace(tag.SCENARIOS["mpe"], horizon=12)),
     "tag, many": ("tag", MANY),
     "tag, learned, many": ("tag", replace(MANY, prey="learned", n_obstacles=0, reward_scale=1.0)),
+    "tag, shaped": ("tag", replace(tag.SCENARIOS["shaped"], n_prey=2, prey="learned", horizon=13)),
     "tag, continuous": ("tag", tag.TagConfig(continuous=True, prey="learned", horizon=9)),
     "tag, continuous chasers": ("tag", tag.TagConfig(continuous=True, n_chasers=3, horizon=9)),
 }

@@ -143,7 +143,15 @@ def test_a_snapshot_goes_on_exactly(case):
 def test_records_are_sums_and_rewards_and_returns_from_any_step_on_keep_their_bounds(case):
     env, rng = batched(case, 18), np.random.default_rng(5)
     env.reset(8)
-    rewards, costs = [], []
+    rewards, costs, counts = [], [], []
+    play = env.game.play
+
+    def counted(*given):
+        outcome = play(*given)
+        counts.append(outcome.counts)
+        return outcome
+
+    env.game.play = counted
     for _ in range(2 * env.horizon):
         step = env.step(mixed_actions(case, env, rng))
         rewards.append(step.reward.astype(float))
@@ -155,6 +163,8 @@ def test_records_are_sums_and_rewards_and_returns_from_any_step_on_keep_their_bo
         left = np.cumsum(rewards[::-1], axis=0)
         np.testing.assert_allclose(step.episodes["return"], left[-1], rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(step.episodes["cost"], np.sum(costs, axis=0))
+        for name in counts[0]:
+            np.testing.assert_array_equal(step.episodes[name], np.sum([count[name] for count in counts], axis=0))
         for (low, high), found in ((env.return_bounds, left), (env.reward_bounds, np.array(rewards))):
             slack = 1e-5 * (1 + np.abs(found).max())
             assert low - slack <= found.min() and found.max() <= high + slack
@@ -162,7 +172,7 @@ def test_records_are_sums_and_rewards_and_returns_from_any_step_on_keep_their_bo
             steps = np.array(rewards) / env.reward_step
             np.testing.assert_allclose(steps, np.round(steps), atol=1e-4)
         assert (np.ptp(rewards, axis=2) == 0).all() or not env.common_reward
-        rewards, costs = [], []
+        rewards, costs, counts = [], [], []
 
 
 @each_case

@@ -185,6 +185,12 @@ def test_short_hunts_by_hand(horizon, value):
     assert planned(replace(DEFAULT, horizon=horizon))[0] == pytest.approx(value)
 
 
+@pytest.mark.slow
+def test_plans_are_not_made_for_episodes_too_long_for_them():
+    with pytest.raises(ValueError, match=r"^--horizon must be at most 1000 for a plan \(got 1001\)$"):
+        planned(replace(DEFAULT, horizon=1001))
+
+
 def test_rqe_eval_measures_a_driver(capsys):
     cli.evaluate(["stag-hunt", "--driver", "random", "--episodes", "4", "--alone-reward", "-1"])
     shown = capsys.readouterr().out

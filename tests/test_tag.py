@@ -112,6 +112,17 @@ def test_every_chaser_is_paid_for_every_pair_that_touches_and_prey_for_its_own()
     assert played.cost.tolist() == [[1, 1, 0, 0, 0]]  # the first two chasers touch each other
 
 
+def test_nearness_is_paid_where_it_is_asked_for():
+    game = at([(0, 0), (1, 0)], [(0, 2), (4, 4)], prey="learned", reward_scale=0.5, shaped=True)
+    played, plain = (
+        form.play(np.zeros((1, 4), int), np.empty((1, 0)))
+        for form in (game, at([(0, 0), (1, 0)], [(0, 2), (4, 4)], prey="learned", reward_scale=0.5))
+    )
+    chasers, first = -(2 + 5**0.5), 2 + 5**0.5
+    added = [chasers, chasers, first, 32**0.5 + 5]
+    assert (played.reward - plain.reward)[0] == pytest.approx([0.05 * part for part in added])
+
+
 def test_touching_ends_at_the_sum_of_both_radii():
     for gap, reward in ((0.1249, 1.0), (0.1251, 0.0)):
         played = at([(0, 0)], [(gap, 0)], prey="still").play(np.zeros((1, 1), int), np.empty((1, 0)))

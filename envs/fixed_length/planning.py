@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LONGEST_PLAN = 1000  # steps: a number is kept for each of them and each state
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -27,7 +29,10 @@ def best_plan(table: Table, horizon: int, allowed: np.ndarray | None = None) -> 
     Backward induction, `V_h(s) = max_j sum_k p_k (r(s, j, k) + V_{h-1}(s'))`; exact. Row 0 is the last step.
 
     allowed: bool `[J]`, which joint actions there are, if not all.
+    ValueError for a horizon beyond `LONGEST_PLAN`.
     """
+    if horizon > LONGEST_PLAN:
+        raise ValueError(f"--horizon must be at most {LONGEST_PLAN} for a plan (got {horizon})")
     states, joint, _ = table.next_state.shape
     barred = np.zeros(joint) if allowed is None else np.where(allowed, 0, -np.inf)
     paid = table.reward @ table.prob + barred

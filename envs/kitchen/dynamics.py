@@ -76,7 +76,7 @@ class Kitchen:
             here = self.cells[mine]
             there = TARGETS[here, actions[mine]]
             at_pot = there == POT
-            blocked = (self.cells == there[:, None]).any(1) & (there != here) & ~at_pot
+            blocked = (self.cells == there[:, None]).any(1) & (there != here)  # nobody is in the pot
             bumped[mine] = blocked
             brought[mine] = at_pot & self.carrying[mine]
             here = np.where(at_pot | blocked, here, there)

@@ -25,6 +25,8 @@ class TagConfig:
     """Share of its top speed and acceleration that prey has: 1 makes it faster than chasers, 0.75 a little slower."""
     reward_scale: float = 0.1
     """What all rewards are multiplied by."""
+    shaped: bool = False
+    """Pay chasers for being near prey, and learned prey for being far from them; mpe2 has that in its source, off."""
     continuous: bool = False
     """Let agents choose how strongly they push: five numbers from 0 to 1 in place of one of five actions."""
     horizon: int = 100
@@ -48,5 +50,6 @@ class TagConfig:
 SCENARIOS = {
     "default": TagConfig(),
     "slow": TagConfig(prey_speed=0.75),
+    "shaped": TagConfig(shaped=True),
     "mpe": TagConfig(n_chasers=3, prey="learned", reward_scale=1.0, horizon=25),
 }

@@ -12,7 +12,7 @@ ACTIONS = 5  # stay, left, right, down, up
 PUSHES = np.array([[0.0, 0.0], [-1, 0], [1, 0], [0, -1], [0, 1]])  # by action
 STEP_S, DAMPING = 0.1, 0.25
 CONTACT_FORCE, SOFTNESS = 100.0, 0.001
-CATCH_REWARD, WORST_PLACE = 10.0, 10.0
+CATCH_REWARD, WORST_PLACE, NEARNESS = 10.0, 10.0, 0.1
 CHASER, PREY, OBSTACLE_SIZE = (0.075, 3.0, 1.0), (0.05, 4.0, 1.3), 0.2  # radius, acceleration, top speed
 ROUNDING = 1.001  # of bounds, whose numbers are single precision
 
@@ -54,20 +54,25 @@ class Tag:
     def _set_spaces(self) -> None:
         q, places = self.config.n_prey, self.config.n_obstacles
         top = PREY[2] * ROUNDING
-        far = (1 + PREY[2] * STEP_S * self.horizon) * ROUNDING
+        far = self._far()
         own, between = [top] * 2 + [far] * 2, [far + 1] * 2 * places + [2 * far] * 2 * (self.bodies - 1)
         seen = np.array(own + between + [top] * 2 * q, np.float32)
         shown = np.array(own + between + [top] * 2 * (self.bodies - 1), np.float32)
         self.observation_space, self.state_space = Box(-seen, seen), Box(-shown, shown)
 
+    def _far(self) -> float:
+        """How far from the middle anybody can be in each direction."""
+        return (1 + PREY[2] * STEP_S * self.horizon) * ROUNDING
+
     def _set_rewards(self) -> None:
         c, q, scale = self.config.n_chasers, self.config.n_prey, self.config.reward_scale
         learned = self.config.prey == "learned"
         self.common_reward = not learned
-        lowest = -(CATCH_REWARD * c + 2 * WORST_PLACE) * scale if learned else 0.0
-        self.reward_bounds = lowest, CATCH_REWARD * c * q * scale
+        apart = self.config.shaped * NEARNESS * c * np.sqrt(8) * self._far()  # across the field both bodies can reach
+        lowest = -max(apart, (CATCH_REWARD * c + 2 * WORST_PLACE) * learned) * scale
+        self.reward_bounds = lowest, max(CATCH_REWARD * c * q, apart * learned) * scale
         self.return_bounds = lowest * self.horizon, self.reward_bounds[1] * self.horizon
-        self.reward_step = None if learned else CATCH_REWARD * scale
+        self.reward_step = None if learned or self.config.shaped else CATCH_REWARD * scale
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -87,11 +92,16 @@ class Tag:
         if self.agents < self.bodies:
             push[:, self.agents :] = PUSHES[prey.actions(self, uniform)]
         self._move(self.strength * push)
-        touching = self.apart()[1] < 0
+        _, gap, distance = self.apart()
+        touching = gap < 0
         caught = touching[:, : self.config.n_chasers, self.config.n_chasers : self.bodies]
         reward = np.empty(self.x.shape[:2])
         reward[:, self.chaser] = CATCH_REWARD * caught.sum((1, 2))[:, None]
         reward[:, ~self.chaser] = -CATCH_REWARD * caught.sum(1) - outside(self.x[:, ~self.chaser]).sum(-1)
+        if self.config.shaped:
+            between = NEARNESS * distance[:, : self.config.n_chasers, self.config.n_chasers : self.bodies]
+            reward[:, self.chaser] -= between.min(2).sum(1)[:, None]
+            reward[:, ~self.chaser] += between.sum(1)
         cost = (touching & self.avoided).any(2)
         counts = {"catches": caught.sum((1, 2)), "caught_steps": np.asarray(caught.any((1, 2)) * 1)}
         return Played(self.config.reward_scale * reward[:, : self.agents], cost[:, : self.agents], counts)

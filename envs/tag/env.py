@@ -20,7 +20,8 @@ class TagEnv(FixedLengthEnv):
 
     **Reward**, all of it times `reward_scale`: for every chaser 10 for each pair of a chaser and a prey that touch
     after the step; for learned prey -10 for each chaser that touches it, less `b(|x|) + b(|y|)`: 0 below 0.9, then
-    10 (z - 0.9), from 1 on exp(2 z - 2), at most 10.
+    10 (z - 0.9), from 1 on exp(2 z - 2), at most 10. With `shaped` every chaser also loses a tenth of the sum over
+    chasers of the distance to the nearest prey, and learned prey gains a tenth of its distances to all chasers.
 
     **Observation**: own velocity and position; where obstacles, and where the other bodies are from here; velocities of
     all other prey, padded with zeros to the length that chasers have; with `observe_time` the time left, 1 to 0.
