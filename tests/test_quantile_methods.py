@@ -402,7 +402,7 @@ def test_the_draws_of_a_target_say_what_the_cvar_is():
 def test_single_steps_learn_the_distribution_of_a_chain(algo):
     """The short path along the cliff: a fall in each of three steps with probability 0.05; within 2 % of the range."""
     settings = {
-        "learning_rate": 2e-2, "anneal_lr": True, "target_interval": 20, "exploration": 1.0, "long_steps": 3,
+        "learning_rate": 2e-2, "anneal_lr": algo == "c51", "target_interval": 20, "exploration": 1.0, "long_steps": 3,
     }  # fmt: skip
     config = rqe_mappo.default_config("gamble", "m5", algo).replace(**settings)
     config = config.replace(**{"quantiles": 64} if algo == "qr-dqn" else {"n_atoms": 101})
