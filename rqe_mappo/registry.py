@@ -117,6 +117,7 @@ ALGORITHMS: dict[str, Part] = {
     "exact-rqe": "rqe_mappo.algorithms.exact_rqe:ExactRqe",
     "mappo": "rqe_mappo.baselines.mappo:Mappo",
     "ippo": "rqe_mappo.baselines.ippo:Ippo",
+    "srpo": "rqe_mappo.baselines.srpo:Srpo",
     "c51-cvar": "rqe_mappo.baselines.c51_cvar:C51Cvar",
     "mean-variance": "rqe_mappo.baselines.mean_variance:MeanVarianceMappo",
     "reward-shaped": "rqe_mappo.baselines.reward_shaped:RewardShapedMappo",

@@ -182,18 +182,18 @@ Step = Callable[[Part], dict[str, Tensor]]
 def passes(
     config: ActorCriticConfig,
     minibatches: Callable[[], list[Part]],
-    critic_step: Step[Part],
+    critic_step: Step[Part] | None,
     actor_step: Step[Part] | None,
 ) -> dict[str, float]:
     """The epochs of an update: critic and actors, minibatch by minibatch; gives the means of what they logged.
 
     minibatches: shuffles the batch anew, and gives its parts.
-    actor_step: None while the actors rest.
+    critic_step, actor_step: None where there is nothing to learn, as while the actors rest.
     """
     means = Means()
     for epoch in range(max(config.update_epochs, config.critic_epochs)):
         for part in minibatches():
-            if epoch < config.critic_epochs:
+            if epoch < config.critic_epochs and critic_step is not None:
                 means.add(critic_step(part))
             if epoch < config.update_epochs and actor_step is not None:
                 means.add(actor_step(part))

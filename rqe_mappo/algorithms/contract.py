@@ -83,6 +83,16 @@ class KeepsFiles(Protocol):
         ...
 
 
+@runtime_checkable
+class PlaysOtherwise(Protocol):
+    """What an algorithm adds whose trajectories are not played by its actor alone.
+
+    rollout: what acts while trajectories are collected; evaluation and saved policies use the actor.
+    """
+
+    rollout: Actor
+
+
 class AlgorithmClass(Protocol):
     """What the registry names: builds an `Algorithm`.
 

@@ -102,10 +102,16 @@ class Batch:
     sequences: tuple[Int[Tensor, " S"], Int[Tensor, " R"]] | None
 
     @classmethod
-    def of(cls, chunk: Trajectory, advantage: Float[Tensor, "T E A"], target: Float[Tensor, "T E A K"]) -> "Batch":
-        """The rows in which an agent acted."""
-        rows = chunk.active.flatten().nonzero().squeeze(-1)
-        agent = rows % chunk.active.shape[2]
+    def of(
+        cls,
+        chunk: Trajectory,
+        advantage: Float[Tensor, "T E A"],
+        target: Float[Tensor, "T E A K"],
+        counts: Bool[Tensor, "T E A"] | None = None,
+    ) -> "Batch":
+        """The rows in which an agent acted; where only some of them count, those."""
+        rows = (chunk.active if counts is None else counts).flatten().nonzero().squeeze(-1)
+        agent = chunk.agent[0].flatten()[rows % chunk.active[0].numel()]
         whole = chunk.memory.shape[-1] > 0
         sequences = (rows % chunk.active[0].numel()).unique(return_inverse=True) if whole else None
         return cls(chunk, rows, agent, advantage.flatten()[rows], flat(target)[rows], sequences)
@@ -196,7 +202,7 @@ class PolicyUpdate:
         losses, log_ratio = policy_loss(policy, drawn, before, batch.advantage[rows], self.config.clip_coef)
         loss = losses.mean()
         entropy = policy.entropy()
-        self.optimiser.descend(loss - self._bonus(policy, entropy, agent))
+        self.optimiser.descend(loss - self._bonus(batch, part, policy, entropy))
         with torch.no_grad():
             clipped = ((log_ratio.exp() - 1).abs() > self.config.clip_coef).float().mean()
             return {
@@ -227,11 +233,11 @@ class PolicyUpdate:
             self.actor.normaliser.update(flat(batch.chunk.obs)[batch.rows])
 
     def _bonus(
-        self, policy: ActionDistribution, entropy: Float[Tensor, " M"], agent: Int[Tensor, " M"]
+        self, batch: Batch, part: "Minibatch", policy: ActionDistribution, entropy: Float[Tensor, " M"]
     ) -> Float[Tensor, ""]:
         """The regulariser's mean over rows, weighed by eps."""
         one_eps = len(self.members) == 1
-        eps = self.warmth * (self.weight[0] if one_eps else self.weight[agent])
+        eps = self.warmth * (self.weight[0] if one_eps else self.weight[batch.agent[part.rows]])
         if self.config.regulariser == "log-barrier":
             return (eps * policy.log_barrier()).mean()
         return eps * entropy.mean() if one_eps else (eps * entropy).mean()
@@ -290,7 +296,7 @@ class Sequences:
         """Those at `index`; each of the rows `where` of `[T, E, A]`, flattened, lies on that at its `place`."""
         _, copies, agents = chunk.active.shape
         begins, active = chunk.begins[:, index // agents], chunk.active.flatten(1, 2)[:, index]
-        return cls(index, where // (copies * agents), place, index % agents, begins, active)
+        return cls(index, where // (copies * agents), place, chunk.agent[0].flatten()[index], begins, active)
 
     @property
     def agents(self) -> Int[Tensor, "T S"]:

@@ -30,6 +30,7 @@ class Trajectory:
     avail: which actions were there, where the environment says so.
     extras: what the actor gave beside actions, `[T, E, A, ...]` each.
     past: what each step's episode had brought so far, where the environment keeps it.
+    who: whose network acts in each place, where that is not the agent's own number.
 
     The tensors may be overwritten when the next trajectory is collected: copy what must last.
     """
@@ -50,11 +51,13 @@ class Trajectory:
     avail: Bool[Tensor, "T+1 E A actions"] | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
     past: Past | None = None
+    who: Int[Tensor, "E A"] | None = None
 
     @property
     def agent(self) -> Int[Tensor, "T+1 E A"]:
         """Which agent each entry of `obs` and `state` belongs to."""
-        return torch.arange(self.obs.shape[2], device=self.obs.device).expand(self.obs.shape[:3])
+        own = torch.arange(self.obs.shape[2], device=self.obs.device) if self.who is None else self.who
+        return own.expand(self.obs.shape[:3])
 
     def view(self, of: str) -> Float[Tensor, "T+1 E A V"]:
         """What a critic sees: of the "state", or of each agent's "obs"."""

@@ -28,6 +28,15 @@ def entropy(logits: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
     return -(log_probs.exp() * log_probs).sum(-1)
 
 
+def kl(logits: Float[Tensor, "*batch actions"], others: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
+    """`KL(p || q) = sum_a p_a (log p_a - log q_a)` in nats, p the softmax of finite `logits`, q of `others`.
+
+    An action that neither has (`NO_ACTION`) counts for nothing.
+    """
+    log_probs, log_others = logits.log_softmax(-1), others.log_softmax(-1)
+    return (log_probs.exp() * (log_probs - log_others)).sum(-1)
+
+
 def log_barrier(logits: Float[Tensor, "*batch actions"]) -> Float[Tensor, "*batch"]:
     """`sum_a log pi_a` of the softmax of finite `logits`: largest where uniform, minus infinity where an action
     has probability 0. The sum is over available actions, whose logits are above `NO_ACTION`.

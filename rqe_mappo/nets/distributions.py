@@ -3,7 +3,7 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -103,6 +103,10 @@ class ActionDistribution(Protocol):
         """The sum of the log-probabilities of all actions."""
         ...
 
+    def kl(self, other: Self) -> Float[Tensor, "*rows"]:
+        """KL(this || other), in nats, of two distributions of the same actions."""
+        ...
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -142,6 +146,10 @@ class Categorical:
 
     def log_barrier(self) -> Float[Tensor, "*rows"]:
         return _total([policy_gradient.log_barrier(part) for part in self._parts()])
+
+    def kl(self, other: Self) -> Float[Tensor, "*rows"]:
+        parts = zip(self._parts(), other._parts(), strict=True)
+        return _total([policy_gradient.kl(mine, theirs) for mine, theirs in parts])
 
 
 def _total(parts: list[Tensor]) -> Tensor:
@@ -207,6 +215,11 @@ class Gaussian:
 
     def log_barrier(self) -> Float[Tensor, "*rows"]:
         raise ValueError("--regulariser log-barrier sums over actions that can be listed: use entropy")
+
+    def kl(self, other: Self) -> Float[Tensor, "*rows"]:
+        """Of the normal numbers: of actions the same where tanh squashes them, no less where they are clipped."""
+        apart = (self.mean - other.mean) ** 2 + (2 * self.log_std).exp()
+        return self._sum(other.log_std - self.log_std + 0.5 * apart * (-2 * other.log_std).exp() - 0.5)
 
     def _log_slope(self, drawn: Tensor) -> Tensor | float:
         """Log of the derivative of action by draw, of the part of the draw's range that is not clipped."""

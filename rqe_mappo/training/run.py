@@ -13,7 +13,7 @@ import torch
 
 from rqe_mappo import checkpoint, described_spaces, nets, registry
 from rqe_mappo import config as configs
-from rqe_mappo.algorithms.contract import Algorithm, KeepsFiles, Progress
+from rqe_mappo.algorithms.contract import Algorithm, KeepsFiles, PlaysOtherwise, Progress
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import finite, vector
@@ -65,7 +65,8 @@ class Run:
                     raise ConfigError(
                         f"{fault}: its network {name} is not what its `spec` describes ({error})"
                     ) from None
-        collector = Collector(env, algorithm.actor, config.num_steps, device, generator)
+        plays = algorithm.rollout if isinstance(algorithm, PlaysOtherwise) else algorithm.actor
+        collector = Collector(env, plays, config.num_steps, device, generator)
         return cls(folder, config, env, algorithm, collector, generator)
 
     @property
