@@ -134,7 +134,7 @@ def methods(rounds: int) -> None:
     """Every algorithm that learns on the intersection, feed-forward and with memory."""
     from rqe_mappo import registry
 
-    small = {"exact-rqe", "central-q"}  # for games, and for agents who all observe the same
+    small = {"exact-rqe", "central-q", "fcp"}  # for games, for agents who all observe the same, for a population
     kinds = [(algo, flags) for algo in registry.ALGORITHMS if algo not in small for flags in ((), ("--recurrent",))]
     figures: dict[tuple[str, tuple[str, ...]], list[dict[str, float]]] = {kind: [] for kind in kinds}
     for _ in range(rounds):

@@ -118,6 +118,7 @@ ALGORITHMS: dict[str, Part] = {
     "mappo": "rqe_mappo.baselines.mappo:Mappo",
     "ippo": "rqe_mappo.baselines.ippo:Ippo",
     "srpo": "rqe_mappo.baselines.srpo:Srpo",
+    "fcp": "rqe_mappo.baselines.fcp:Fcp",
     "c51-cvar": "rqe_mappo.baselines.c51_cvar:C51Cvar",
     "mean-variance": "rqe_mappo.baselines.mean_variance:MeanVarianceMappo",
     "reward-shaped": "rqe_mappo.baselines.reward_shaped:RewardShapedMappo",

@@ -69,9 +69,9 @@ def ablation(tau: str, eps: str) -> list[Setting]:
 
 def compare(rivals: Sequence[str]) -> list[Setting]:
     """One setting for each of `rivals`: the name of an algorithm, then its flags. All if there are none, but for
-    exact-rqe, which is for small games."""
+    exact-rqe, which is for small games, and fcp, which needs partners."""
     settings = []
-    for text in rivals or [name for name in registry.ALGORITHMS if name != "exact-rqe"]:
+    for text in rivals or [name for name in registry.ALGORITHMS if name not in ("exact-rqe", "fcp")]:
         try:
             name, *words = shlex.split(text)
         except ValueError:

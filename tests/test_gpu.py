@@ -93,6 +93,8 @@ def cases() -> Iterator[tuple[str, Case]]:
     for algo in registry.ALGORITHMS:
         if issubclass(registry.algorithm(algo).Config, OffPolicyConfig):
             continue  # their replay lies on the CPU: each batch is a transfer
+        if algo == "fcp":
+            continue  # needs partners
         update, past = UPDATE.get(algo, 5), PAST if algo == "mean-variance" else 0
         if algo == "exact-rqe":
             yield algo, Case("matrix", algo, {}, update=update, epoch=0)

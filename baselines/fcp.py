@@ -1,0 +1,173 @@
+"""FCP: fictitious co-play, the best response to a population of partners, `--algo fcp --partners RUN RUN ...`.
+
+Strouse et al., 'Collaborating with Humans without Human Data' (2021, arXiv 2110.08176).
+
+Kept: partners that were trained in self-play with different seeds, each as it was early, midway and at the end; they
+are frozen, and drawn anew, uniformly, for each episode. Which agent is the one that learns goes round the copies.
+Dropped: the paper's learner (V-MPO with memory), in favour of `ippo`, and its criterion for the checkpoint midway (half
+of the last reward): here early and midway are the first and the middle one of those that a run keeps, so keep them all
+(`rqe-train --keep 1000`).
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from rqe_mappo import checkpoint
+from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.baselines.ippo import Ippo, IppoConfig
+from rqe_mappo.checkpoint import CheckpointError
+from rqe_mappo.config import ConfigError, TrainConfig, require
+from rqe_mappo.data.trajectory import Trajectory
+from rqe_mappo.deploy.loading import load_run
+from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.nets.contract import Acted, Actor
+
+
+@dataclass(frozen=True, kw_only=True)
+class FcpConfig(IppoConfig):
+    """FCP's settings: IPPO's, and who the partners are."""
+
+    partners: tuple[str, ...] = ()
+    """Run folders and policy files of the partners."""
+    stages: int = 3
+    """How many of its kept checkpoints a run folder gives as partners, from the first to the last; 1: the last."""
+
+    def check(self, run: TrainConfig) -> None:
+        super().check(run)
+        require(self, self.stages >= 1, "stages", "be at least 1")
+
+    def check_environment(self, env: BatchedEnv) -> None:
+        super().check_environment(env)
+        agents = len(env.possible_agents)
+        if not self.partners:
+            raise ConfigError("--algo fcp needs --partners RUN RUN ...: runs of other seeds, of any algorithm")
+        if agents < 2:
+            raise ConfigError("--algo fcp is for agents with partners (got one agent): use ippo")
+        if env.num_envs < agents:
+            raise ConfigError(f"--num-envs must be at least {agents}, so that each agent learns (got {env.num_envs})")
+
+    def files(self) -> list[Path]:
+        """The policy files of all partners."""
+        found = []
+        for place in map(Path, self.partners):
+            if not place.is_dir():
+                found.append(place)
+                continue
+            names = checkpoint.complete(place)
+            if not names:
+                raise ConfigError(f"--partners {place} holds no checkpoint: give folders of runs that have saved")
+            last, stages = len(names) - 1, min(self.stages, len(names))
+            picked = {last} if stages == 1 else {round(stage * last / (stages - 1)) for stage in range(stages)}
+            found += [place / "checkpoints" / f"{names[index]}.policy.pt" for index in sorted(picked)]
+        return found
+
+
+def partners(config: FcpConfig, env: BatchedEnv, actor: Actor, device: torch.device) -> list[Actor]:
+    """The frozen actors; ConfigError where one cannot act in the environment or remembers."""
+    found: list[Any] = []
+    for file in config.files():
+        try:
+            policy = load_run(file, str(device))
+        except (CheckpointError, OSError) as error:
+            raise ConfigError(f"--partners {file}: {error}") from None
+        theirs: Any = policy.actor
+        if policy.agents != tuple(env.possible_agents) or (theirs.spec.obs_dim, theirs.spec.actions) != (
+            actor.spec.obs_dim, actor.spec.actions
+        ):  # fmt: skip
+            raise ConfigError(f"--partners {file} has other agents, observations or actions than this environment")
+        if theirs.memory_size:
+            raise ConfigError(f"--partners {file} remembers (a GRU or a latent): give feed-forward ones")
+        found.append(theirs.requires_grad_(False))
+    return found
+
+
+class Beside:
+    """Who acts while trajectories are collected: in each copy one agent by itself, the others by a partner.
+
+    The last number of the memory is the partner's, drawn when an episode begins.
+
+    own: who acts by itself.
+    """
+
+    def __init__(self, actor: Actor, others: list[Actor], own: Bool[Tensor, "E A"]):
+        self.actor, self.others, self.own = actor, others, own
+        self.spec, self.draws, self.memory_size = actor.spec, actor.draws, actor.memory_size + 1
+
+    def begin(
+        self,
+        memory: Float[Tensor, "E A H"],
+        copies: Bool[Tensor, " E"],
+        state: Float[Tensor, "E A S"] | None = None,
+        uniform: Float[Tensor, " E"] | None = None,
+    ) -> Float[Tensor, "E A H"]:
+        """The learner's memory as it begins, and a partner."""
+        mine = memory[..., :-1]
+        if self.actor.memory_size:
+            mine = self.actor.begin(mine, copies, state, uniform)
+        drawn = torch.zeros(len(copies), device=memory.device) if uniform is None else uniform
+        partner = (drawn * len(self.others)).floor()[:, None, None].expand(*memory.shape[:2], 1)
+        return torch.cat((mine, torch.where(copies[:, None, None], partner, memory[..., -1:])), -1)
+
+    def act(
+        self,
+        obs: Float[Tensor, "E A D"],
+        agent: Int[Tensor, "E A"],
+        memory: Float[Tensor, "E A H"],
+        *,
+        uniform: Float[Tensor, "E A draws"] | None,
+        avail: Bool[Tensor, "E A actions"] | None = None,
+        explore: float = 0.0,
+    ) -> Acted:
+        """See `rqe_mappo.nets.contract.Actor`; extras are the learner's."""
+        mine = self.actor.act(obs, agent, memory[..., :-1], uniform=uniform, avail=avail)
+        action = mine.action.clone()
+        for number, other in enumerate(self.others):
+            rows = ~self.own & (memory[..., -1] == number)
+            if rows.any():
+                given = None if uniform is None else uniform[rows]
+                mask = None if avail is None else avail[rows]
+                none = memory.new_zeros(int(rows.sum()), 0)
+                action[rows] = other.act(obs[rows], agent[rows], none, uniform=given, avail=mask).action
+        return Acted(action, torch.cat((mine.memory, memory[..., -1:]), -1), mine.extras)
+
+
+class Fcp:
+    """IPPO beside frozen partners.
+
+    returns: None, for the critic knows returns beside partners, which no evaluation shows.
+    """
+
+    Config = FcpConfig
+    explore = 0.0
+    returns = None
+
+    def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
+        self.agents = Ippo(run, env, generator)
+        self.actor, self.risk = self.agents.actor, self.agents.risk
+        self.modules: dict[str, nn.Module] = self.agents.modules
+        device = torch.device(run.device)
+        places = torch.arange(len(env.possible_agents), device=device)
+        own = (torch.arange(env.num_envs, device=device) % len(places))[:, None] == places
+        self.rollout = Beside(self.actor, partners(run.algorithm, env, self.actor, device), own)
+
+    def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
+        """Improve agents and critics on the rows of those that act by themselves."""
+        mine = dataclasses.replace(
+            chunk, active=chunk.active & self.rollout.own, memory=chunk.memory[..., : self.actor.memory_size]
+        )
+        return self.agents.learn(mine, progress) if mine.active.any() else {}
+
+    def warnings(self) -> list[str]:
+        return self.agents.warnings()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.agents.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.agents.load_state_dict(state)
