@@ -135,7 +135,7 @@ class Cell:
         for number in range(rounds):
             slots = (number * env.num_envs + np.arange(env.num_envs)) % agents
             chances = np.where(np.arange(agents) == slots[:, None], 0.0, noise)
-            playing = NoisyActions(env, chances) if noise else env
+            playing: Any = NoisyActions(env, chances) if noise else env
             each = -(-asked.episodes // (rounds * env.num_envs))
             records, _ = run_episodes(playing, one_among(one, others, slots), each, asked.seed + number)
             found.append(records | {"one": slots[records["copy"]]})
@@ -282,9 +282,9 @@ def draw(rows: Sequence[dict[str, Any]], gaps: Sequence[dict[str, Any]], asked: 
     figure = style.new_figure(len(asked.noise) * (2.2 + 0.75 * len(others)) + 1.5, 2.4 + 0.5 * len(ones))
     axes_of = figure.subplots(1, len(asked.noise), squeeze=False)[0]
     low, high = np.nanmin(values), np.nanmax(values)
-    image = None
+    images = []
     for axes, matrix, noise in zip(axes_of, values, asked.noise, strict=True):
-        image = axes.imshow(matrix, vmin=low, vmax=high, cmap="viridis", aspect="auto")
+        images.append(axes.imshow(matrix, vmin=low, vmax=high, cmap="viridis", aspect="auto"))
         axes.set_xticks(range(len(others)), [style.pretty(name) for name in others], rotation=35, ha="right")
         axes.set_yticks(range(len(ones)), [style.pretty(name) for name in ones] if axes is axes_of[0] else [])
         axes.set(xlabel="the others" + f", noise {noise:g}" * (len(asked.noise) > 1))
@@ -293,7 +293,7 @@ def draw(rows: Sequence[dict[str, Any]], gaps: Sequence[dict[str, Any]], asked: 
             axes.text(x, y, "" if np.isnan(value) else f"{value:.3g}", ha="center", va="center", fontsize=8,
                       color="white" if dark else "black")  # fmt: skip
     axes_of[0].set_ylabel("the one")
-    figure.colorbar(image, ax=list(axes_of), label="mean return of all agents")
+    figure.colorbar(images[0], ax=list(axes_of), label="mean return of all agents")
     style.title(figure, "Who gets on with whom", f"{rows[0]['episodes']} episodes a cell")
     return style.save(figure, asked.out / "plots" / "cross_play")[0]
 

@@ -86,16 +86,16 @@ class OnnxPolicy:
             self.memory[begun(observed)] = 0
             given["memory"] = self.memory.reshape(copies * agents, -1)
         try:
-            found = self.session.run(self.outputs, given)
+            found = [np.asarray(output) for output in self.session.run(self.outputs, given)]
         except Exception as error:  # such as of another width
             raise ConfigError(f"--partners onnx:{self.path} does not fit: {' '.join(str(error).split())}") from None
-        if self.memory_size:
-            kept = observed.active[..., None]
-            self.memory = np.where(kept, found[1].reshape(copies, agents, -1), self.memory)
-        return self._actions(np.asarray(found[0]), env, observed)
+        if self.memory is not None:
+            self.memory[observed.active] = found[1].reshape(copies, agents, -1)[observed.active]
+        return self._actions(found[0], env, observed)
 
     def _actions(self, found: np.ndarray, env: BatchedEnv, observed: Observed) -> np.ndarray:
         shape, space = observed.active.shape, env.action_space
+        assert isinstance(space, Discrete | Box)  # others were refused
         if isinstance(space, Box):
             wanted = (*shape, *space.shape)
             if found.size != np.prod(wanted):
