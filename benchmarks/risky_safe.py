@@ -10,6 +10,9 @@ Data. Single agents: uniform. Teams: both agents do the same, by a coin. From un
 the risky pair even when neutral: what both get apart, 0, is then half of the data, and quantile by quantile the least
 absolute errors are had by a sum that gives up the pair's good outcomes below the median.
 
+RiskQ's attention settles on one of two agents who see the same, within a few rounds; the other one's order of actions
+stays as it began. Without attention each has a weight of its own.
+
 With the entropic measure agents of a sum are not averse enough: each sees its half of the team's return, and
 `rho_tau(Z / 2) = rho_{2 tau}(Z) / 2`.
 """
@@ -91,9 +94,12 @@ LEVEL = Measure("cvar", lambda x: {"level": x}, CVAR.gain, CVAR.between, 1.0)
 ENV_LEVEL = Measure("var", lambda x: {"env_level": x, "agent_level": 0.9}, lambda game, x: 0.0, (0, 1))
 
 
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"riskq without attention": ("riskq", {"attention": False})}
+
+
 def methods() -> Iterator[tuple[str, Game, Measure, float]]:
     """Every method, its game, a measure, and the measure's threshold."""
-    for algo in ("ddn", "dmix", "riskq"):
+    for algo in ("ddn", "dmix", "riskq", *VARIANTS):
         for measure in (CVAR, WANG, ENTROPIC):
             yield algo, TEAM, measure, measure.threshold(TEAM)
     yield "rmix", TEAM, LEVEL, LEVEL.threshold(TEAM)
@@ -140,7 +146,8 @@ def row(algo: str, game: Game, measure: Measure, threshold: float, factor: float
     number = min(factor * threshold, measure.most)
     risky = number > threshold if measure is ENV_LEVEL else measure.gain(game, number) > 0
     right, began = (RISKY if risky else SAFE), time.process_time()
-    found = taken(algo, game, measure.settings(number), seed)
+    name, more = VARIANTS.get(algo, (algo, {}))
+    found = taken(name, game, measure.settings(number) | more, seed)
     return {
         "algo": algo, "game": game.scenario, "measure": measure.name, "threshold": round(threshold, 4),
         "number": round(number, 4), "seed": seed, "right": "risky" if risky else "safe",
@@ -151,7 +158,7 @@ def row(algo: str, game: Game, measure: Measure, threshold: float, factor: float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--algo", help="this method alone")
+    parser.add_argument("--algo", help="this method alone, such as 'riskq without attention'")
     wanted = parser.parse_args().algo
     torch.set_num_threads(1)
     place = tables.RESULTS / "risky_safe.csv"
