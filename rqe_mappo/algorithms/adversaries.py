@@ -33,14 +33,20 @@ PACE = 0.05  # log of tau, per update, at most, while it follows a target of the
 SCALARS = tuple(f"adversary/{name}" for name in ("kl", "entropy", "policy_loss", "value_loss", "effective_tau", "tau"))
 
 
-def copy_for_pairs(actor: PolicyActor) -> PolicyActor:
+class PairActor(PolicyActor):
+    """Actors of pairs. Checkpoints keep their weights, and no policy that is loaded has them: they have no kind."""
+
+    kind = ""
+
+
+def copy_for_pairs(actor: PolicyActor) -> PairActor:
     """Actors of all pairs (agent, partner), each at first the policy of the partner.
 
     A network that pairs share sees which pair it plays.
     """
     spec, count = actor.spec, actor.spec.n_agents
     pairs = count * count
-    copy = PolicyActor(
+    copy = PairActor(
         replace(
             spec,
             n_agents=pairs,
@@ -176,7 +182,7 @@ class Adversaries:
         self.rollout = Rollout(agents.actor, self.actor, self.own, self.pair)
         self.policy = AdversaryUpdate(run, self.actor, agents)
         self.value = ValueUpdate(run, env)
-        self.modules: dict[str, nn.Module] = {"adversary": self.actor, "adversary critic": self.value.critic}
+        self.modules: dict[str, nn.Module] = {"adversary": self.actor, "adversary_critic": self.value.critic}
 
     def own_part(self, chunk: Trajectory) -> Trajectory:
         """What the agents learn from: the rows of those that act by themselves."""
