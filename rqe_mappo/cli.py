@@ -161,7 +161,7 @@ def report(asked: EvalConfig, driven: TrainConfig | None = None) -> None:
         film.check(asked.render)
     path = Path(asked.run)
     if asked.out is not None:
-        asked.out.mkdir(parents=True, exist_ok=True)  # before the work, lest it be lost
+        _prepare(asked.out, path)  # before the work, lest it be lost
     if asked.trust:
         configs.trust(path)
     if asked.rigm:
@@ -197,6 +197,17 @@ def report(asked: EvalConfig, driven: TrainConfig | None = None) -> None:
     with progress.shown("episodes") as show:
         evaluation = run_evaluation(policy, asked.episodes, asked.seed, asked.deterministic, show)
     write_report(asked, policy, config, evaluation)
+
+
+def _prepare(out: Path, run: Path) -> None:
+    """Make the folder of results; ConfigError where it cannot be, or belongs to another run."""
+    own = run if run.is_dir() else run.parent.parent
+    if (out / "latest").is_file() and out.resolve() != own.resolve():
+        raise ConfigError(f"--out {out} is another run, whose evaluation stays: choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written ({error.strerror}): choose another folder") from None
 
 
 def write_report(

@@ -5,6 +5,7 @@ row a cell; gaps.csv, for runs that differ by their seed alone what they lose wi
 and a heat map.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -65,8 +66,9 @@ class CrossPlayConfig:
             raise ConfigError(f"--seed must be in [0, {2**31 - 1}] (got {self.seed})")
         if not self.cross_play:
             raise ConfigError("--cross-play needs run folders: --cross-play RUN RUN ...")
-        for name in ("cross_play", "partners", "noise"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
+        folders = [path.resolve() for path in self.cross_play]
+        for name, given in (("cross_play", folders), ("partners", self.partners), ("noise", self.noise)):
+            if len(set(given)) < len(given):
                 raise ConfigError(f"--{name.replace('_', '-')} names one of them twice: give each once")
         if not self.noise or not all(0 <= chance <= 1 for chance in self.noise):
             raise ConfigError(f"--noise must be chances from 0 to 1 (got {' '.join(map(str, self.noise))})")
@@ -103,11 +105,13 @@ class Cell:
         if asked.trust:  # in a process of its own
             for path in asked.cross_play:
                 configs.trust(path)
-        config = configs.from_json(load_run(self.place).config_json)
+        policy = load_run(self.place)
+        config = configs.from_json(policy.config_json)
         a_trained_one = isinstance(self.others, Player)
         few = config.num_envs if a_trained_one else 1  # scripted policies look into an environment of this process
         most = few if registry.environment(config.env).own_process else MOST_COPIES
-        env = vector.make(config, min(asked.episodes, most), in_process=not a_trained_one)
+        copies = evenly(min(asked.episodes, most), len(policy.agents))
+        env = vector.make(config, copies, in_process=not a_trained_one)
         try:
             records = self._play(config, env)
         finally:
@@ -149,6 +153,11 @@ class Cell:
         return chooser(policy, self.asked.deterministic)
 
 
+def evenly(most: int, agents: int) -> int:
+    """How many copies, up to `most`, in which each agent is the one equally often, in whole rounds of them."""
+    return max(copies for copies in range(1, most + 1) if copies % agents == 0 or agents % copies == 0)
+
+
 def _cells(name: str, found: Estimate) -> dict[str, float]:
     return {name: found.value, f"{name} low": found.low, f"{name} high": found.high}
 
@@ -156,6 +165,7 @@ def _cells(name: str, found: Estimate) -> dict[str, float]:
 def cross_play(asked: CrossPlayConfig) -> None:
     """Measure all cells, print the matrix and the gaps, and write them."""
     players = known_players(asked)
+    check_strangers(asked)
     with hold(asked.out, "another rqe-eval --cross-play"):
         cells = [
             Cell(one, others, noise, players[0].path, asked)
@@ -186,6 +196,8 @@ def known_players(asked: CrossPlayConfig) -> list[Player]:
             )
         if config.env_config != found[0].env_config:
             print(f"{path} was trained in other settings of {config.env}, and acts in those of {asked.cross_play[0]}")
+    if len(policies[0].agents) == 1:
+        raise ConfigError(f"--cross-play {asked.cross_play[0]} is of one agent, which has no others: use rqe-eval RUN")
     settings = [" ".join(_setting(config, found)) or config.algo for config in found]
     plain = [f"{setting} s{config.seed}" for setting, config in zip(settings, found, strict=True)]
     names = [name if plain.count(name) == 1 else str(path) for name, path in zip(plain, asked.cross_play, strict=True)]
@@ -193,6 +205,23 @@ def known_players(asked: CrossPlayConfig) -> list[Player]:
         Player(str(path), name, setting, config.seed)
         for path, name, setting, config in zip(asked.cross_play, names, settings, found, strict=True)
     ]
+
+
+def check_strangers(asked: CrossPlayConfig) -> None:
+    """ConfigError, before any cell is played, where a partner or noise cannot act in the environment."""
+    if not asked.partners and not any(asked.noise):
+        return
+    config = configs.from_json(load_run(asked.cross_play[0]).config_json)
+    with contextlib.closing(vector.make(config, 1, in_process=True)) as env:
+        observed = env.reset(asked.seed)
+        for name in asked.partners:
+            if name != RANDOM:
+                partner(name, config, env, asked.seed, asked.deterministic)(env, observed)
+        if RANDOM in asked.partners or any(asked.noise):
+            try:
+                NoisyActions(env, 1.0)
+            except ValueError as error:
+                raise ConfigError(f"--noise and --partners random: {error}") from None
 
 
 def _faces(policy: Policy) -> tuple[Any, ...]:
@@ -204,17 +233,17 @@ LEFT_OUT = {"seed", "out", "device", "eval_episodes", "save_interval", "log_inte
 
 
 def _setting(config: TrainConfig, others: Sequence[TrainConfig]) -> list[str]:
-    """The algorithm, and the flags in which the run differs from any other that has them, but for the seed."""
-    mine, flats = config.flat(), [other.flat() for other in others]
+    """The algorithm, and the flags in which the run differs from another of that algorithm, but for the seed."""
+    mine, flats = config.flat(), [other.flat() for other in others if other.algo == config.algo]
     differing = [
         name for name in mine
-        if name not in LEFT_OUT and name != "algo" and any(other.get(name, mine[name]) != mine[name] for other in flats)
+        if name not in LEFT_OUT and any(other.get(name, mine[name]) != mine[name] for other in flats)
     ]  # fmt: skip
     return [config.algo, *(f"{name.replace('_', '-')} {mine[name]}" for name in differing)]
 
 
 def gap_rows(players: Sequence[Player], rows: Sequence[dict[str, Any]], noise: float) -> list[dict[str, Any]]:
-    """For each setting with several runs: the mean return of all with themselves, with each other, and the difference.
+    """For each setting with runs of several seeds, the first of each: the mean return of all with themselves, with each other, and the difference.
 
     The 95 % interval is a t-interval of jackknife pseudo-values: a run is left out with its row and its column, since
     pairs that share a run are not independent. nan below three runs.
@@ -222,7 +251,8 @@ def gap_rows(players: Sequence[Player], rows: Sequence[dict[str, Any]], noise: f
     value = {(row["one"], row["others"]): row["return of all"] for row in rows if row["noise"] == noise}
     found = []
     for setting in dict.fromkeys(player.setting for player in players):
-        names = [player.name for player in players if player.setting == setting]
+        of_seed = {player.seed: player.name for player in reversed(players) if player.setting == setting}
+        names = list(of_seed.values())[::-1]
         if len(names) > 1:
             matrix = np.array([[value[one, others] for others in names] for one in names])
             with_self, with_others, gap = gap_of(matrix)

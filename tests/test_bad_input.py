@@ -37,6 +37,17 @@ def complaint(capsys, command, *args: str) -> str:
     return said.err
 
 
+def test_results_of_rqe_eval_go_neither_into_a_file_nor_into_another_run(run, tmp_path, capsys):
+    file, other = tmp_path / "file", tmp_path / "other"
+    file.touch()
+    other.mkdir()
+    (other / "latest").touch()
+    for out, word in ((file, "cannot be written"), (other, "another run")):
+        said = complaint(capsys, cli.evaluate, str(run), "--episodes", "2", "--out", str(out))
+        assert f"--out {out}" in said and word in said
+    assert [path.name for path in other.iterdir()] == ["latest"]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -15,7 +15,7 @@ from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data import vector
 from rqe_mappo.envs.matrix_games import PayoffTable
 from rqe_mappo.evaluation.partners import OnnxPolicy, one_among, partner
-from rqe_mappo.sweeps.cross_play import Cell, CrossPlayConfig, Player, gap_of, gap_rows
+from rqe_mappo.sweeps.cross_play import Cell, CrossPlayConfig, Player, _setting, evenly, gap_of, gap_rows
 from tests.test_bad_input import complaint
 
 PAYOFFS = np.array([[[3.0, 1.0], [0.0, 2.0]], [[5.0, -1.0], [4.0, 7.0]]])  # of the row player, of the column player
@@ -50,6 +50,18 @@ def test_the_one_goes_round_and_the_others_are_the_others(game):
     for who, returns in zip(records["one"], records["return"], strict=True):
         row, column = (0, 1) if who == 0 else (1, 0)
         assert returns.tolist() == [PAYOFFS[0, row, column], PAYOFFS[1, row, column]]
+
+
+@pytest.mark.parametrize(("most", "agents", "copies"), [(64, 3, 63), (8, 5, 5), (5, 6, 3), (4, 5, 1), (1, 2, 1)])
+def test_each_agent_is_the_one_equally_often(most, agents, copies):
+    assert evenly(most, agents) == copies
+
+
+def test_a_setting_is_named_by_what_sets_it_apart_from_others_of_its_algorithm():
+    mappo, qmix = (rqe_mappo.default_config("matrix", "penalty-2x2", algo) for algo in ("mappo", "qmix"))
+    longer = qmix.replace(total_timesteps=7, seed=3)
+    assert _setting(mappo, [mappo, qmix, longer]) == ["mappo"]
+    assert _setting(longer, [mappo, qmix, longer]) == ["qmix", "total-timesteps 7"]
 
 
 def test_a_run_with_itself_is_itself(game):
@@ -106,6 +118,25 @@ def test_gaps_are_of_runs_that_differ_by_their_seed_alone():
     ]
     (gap,) = gap_rows(players, rows, 0.0)
     assert (gap["setting"], gap["runs"], gap["with themselves"], gap["with each other"]) == ("a", 3, 1.0, 0.0)
+
+
+def test_gaps_take_each_seed_once():
+    """A run and a copy of it are no strangers to each other."""
+    players = [Player("", name, "a", seed) for name, seed in (("x", 1), ("copy of x", 1), ("y", 2))]
+    rows = [
+        {"one": a.name, "others": b.name, "noise": 0.0, "return of all": float(a.seed == b.seed)}
+        for a in players
+        for b in players
+    ]
+    (gap,) = gap_rows(players, rows, 0.0)
+    assert (gap["runs"], gap["with each other"]) == (2, 0.0)
+    assert not gap_rows(players[:2], rows, 0.0)
+
+
+def test_a_run_by_two_spellings_is_one_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="names one of them twice"):
+        CrossPlayConfig((Path("a"), tmp_path / "a"))
 
 
 def test_one_among_others_keeps_what_the_others_chose():
@@ -186,6 +217,43 @@ def test_files_that_do_not_fit_are_refused_in_one_line(pole, tmp_path, fault):
     assert "\n" not in str(said.value)
 
 
+@pytest.mark.parametrize("output", ["scores", "probabilities"])
+def test_numbers_that_are_none_are_refused(pole, tmp_path, output):
+    env, seen = pole
+    file = saved(tmp_path / "p.onnx", [(output, np.array([np.nan, 1.0]))])
+    with pytest.raises(ConfigError, match="gives nan"):
+        OnnxPolicy(file, env, 0, deterministic=False)(env, seen)
+
+
+def test_memory_of_no_fixed_width_is_refused(pole, tmp_path):
+    env, _ = pole
+    onnx = pytest.importorskip("onnx")
+    file = saved(tmp_path / "p.onnx", [("scores", np.array([0.1, 0.3]))])
+    model = onnx.load(file)
+    floats = onnx.TensorProto.FLOAT
+    model.graph.input.append(onnx.helper.make_tensor_value_info("memory", floats, ("batch", "width")))
+    onnx.save(model, file)
+    with pytest.raises(ConfigError, match="memory needs a fixed width"):
+        OnnxPolicy(file, env, 0, deterministic=False)
+
+
+@pytest.mark.parametrize(("output", "deterministic"), [("scores", True), ("probabilities", False)])
+def test_an_onnx_file_takes_actions_that_the_agent_has(tmp_path, output, deterministic):
+    """The first player has two actions, the second three; the file prefers the third by far."""
+    table = tmp_path / "game.json"
+    table.write_text(json.dumps({"payoffs": np.arange(12.0).reshape(2, 2, 3).tolist()}))
+    config = rqe_mappo.default_config("matrix", payoffs=PayoffTable.from_file(str(table)))
+    with contextlib.closing(vector.make(config, 50)) as env:
+        seen = env.reset(0)
+        width = seen.obs.shape[-1]
+        file = saved(tmp_path / "p.onnx", [(output, np.array([0.0, 0.0, 1.0]))], width=width)
+        actions = OnnxPolicy(file, env, 0, deterministic)(env, seen)
+        assert (actions[:, 0] < 2).all() and (actions[:, 1] == 2).all()
+        file = saved(tmp_path / "q.onnx", [("act", np.array([2]))], width=width)
+        with pytest.raises(ConfigError, match="not available"):
+            OnnxPolicy(file, env, 0, deterministic)(env, seen)
+
+
 def test_unknown_partners_are_refused(pole):
     env, _ = pole
     config = default_config("cartpole")
@@ -232,7 +300,12 @@ def test_runs_that_cannot_meet_are_refused(runs, tmp_path, capsys):
         total_timesteps=256, num_envs=4, num_steps=16, eval_episodes=0, out=str(tmp_path / "pole")
     )
     other = rqe_mappo.train(config, quiet=True)
+    assert "one agent" in complaint(capsys, cli.evaluate, "--cross-play", str(other), "--out", str(tmp_path / "out"))
     said = complaint(capsys, cli.evaluate, "--cross-play", str(runs[0]), str(other), "--out", str(tmp_path / "out"))
     assert "--cross-play" in said and "same environment" in said
+    out = tmp_path / "strangers"
+    for name in ("scripted:nobody", f"onnx:{tmp_path / 'none.onnx'}"):
+        said = complaint(capsys, cli.evaluate, "--cross-play", str(runs[0]), "--partners", name, "--out", str(out))
+        assert f"--partners {name}" in said and not out.exists(), "known before any cell is played"
     for flags, word in ((["--noise", "2"], "--noise"), (["--episodes", "0"], "--episodes")):
         assert word in complaint(capsys, cli.evaluate, "--cross-play", str(runs[0]), *flags)

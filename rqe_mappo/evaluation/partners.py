@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from rqe_mappo.config import ConfigError, TrainConfig
-from rqe_mappo.envs.contract import BatchedEnv, Observed, begun
+from rqe_mappo.envs.contract import BatchedEnv, Observed, action_counts, begun
 from rqe_mappo.evaluation.episodes import Chooser, scripted
 
 SCRIPTED, ONNX = "scripted:", "onnx:"
@@ -64,7 +64,11 @@ class OnnxPolicy:
         inputs = {one.name: one for one in self.session.get_inputs()}
         self.takes_agent, self.memory_size = "agent" in inputs, 0
         if "memory" in inputs:
-            self.memory_size = inputs["memory"].shape[-1]
+            self.memory_size = (inputs["memory"].shape or [None])[-1]
+            if not isinstance(self.memory_size, int) or "next_memory" not in [
+                o.name for o in self.session.get_outputs()
+            ]:
+                raise ConfigError(f"--partners onnx:{path}: memory needs a fixed width and an output next_memory")
         rest = [name for name in inputs if name not in ("agent", "memory")]
         if len(rest) != 1:
             raise ConfigError(f"--partners onnx:{path} has the inputs {', '.join(inputs)}: one observation is known")
@@ -96,25 +100,38 @@ class OnnxPolicy:
     def _actions(self, found: np.ndarray, env: BatchedEnv, observed: Observed) -> np.ndarray:
         shape, space = observed.active.shape, env.action_space
         assert isinstance(space, Discrete | Box)  # others were refused
+        file = f"--partners onnx:{self.path}"
+        if np.isnan(found).any():
+            raise ConfigError(f"{file} gives nan: its output {self.output} must be numbers")
         if isinstance(space, Box):
             wanted = (*shape, *space.shape)
             if found.size != np.prod(wanted):
-                raise ConfigError(f"--partners onnx:{self.path} gives {found.shape[1:]} numbers, not {space.shape}")
+                raise ConfigError(f"{file} gives {found.shape[1:]} numbers, not {space.shape}")
             return found.reshape(wanted).astype(np.float32)
+        allowed = _allowed(env, observed)
         if np.issubdtype(found.dtype, np.integer) and found.size == observed.active.size:
             chosen = found.reshape(shape).astype(np.int64)
             if not ((chosen >= space.start) & (chosen < space.start + space.n)).all():
-                raise ConfigError(f"--partners onnx:{self.path} gives actions that are not in {space}")
+                raise ConfigError(f"{file} gives actions that are not in {space}")
+            if not np.take_along_axis(allowed, chosen[..., None] - space.start, -1)[observed.active].all():
+                raise ConfigError(f"{file} gives actions that are not available: give scores or probabilities of all")
             return chosen
         if found.size != observed.active.size * space.n:
-            raise ConfigError(
-                f"--partners onnx:{self.path} gives {found.shape[1:]}, not the scores of {space.n} actions"
-            )
+            raise ConfigError(f"{file} gives {found.shape[1:]}, not the scores of {space.n} actions")
         scores = found.reshape(*shape, int(space.n))
-        if observed.avail is not None:
-            scores = np.where(observed.avail, scores, 0.0 if self.output == "probabilities" else -np.inf)
         if self.output != "probabilities" or self.deterministic:
-            return scores.argmax(-1) + space.start
-        reached = scores.cumsum(-1)
+            return np.where(allowed, scores.clip(min=np.finfo(np.float32).min), -np.inf).argmax(-1) + space.start
+        weights = np.where(allowed, scores, 0.0)
+        weights = np.where(weights.sum(-1, keepdims=True) > 0, weights, allowed)  # uniform where none was left
+        reached = weights.cumsum(-1)
         drawn = (reached <= self.rng.random((*shape, 1)) * reached[..., -1:]).sum(-1)
         return drawn.clip(max=space.n - 1) + space.start
+
+
+def _allowed(env: BatchedEnv, observed: Observed) -> np.ndarray:
+    """Which actions each agent may take, bool `[E, A, actions]`."""
+    if observed.avail is not None:
+        return observed.avail
+    size = int(env.action_space.n)
+    counts = np.array(action_counts(env) or [size] * observed.active.shape[1])
+    return np.broadcast_to(np.arange(size) < counts[:, None], (*observed.active.shape, size))
