@@ -124,7 +124,9 @@ def test_masks_that_leave_nothing_or_come_and_go_end_the_run(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algo", [name for name in registry.ALGORITHMS if name not in ("exact-rqe", "central-q", "fcp")])
+@pytest.mark.parametrize(
+    "algo", [name for name in registry.ALGORITHMS if name not in ("exact-rqe", "central-q", "fcp")]
+)
 @pytest.mark.parametrize("recurrent", [False, True])
 def test_every_algorithm_stops_before_it_learns_from_poison(tmp_path, monkeypatch, algo, recurrent):
     if recurrent and algo in ("c51", "qr-dqn"):

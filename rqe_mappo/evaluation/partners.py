@@ -108,7 +108,7 @@ class OnnxPolicy:
             if found.size != np.prod(wanted):
                 raise ConfigError(f"{file} gives {found.shape[1:]} numbers, not {space.shape}")
             return found.reshape(wanted).astype(np.float32)
-        allowed = _allowed(env, observed)
+        allowed = _allowed(env, int(space.n), observed)
         if np.issubdtype(found.dtype, np.integer) and found.size == observed.active.size:
             chosen = found.reshape(shape).astype(np.int64)
             if not ((chosen >= space.start) & (chosen < space.start + space.n)).all():
@@ -128,10 +128,9 @@ class OnnxPolicy:
         return drawn.clip(max=space.n - 1) + space.start
 
 
-def _allowed(env: BatchedEnv, observed: Observed) -> np.ndarray:
-    """Which actions each agent may take, bool `[E, A, actions]`."""
+def _allowed(env: BatchedEnv, size: int, observed: Observed) -> np.ndarray:
+    """Which of `size` actions each agent may take, bool `[E, A, actions]`."""
     if observed.avail is not None:
         return observed.avail
-    size = int(env.action_space.n)
     counts = np.array(action_counts(env) or [size] * observed.active.shape[1])
     return np.broadcast_to(np.arange(size) < counts[:, None], (*observed.active.shape, size))
