@@ -252,7 +252,7 @@ def test_adversaries_are_paid_until_their_agents_end_and_not_beyond():
     counted[batch.rows] = True
     counted = counted.view(chunk.active.shape)
     advantage = torch.zeros(chunk.active.numel()).index_put((batch.rows,), batch.advantage).view(counted.shape)
-    value = run.algorithm.adversaries.value.predict(paid.chunk).value[..., 0]
+    value = run.algorithm.adversaries.value.predict(paid.chunk).value[..., 0].detach()
     left_before = left_after = 0
     for e in range(6):
         victim = e % 3
