@@ -243,7 +243,7 @@ def _setting(config: TrainConfig, others: Sequence[TrainConfig]) -> list[str]:
 
 
 def gap_rows(players: Sequence[Player], rows: Sequence[dict[str, Any]], noise: float) -> list[dict[str, Any]]:
-    """For each setting, of its first run of each seed: the mean return with themselves, with each other, and the difference.
+    """For each setting, of its first run of each seed: the mean return with themselves, with each other, and the gap.
 
     The 95 % interval is a t-interval of jackknife pseudo-values: a run is left out with its row and its column, since
     pairs that share a run are not independent. nan below three runs.
