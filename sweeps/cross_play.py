@@ -7,7 +7,6 @@ and a heat map.
 
 import contextlib
 import os
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -23,12 +22,14 @@ from rqe_mappo import registry
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import vector
 from rqe_mappo.deploy.loading import load_run
-from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.action_noise import NoisyActions
 from rqe_mappo.evaluation.episodes import MOST_COPIES, chooser, run_episodes
 from rqe_mappo.evaluation.partners import one_among, partner
-from rqe_mappo.statistics import Estimate, mean_interval, rate, seed_interval
-from rqe_mappo.sweeps import style, tables
+from rqe_mappo.statistics import Estimate, mean_interval, rate
+from rqe_mappo.sweeps import tables
+from rqe_mappo.sweeps.cross_play_report import draw, gap_rows, show
+from rqe_mappo.sweeps.players import Player, known_players
+from rqe_mappo.sweeps.pools import ending
 from rqe_mappo.training.lock import hold
 
 RANDOM = "random"
@@ -72,16 +73,6 @@ class CrossPlayConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} names one of them twice: give each once")
         if not self.noise or not all(0 <= chance <= 1 for chance in self.noise):
             raise ConfigError(f"--noise must be chances from 0 to 1 (got {' '.join(map(str, self.noise))})")
-
-
-@dataclass(frozen=True)
-class Player:
-    """A run: its folder, what it is called, and its setting, which is everything but the seed."""
-
-    path: str
-    name: str
-    setting: str
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -164,7 +155,7 @@ def _cells(name: str, found: Estimate) -> dict[str, float]:
 
 def cross_play(asked: CrossPlayConfig) -> None:
     """Measure all cells, print the matrix and the gaps, and write them."""
-    players = known_players(asked)
+    players = known_players(asked.cross_play, asked.trust)
     check_strangers(asked)
     with hold(asked.out, "another rqe-eval --cross-play"):
         cells = [
@@ -172,39 +163,14 @@ def cross_play(asked: CrossPlayConfig) -> None:
             for noise, one, others in product(asked.noise, players, [*players, *asked.partners])
             if others != RANDOM or noise == asked.noise[0]  # who acts at random slips at random
         ]
-        with ProcessPoolExecutor(asked.jobs, get_context("spawn"), _one_thread) as pool:
+        with ending(ProcessPoolExecutor(asked.jobs, get_context("spawn"), _one_thread)) as pool:
             rows = list(tqdm(pool.map(Cell.measure, cells), total=len(cells), disable=None, unit="cell"))
         tables.write(asked.out / "cross_play.csv", rows)
         gaps = [gap for noise in asked.noise for gap in gap_rows(players, rows, noise)]
         tables.write(asked.out / "gaps.csv", gaps)
         for noise in asked.noise:
-            _print(rows, gaps, noise)
-        print(draw(rows, gaps, asked))
-
-
-def known_players(asked: CrossPlayConfig) -> list[Player]:
-    """The runs, once it is known that they can act in the first one's environment."""
-    for path in asked.cross_play if asked.trust else ():
-        configs.trust(path)
-    policies = [load_run(path) for path in asked.cross_play]
-    found = [configs.from_json(policy.config_json) for policy in policies]
-    for path, policy, config in zip(asked.cross_play, policies, found, strict=True):
-        if config.env != found[0].env or _faces(policy) != _faces(policies[0]):
-            raise ConfigError(
-                f"--cross-play {path} is of {config.env} with other agents, observations or actions than "
-                f"{asked.cross_play[0]} of {found[0].env}: give runs that can act in the same environment"
-            )
-        if config.env_config != found[0].env_config:
-            print(f"{path} was trained in other settings of {config.env}, and acts in those of {asked.cross_play[0]}")
-    if len(policies[0].agents) == 1:
-        raise ConfigError(f"--cross-play {asked.cross_play[0]} is of one agent, which has no others: use rqe-eval RUN")
-    settings = [" ".join(_setting(config, found)) or config.algo for config in found]
-    plain = [f"{setting} s{config.seed}" for setting, config in zip(settings, found, strict=True)]
-    names = [name if plain.count(name) == 1 else str(path) for name, path in zip(plain, asked.cross_play, strict=True)]
-    return [
-        Player(str(path), name, setting, config.seed)
-        for path, name, setting, config in zip(asked.cross_play, names, settings, found, strict=True)
-    ]
+            show(rows, gaps, noise)
+        print(draw(rows, gaps, asked.noise, asked.out))
 
 
 def check_strangers(asked: CrossPlayConfig) -> None:
@@ -222,111 +188,6 @@ def check_strangers(asked: CrossPlayConfig) -> None:
                 NoisyActions(env, 1.0)
             except ValueError as error:
                 raise ConfigError(f"--noise and --partners random: {error}") from None
-
-
-def _faces(policy: Policy) -> tuple[Any, ...]:
-    """What must be the same of policies that act side by side."""
-    return policy.agents, policy.spec.obs_dim, policy.spec.actions
-
-
-LEFT_OUT = {"seed", "out", "device", "eval_episodes", "save_interval", "log_interval", "keep", "num_workers"}
-
-
-def _setting(config: TrainConfig, others: Sequence[TrainConfig]) -> list[str]:
-    """The algorithm, and the flags in which the run differs from another of that algorithm, but for the seed."""
-    mine, flats = config.flat(), [other.flat() for other in others if other.algo == config.algo]
-    differing = [
-        name for name in mine
-        if name not in LEFT_OUT and any(other.get(name, mine[name]) != mine[name] for other in flats)
-    ]  # fmt: skip
-    return [config.algo, *(f"{name.replace('_', '-')} {mine[name]}" for name in differing)]
-
-
-def gap_rows(players: Sequence[Player], rows: Sequence[dict[str, Any]], noise: float) -> list[dict[str, Any]]:
-    """For each setting with runs of several seeds: the mean return with themselves, with each other, the difference.
-
-    Of several runs of a setting and a seed the first counts. The 95 % interval is a t-interval of jackknife
-    pseudo-values: a run is left out with its row and its column, since pairs that share a run are not independent. nan
-    below three runs.
-    """
-    value = {(row["one"], row["others"]): row["return of all"] for row in rows if row["noise"] == noise}
-    found = []
-    for setting in dict.fromkeys(player.setting for player in players):
-        of_seed = {player.seed: player.name for player in reversed(players) if player.setting == setting}
-        names = list(of_seed.values())[::-1]
-        if len(names) > 1:
-            matrix = np.array([[value[one, others] for others in names] for one in names])
-            with_self, with_others, gap = gap_of(matrix)
-            found.append({
-                "setting": setting, "noise": noise, "runs": len(names), "with themselves": with_self,
-                "with each other": with_others, "gap": gap.value, "low": gap.low, "high": gap.high,
-            })  # fmt: skip
-    return found
-
-
-def gap_of(matrix: np.ndarray) -> tuple[float, float, Estimate]:
-    """The means of the diagonal and of the rest of `matrix` `[n, n]`, and their difference with its interval."""
-    n = len(matrix)
-
-    def means(kept: list[int]) -> tuple[float, float]:
-        part = matrix[np.ix_(kept, kept)]
-        apart = ~np.eye(len(kept), dtype=bool)
-        return float(part.diagonal().mean()), float(part[apart].mean())
-
-    everyone = list(range(n))
-    own, cross = means(everyone)
-    if n < 3:
-        return own, cross, Estimate(own - cross, np.nan, np.nan, n)
-    without = [np.subtract(*means([other for other in everyone if other != left])) for left in everyone]
-    pseudo = n * (own - cross) - (n - 1) * np.array(without)
-    spread = seed_interval(pseudo)
-    return own, cross, Estimate(own - cross, spread.low, spread.high, n)
-
-
-def _print(rows: Sequence[dict[str, Any]], gaps: Sequence[dict[str, Any]], noise: float) -> None:
-    shown = [row for row in rows if row["noise"] == noise]
-    ones, others = (list(dict.fromkeys(row[name] for row in shown)) for name in ("one", "others"))
-    of = {(row["one"], row["others"]): f"{row['return of all']:.4g}" for row in shown}
-    lines = [["one \\ others", *others], *([one, *(of.get((one, other), "") for other in others)] for one in ones)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    print(f"mean return of all agents{f', actions of the others replaced with a chance of {noise:g}' * (noise > 0)}")
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    for gap in gaps:
-        if gap["noise"] == noise:
-            ends = "" if np.isnan(gap["low"]) else f" [{gap['low']:.4g}, {gap['high']:.4g}]"
-            print(
-                f"{gap['setting']}: {gap['with themselves']:.4g} with themselves, {gap['with each other']:.4g} with "
-                f"each other; gap {gap['gap']:.4g}{ends} over {gap['runs']} runs"
-            )
-    print()
-
-
-def draw(rows: Sequence[dict[str, Any]], gaps: Sequence[dict[str, Any]], asked: CrossPlayConfig) -> Path:
-    """A heat map for each chance of noise, side by side, on one scale of colours."""
-    ones, others = (list(dict.fromkeys(row[name] for row in rows)) for name in ("one", "others"))
-    values = np.full((len(asked.noise), len(ones), len(others)), np.nan)
-    for row in rows:
-        values[asked.noise.index(row["noise"]), ones.index(row["one"]), others.index(row["others"])] = row[
-            "return of all"
-        ]
-    figure = style.new_figure(len(asked.noise) * (2.2 + 0.75 * len(others)) + 1.5, 2.4 + 0.5 * len(ones))
-    axes_of = figure.subplots(1, len(asked.noise), squeeze=False)[0]
-    low, high = np.nanmin(values), np.nanmax(values)
-    images = []
-    for axes, matrix, noise in zip(axes_of, values, asked.noise, strict=True):
-        images.append(axes.imshow(matrix, vmin=low, vmax=high, cmap="viridis", aspect="auto"))
-        axes.set_xticks(range(len(others)), [style.pretty(name) for name in others], rotation=35, ha="right")
-        axes.set_yticks(range(len(ones)), [style.pretty(name) for name in ones] if axes is axes_of[0] else [])
-        axes.set(xlabel="the others" + f", noise {noise:g}" * (len(asked.noise) > 1))
-        for (y, x), value in np.ndenumerate(matrix):
-            dark = value < (low + high) / 2
-            axes.text(x, y, "" if np.isnan(value) else f"{value:.3g}", ha="center", va="center", fontsize=8,
-                      color="white" if dark else "black")  # fmt: skip
-    axes_of[0].set_ylabel("the one")
-    figure.colorbar(images[0], ax=list(axes_of), label="mean return of all agents")
-    style.title(figure, "Who gets on with whom", f"{rows[0]['episodes']} episodes a cell")
-    return style.save(figure, asked.out / "plots" / "cross_play")[0]
 
 
 def _one_thread() -> None:

@@ -18,6 +18,7 @@ from rqe_mappo.config import ConfigError
 from rqe_mappo.sweeps import manifest, reading
 from rqe_mappo.sweeps.job import ONE_THREAD
 from rqe_mappo.sweeps.manifest import Entry, Manifest
+from rqe_mappo.sweeps.pools import ending
 from rqe_mappo.sweeps.sweep import write_outputs
 from rqe_mappo.training.lock import hold
 
@@ -72,7 +73,7 @@ def evaluate(asked: SweepEvalConfig) -> None:
             entry for name, entry in entries.items()
             if not _is_there(asked, found.run_folder(name), known.run_folder(name))
         ]  # fmt: skip
-        with ThreadPoolExecutor(asked.jobs) as pool:
+        with ending(ThreadPoolExecutor(asked.jobs)) as pool:
             ended = pool.map(lambda entry: _evaluate(asked, found, known, entry), missing)
             for _ in tqdm(ended, total=len(missing), disable=None, unit="run"):
                 pass

@@ -26,6 +26,7 @@ from rqe_mappo.evaluation.episodes import chooser, drive
 from rqe_mappo.statistics import seed_interval
 from rqe_mappo.sweeps import front_plots, style, tables
 from rqe_mappo.sweeps.metrics import HEADLINES
+from rqe_mappo.sweeps.pools import ending
 from rqe_mappo.training.lock import hold
 
 MOST_ALPHAS = 1001
@@ -146,7 +147,7 @@ def _mix(config: MixConfig, runs: Sequence[MixtureRun]) -> None:
             raise ConfigError(f"--out {config.out} holds mixtures of {row['safe']}, {row['neutral']}: choose another")
     missing = [run for run in runs if _name(run.columns()) not in done]
     beside = [] if config.front is None else tables.read(config.front / "results.csv")
-    with ProcessPoolExecutor(config.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+    with ending(ProcessPoolExecutor(config.jobs, multiprocessing.get_context("spawn"), _one_thread)) as pool:
         measured = tqdm(pool.map(MixtureRun.measure, missing), total=len(missing), disable=None)
         for run, row in zip(missing, measured, strict=False):
             done[_name(run.columns())] = row

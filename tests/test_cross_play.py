@@ -15,7 +15,9 @@ from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data import vector
 from rqe_mappo.envs.matrix_games import PayoffTable
 from rqe_mappo.evaluation.partners import OnnxPolicy, one_among, partner
-from rqe_mappo.sweeps.cross_play import Cell, CrossPlayConfig, Player, _setting, evenly, gap_of, gap_rows
+from rqe_mappo.sweeps.cross_play import Cell, CrossPlayConfig, evenly
+from rqe_mappo.sweeps.cross_play_report import gap_of, gap_rows
+from rqe_mappo.sweeps.players import Player, setting_of
 from tests.test_bad_input import complaint
 
 PAYOFFS = np.array([[[3.0, 1.0], [0.0, 2.0]], [[5.0, -1.0], [4.0, 7.0]]])  # of the row player, of the column player
@@ -60,8 +62,8 @@ def test_each_agent_is_the_one_equally_often(most, agents, copies):
 def test_a_setting_is_named_by_what_sets_it_apart_from_others_of_its_algorithm():
     mappo, qmix = (rqe_mappo.default_config("matrix", "penalty-2x2", algo) for algo in ("mappo", "qmix"))
     longer = qmix.replace(total_timesteps=7, seed=3)
-    assert _setting(mappo, [mappo, qmix, longer]) == ["mappo"]
-    assert _setting(longer, [mappo, qmix, longer]) == ["qmix", "total-timesteps 7"]
+    assert setting_of(mappo, [mappo, qmix, longer]) == "mappo"
+    assert setting_of(longer, [mappo, qmix, longer]) == "qmix total-timesteps 7"
 
 
 def test_a_run_with_itself_is_itself(game):

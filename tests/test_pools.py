@@ -1,0 +1,29 @@
+"""Pools: what was not begun when a block ended by an error is not begun any more."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rqe_mappo.sweeps.pools import ending
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
+def test_nothing_more_is_begun_after_an_error(stop):
+    begun, go_on = [], threading.Event()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        go_on.wait(10)
+
+    with pytest.raises(stop), ending(ThreadPoolExecutor(1)) as pool:
+        pool.map(work, range(20))
+        threading.Timer(0.2, go_on.set).start()
+        raise stop
+    assert len(begun) <= 2
+
+
+def test_all_is_done_that_was_waited_for():
+    with ending(ThreadPoolExecutor(2)) as pool:
+        found = list(pool.map(lambda number: number**2, range(20)))
+    assert found == [number**2 for number in range(20)]
