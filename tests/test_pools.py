@@ -1,7 +1,9 @@
 """Pools: what was not begun when a block ended by an error is not begun any more."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -21,6 +23,16 @@ def test_nothing_more_is_begun_after_an_error(stop):
         threading.Timer(0.2, go_on.set).start()
         raise stop
     assert len(begun) <= 2
+
+
+@pytest.mark.slow
+def test_processes_that_are_at_work_are_ended():
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), ending(ProcessPoolExecutor(2, get_context("spawn"))) as pool:
+        pool.map(time.sleep, [600] * 4)
+        time.sleep(2)
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 60
 
 
 def test_all_is_done_that_was_waited_for():
