@@ -25,13 +25,13 @@ from rqe_mappo.nets import PolicyActor
 RESULT = tables.RESULTS / "srpo_games.csv"
 SEEDS = (1, 2, 3, 4, 5)
 EPS, COST = 0.2, 0.4  # of the free-rider game
-AVERSIONS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # the paper's tau; ours is the inverse
+AVERSIONS = (0.5, 2.0, 3.0, 5.0, 10.0, 30.0)  # the paper's tau, ours is the inverse; at 1 the pull has 5 % of its force
 START = (0.75, 0.35)  # first probabilities of contributing: who rides free must be made to stop
 # Exact games want small steps and none of PPO's clip, which holds the surrogate back and not the divergence.
 SETTINGS: dict[str, Any] = {
-    "eps": EPS, "num_envs": 4096, "num_steps": 1, "num_minibatches": 1, "update_epochs": 2, "critic_epochs": 1,
-    "critic_first": 0.0, "clip_coef": 10.0, "learning_rate": 0.03, "average": 0.3, "settle": 0.01,
-    "total_timesteps": 1000 * 8192,
+    "eps": EPS, "num_envs": 1024, "num_steps": 1, "num_minibatches": 1, "update_epochs": 2, "critic_epochs": 1,
+    "critic_first": 0.0, "clip_coef": 10.0, "learning_rate": 0.02, "average": 0.3, "settle": 0.01,
+    "total_timesteps": 2000 * 2048,
 }  # fmt: skip
 TARGET, ROBOT_EPS, ROBOT_AVERSIONS = 3.0, 0.4, (0.0, 2.0)
 
@@ -132,7 +132,8 @@ def robots_config(aversion: float, seed: int, **changes: Any) -> TrainConfig:
     own = {
         "strategic_tau": 1 / aversion if aversion else math.inf, "eps": ROBOT_EPS, "squash": "none", "seed": seed,
         "norm_adv": False, "gamma": 1.0, "time_limit": "terminal", "shared_actor": False, "actor_hidden": (),
-        "critic_hidden": (), "critic_learning_rate": 0.03, "learning_rate": 0.02, "max_grad_norm": 10.0,
+        "critic_hidden": (), "critic_learning_rate": 0.03, "max_grad_norm": 10.0, "num_envs": 4096,
+        "total_timesteps": 1000 * 8192,
     }  # fmt: skip
     return default_config("benchmarks.srpo_games:TwoRobots", algo="srpo").replace(**SETTINGS | own | changes)
 
