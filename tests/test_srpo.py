@@ -123,6 +123,7 @@ def test_each_agent_acts_by_itself_in_its_own_copies_and_by_adversaries_in_the_o
     assert own.tolist() == [[copy % 3 == agent for agent in range(3)] for copy in range(6)]
     for _ in range(3):  # memories of earlier trajectories count
         chunk, _ = run.collector.collect()
+        assert torch.equal(chunk.action, chunk.extras["drawn"][..., 0])
         mine = run.algorithm.adversaries.own_part(chunk)
         _, theirs, _ = run.algorithm.adversaries.targets(chunk)
         whole = run.algorithm.agents.policy, run.algorithm.adversaries.policy
