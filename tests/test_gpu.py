@@ -100,7 +100,8 @@ def cases() -> Iterator[tuple[str, Case]]:
             yield algo, Case("matrix", algo, {}, update=update, epoch=0)
             continue
         yield algo, Case("cartpole", algo, {}, collect=past, update=update)
-        memory = {"collect": past + BEGUN, "update": update + 1, "epoch": 3}
+        adversaries = 22 if algo == "srpo" else 0  # of which each has a batch, and a critic, of its own
+        memory = {"collect": past + BEGUN, "update": update + 1 + adversaries, "epoch": 3}
         yield f"{algo} recurrent", Case("cliff", algo, {"recurrent": True}, 3, **memory)
         yield f"{algo} continuous", Case("gymnasium:Pendulum-v1", algo, {}, 2, past + BOX, update + 2)
         finer = 3 if algo in ("rqe-mappo", "c51-cvar") else 0  # the finer grid of targets
