@@ -9,7 +9,6 @@ of the last reward): here early and midway are the first and the middle one of t
 (`rqe-train --keep 1000`).
 """
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,9 +157,7 @@ class Fcp:
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         """Improve agents and critics on the rows of those that act by themselves."""
-        mine = dataclasses.replace(
-            chunk, active=chunk.active & self.rollout.own, memory=chunk.memory[..., : self.actor.memory_size]
-        )
+        mine = chunk.part(self.rollout.own, self.actor.memory_size)
         return self.agents.learn(mine, progress) if mine.active.any() else {}
 
     def warnings(self) -> list[str]:

@@ -186,8 +186,7 @@ class Adversaries:
 
     def own_part(self, chunk: Trajectory) -> Trajectory:
         """What the agents learn from: the rows of those that act by themselves."""
-        memory = chunk.memory[..., : self.agents.actor.memory_size]
-        return replace(chunk, active=chunk.active & self.own, memory=memory)
+        return chunk.part(self.own, self.agents.actor.memory_size)
 
     def learn(self, chunk: Trajectory, now: Moment) -> dict[str, float]:
         """Improve the adversaries on `chunk`, against the partners' policies as they are; gives scalars to log."""

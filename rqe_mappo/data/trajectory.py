@@ -1,6 +1,6 @@
 """What a learner sees of T decisions in E copies with A agents each."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -58,6 +58,10 @@ class Trajectory:
         """Which agent each entry of `obs` and `state` belongs to."""
         own = torch.arange(self.obs.shape[2], device=self.obs.device) if self.who is None else self.who
         return own.expand(self.obs.shape[:3])
+
+    def part(self, places: Bool[Tensor, "E A"], memory: int) -> "Trajectory":
+        """With rows in some places alone, whose actor has the first `memory` units of what is remembered."""
+        return replace(self, active=self.active & places, memory=self.memory[..., :memory])
 
     def view(self, of: str) -> Float[Tensor, "T+1 E A V"]:
         """What a critic sees: of the "state", or of each agent's "obs"."""
