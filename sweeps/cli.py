@@ -25,28 +25,40 @@ def plot(args: Sequence[str] | None = None) -> None:
     from rqe_mappo.sweeps import plots
 
     def command(args: list[str]) -> None:
-        for path in plots.draw(_folder("rqe-plot", "Draw a sweep from its CSV files, as PNG and SVG.", args)):
+        parser = _parser("rqe-plot", "Draw a sweep from its CSV files, as PNG and SVG.")
+        for path in plots.draw(_folder(parser.parse_args(args))):
             print(path)
 
     main(command, "rqe-plot", args)
 
 
 def report(args: Sequence[str] | None = None) -> None:
-    """rqe-report: tables, plots and page of what has finished so far."""
+    """rqe-report: tables, plots and page of what has finished so far, or its main tables as text."""
+    from rqe_mappo.sweeps import markdown
     from rqe_mappo.sweeps.sweep import write_outputs
 
     def command(args: list[str]) -> None:
-        description = "Collect what has finished, draw it and write one self-contained page."
-        write_outputs(_folder("rqe-report", description, args))
+        parser = _parser("rqe-report", "Collect what has finished, draw it and write one self-contained page.")
+        parser.add_argument(
+            "--markdown", action="store_true", help="print the main tables for a README, from the CSV files alone"
+        )
+        asked = parser.parse_args(args)
+        if asked.markdown:
+            print(markdown.text(_folder(asked)))
+        else:
+            write_outputs(_folder(asked))
 
     main(command, "rqe-report", args)
 
 
-def _folder(prog: str, description: str, args: list[str]) -> Path:
+def _parser(prog: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
     parser.error = lambda message: fail(prog, f"{message} (see {prog} --help)")
     parser.add_argument("folder", type=Path, help="folder of rqe-sweep")
-    folder = parser.parse_args(args).folder
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder: give that of a sweep")
-    return folder.resolve()
+    return parser
+
+
+def _folder(asked: argparse.Namespace) -> Path:
+    if not asked.folder.is_dir():
+        raise ConfigError(f"{asked.folder} is not a folder: give that of a sweep")
+    return asked.folder.resolve()

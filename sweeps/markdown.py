@@ -1,0 +1,69 @@
+"""The main tables of a sweep as Markdown, for a page or a README: `rqe-report FOLDER --markdown`."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rqe_mappo.config import ConfigError
+from rqe_mappo.sweeps.metrics import HEADLINES, METRICS, Metric
+from rqe_mappo.sweeps.style import pretty
+from rqe_mappo.sweeps.tables import by_label, number, read
+
+MINUS = "\N{MINUS SIGN}"
+SHOWN = tuple(metric for metric in METRICS if metric in HEADLINES or metric.column == "std of return (agent)")
+
+
+def text(folder: Path) -> str:
+    """Means over seeds, then how each setting compares with the reference, from the tables in `folder` alone."""
+    summary, compared = read(folder / "summary.csv"), read(folder / "comparisons.csv")
+    if not summary:
+        raise ConfigError(f"{folder} has no summary.csv with runs in it: give the folder of a sweep")
+    tables = [main_numbers(summary)]
+    if compared:
+        tables.append(f"Better than {pretty(compared[0]['reference'])} by, seed by seed:\n\n{against(compared)}")
+    return "\n\n".join(tables)
+
+
+def main_numbers(summary: Sequence[dict[str, str]]) -> str:
+    """A row a setting: means over seeds with 95 % t-intervals."""
+    found = {label: {row["metric"]: row for row in rows} for label, rows in by_label(summary).items()}
+    shown = [metric for metric in SHOWN if any(metric.column in rows for rows in found.values())]
+    lines = [
+        [pretty(label), *(_cell(rows.get(metric.column), ("mean", "low", "high"), metric) for metric in shown)]
+        for label, rows in found.items()
+    ]
+    return table(["setting", *(metric.name for metric in shown)], lines)
+
+
+def against(compared: Sequence[dict[str, str]]) -> str:
+    """A row a setting: paired differences, positive where it is better, with 95 % t-intervals."""
+    found = {label: {row["metric"]: row for row in rows} for label, rows in by_label(compared).items()}
+    shown = [metric for metric in HEADLINES if any(metric.column in rows for rows in found.values())]
+    lines = [
+        [
+            pretty(label), max(row["pairs"] for row in rows.values()),
+            *(_cell(rows.get(metric.column), ("better_by", "low", "high"), metric) for metric in shown),
+        ]
+        for label, rows in found.items()
+    ]  # fmt: skip
+    return table(["setting", "pairs", *(metric.name for metric in shown)], lines)
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table of GitHub's Markdown."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def _cell(row: dict[str, str] | None, names: tuple[str, str, str], metric: Metric) -> str:
+    """A number and its interval; empty where there is none."""
+    if row is None:
+        return ""
+    value, low, high = (number(row, name) for name in names)
+    if math.isnan(value):
+        return ""
+
+    def spelled(one: float) -> str:
+        return f"{round(one, metric.digits) + 0.0:.{metric.digits}f}".replace("-", MINUS)  # no -0
+
+    return spelled(value) if math.isnan(low) else f"{spelled(value)} [{spelled(low)}, {spelled(high)}]"
