@@ -7,13 +7,10 @@ from functools import partial
 import gymnasium
 import numpy as np
 import pytest
-import torch
 from gymnasium.spaces import Box, Discrete
 from pettingzoo.utils import parallel_to_aec
 
-from benchmarks import simple_spread, spread_settings
 from rqe_mappo import cli
-from rqe_mappo.command_line import train_config
 from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.by_name import ByNameConfig, batched_from, make, trial
@@ -148,86 +145,6 @@ def test_simple_spread_trains_is_evaluated_and_goes_on(tmp_path, capsys):
     cli.train(["--resume", str(folder), "--total-timesteps", "1200"])
     assert Policy.load(folder).timesteps == 1200
     assert "mean return" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("algo", simple_spread.ALGORITHMS)
-def test_the_benchmark_asks_both_sides_for_the_same(algo):
-    settings = spread_settings.of(algo)
-    ours, _ = train_config(settings.ours(3))
-    theirs = settings.theirs(3)
-    experiment = theirs["experiment"]
-    rows, own = ours.num_envs * ours.num_steps, ours.algorithm
-    kind = "on_policy" if algo == "mappo" else "off_policy"
-    assert ours.algo == theirs["algo"] == algo
-    assert ours.seed == theirs["seed"] == 3
-    assert ours.total_timesteps == spread_settings.AGENTS * experiment["max_n_frames"]
-    assert ours.total_timesteps % (spread_settings.AGENTS * rows) == 0  # neither side rounds up
-    assert rows == experiment[f"{kind}_collected_frames_per_batch"]
-    assert own.learning_rate == experiment["lr"]
-    assert own.max_grad_norm == experiment["clip_grad_val"]
-    assert own.actor_hidden == theirs["hidden"]
-    if algo == "mappo":
-        assert rows == own.num_minibatches * experiment["on_policy_minibatch_size"]
-        assert own.update_epochs == own.critic_epochs == experiment["on_policy_n_minibatch_iters"]
-        assert own.critic_learning_rate == experiment["lr"] and own.critic_hidden == theirs["hidden"]
-        assert not (own.norm_adv or own.anneal_lr or own.value_norm or own.value_clip)
-    else:
-        learned, length = own.batch_episodes * ours.env_config.max_steps, ours.env_config.max_steps
-        assert learned == experiment["off_policy_train_batch_size"]
-        assert own.replay_ratio * rows == learned * experiment["off_policy_n_optimizer_steps"]
-        assert own.buffer_episodes * length == experiment["off_policy_memory_size"] == experiment["max_n_frames"]
-        assert (own.target_interval, own.polyak) == (1, experiment["polyak_tau"])
-        assert own.exploration_start == experiment["exploration_eps_init"]
-        assert own.exploration == experiment["exploration_eps_end"]
-        assert own.exploration_fraction == pytest.approx(1 / 3)  # as BenchMARL's exploration_anneal_frames
-        assert (own.td_lambda, own.double_q, own.value_unit) == (0, False, spread_settings.AGENTS)
-
-
-@pytest.mark.parametrize("algo", ["mappo", "qmix"])
-def test_the_benchmark_evaluates_an_actor(algo, monkeypatch):
-    monkeypatch.setattr(simple_spread, "EPISODES", 12)
-    monkeypatch.setattr(simple_spread, "COPIES", 4)
-    actor = spread_settings.of(algo).untrained()
-    found = simple_spread.evaluated(actor)
-    assert found.n == 12
-    assert -120 < found.low < found.value < found.high < -10
-    assert found == simple_spread.evaluated(actor)
-
-
-def test_the_benchmark_reads_utilities_that_do_not_see_who_they_are():
-    torch.manual_seed(0)
-    sizes = [(64, 18), (64, 64), (5, 64)]
-    layers = [(torch.randn(size), torch.randn(size[0])) for size in sizes]
-    actor = simple_spread.with_weights(spread_settings.of("vdn").untrained(), layers)
-    obs, by_hand = torch.randn(4, 3, 18), None
-    for weight, bias in layers:
-        by_hand = (obs if by_hand is None else by_hand.relu()) @ weight.T + bias
-    torch.testing.assert_close(actor.values(obs, torch.arange(3).expand(4, 3))[0], by_hand)
-
-
-def test_the_benchmark_compares_runs_of_one_algorithm_and_budget():
-    runs = [("ours", 1, -20.0), ("ours", 2, -19.0), ("BenchMARL", 1, -22.0), ("BenchMARL", 2, -21.0)]
-    rows = [
-        {
-            "algo": "vdn",
-            "side": side,
-            "seed": seed,
-            "frames": 6000,
-            "return": got,
-            "decisions_per_cpu_s": 300.0 if side == "ours" else 100,
-        }
-        for side, seed, got in runs
-    ]
-    others = [{**rows[0], "frames": 12_000, "return": 0.0}, {**rows[0], "algo": "qmix", "return": 0.0}]
-    summary = simple_spread.summarise([*rows, *others])
-    assert [(row["algo"], row["frames"]) for row in summary if row["what"] == "ours: return"] == [
-        ("vdn", 6000), ("vdn", 12_000), ("qmix", 6000)
-    ]  # fmt: skip
-    found = {row["what"]: row["value"] for row in summary if (row["algo"], row["frames"]) == ("vdn", 6000)}
-    assert found["ours: return"] == -19.5
-    assert found["return, ours less BenchMARL's (Welch)"] == 2.0
-    assert found["probability that a run of ours has the higher return"] == 1.0
-    assert found["decisions per CPU second, ours / BenchMARL's"] == 3.0
 
 
 def test_an_agent_cut_off_unseen_keeps_what_it_saw_last():
