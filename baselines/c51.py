@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rqe_mappo.algorithms.distributional import as_distributional, of_actions, of_team
+from rqe_mappo.algorithms.distributional import of_team
 from rqe_mappo.algorithms.off_policy import value_scalars
 from rqe_mappo.algorithms.single_steps import SingleStepConfig, SingleSteps
 from rqe_mappo.algorithms.support import OfTeam, SupportConfig
@@ -63,19 +63,16 @@ class C51(SingleSteps):
 
     def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
         """The cross-entropy of the target distribution, of each agent that acts."""
-        present, atoms = torch.cat((batch.active, batch.present[-1:])), self.actor.atoms
-        live = self.actor.distributions(batch.obs, present)
+        atoms = self.actor.atoms
+        chosen, following = self.predicted(batch)
         with torch.no_grad():
-            kept = as_distributional(self.target["actor"]).distributions(batch.obs, present)
-            best = self.ranked(live, kept, batch)
-            following = of_team(of_actions(kept, best)[1:].exp(), batch.present[1:])
+            following = of_team(following.exp(), batch.present[1:])
             shape = following.shape[:-1]
             given = (batch.reward / (self.unit or 1.0), batch.terminated, batch.ended)
             reward, terminated, ended = (part[..., None].expand(shape) for part in given)
             target = returns.lambda_targets(
                 atoms, reward, following, terminated, ended, self.run.gamma, self.config.td_lambda
             )
-        chosen = of_actions(live[:-1], batch.action)
         loss = self.averaged(categorical.cross_entropy(target, chosen), batch.active)
         means = (categorical.mean(atoms, chosen.detach().exp()), categorical.mean(atoms, target))
         low, high = (edge.mean() for edge in categorical.edge_mass(target[batch.active]))

@@ -3,8 +3,8 @@
     python -m benchmarks.cartpole_values --algo c51 --peer PYTHON --cleanrl FOLDER
     python -m benchmarks.cartpole_values --algo qr-dqn --peer PYTHON
 
-Both sides train on the same environment, in one copy, for as many steps, with the same networks and settings, which
-are the peers' own published ones but for what `Settings` says. Runs take turns (`beside`); the last networks act
+Both sides train on the same environment for as many steps, with the same networks and settings, which are
+the peers' own published ones but for what `Settings` says. Runs take turns (`beside`); the last networks act
 greedily in the same 256 episodes. What differs all the same stands in README.md.
 
 PYTHON is the peer's own interpreter: with stable-baselines3 and sb3-contrib 2.9.2, or for CleanRL, whose checkout is
@@ -38,6 +38,7 @@ class Settings:
     """Defaults of both: learning begins with the first full batch, everything is kept, no bound on gradients.
 
     between, updates: steps of the environment between learning, and how often is then learned.
+    copies: of the environment, in which ours plays these steps; the peers have one.
     target: learning steps between two copies to the target network.
     """
 
@@ -48,6 +49,7 @@ class Settings:
     learning_rate: float
     batch: int
     between: int
+    copies: int
     updates: int
     target: int
     exploration: float
@@ -57,8 +59,8 @@ class Settings:
     def ours(self, seed: int) -> list[str]:
         """Flags of rqe-train; neither peer has double Q-learning, both learn in units of the reward."""
         flags = {
-            "algo": self.algo, "env": ENV.name, "seed": seed, "total-timesteps": self.frames, "num-envs": 1,
-            "num-steps": self.between, "gamma": self.gamma, "learning-rate": self.learning_rate,
+            "algo": self.algo, "env": ENV.name, "seed": seed, "total-timesteps": self.frames, "num-envs": self.copies,
+            "num-steps": self.between // self.copies, "gamma": self.gamma, "learning-rate": self.learning_rate,
             "batch-episodes": self.batch, "replay-ratio": self.updates * self.batch / self.between,
             "target-interval": self.target, "exploration": self.exploration,
             "exploration-fraction": self.exploration_fraction, "buffer-episodes": self.frames // 8,
@@ -96,6 +98,7 @@ class C51(Settings):
     learning_rate: float = 2.5e-4
     batch: int = 128
     between: int = 10
+    copies: int = 10
     updates: int = 1
     target: int = 50
     exploration: float = 0.05
@@ -131,6 +134,7 @@ class QrDqn(Settings):
     learning_rate: float = 2.3e-3
     batch: int = 64
     between: int = 256
+    copies: int = 8
     updates: int = 128
     target: int = 128  # the zoo copies every 10 steps of the environment, of which 256 are between learning
     exploration: float = 0.04

@@ -14,7 +14,7 @@ import torch
 import rqe_mappo
 from rqe_mappo import registry
 from rqe_mappo.algorithms.contract import Progress
-from rqe_mappo.algorithms.distributional import of_team
+from rqe_mappo.algorithms.distributional import of_actions, of_team
 from rqe_mappo.baselines.rmix import released_loss
 from rqe_mappo.config import ConfigError
 from rqe_mappo.data import vector
@@ -260,6 +260,33 @@ def padded(batch: Episodes, more: int) -> Episodes:
             empty = value.new_zeros(more, *value.shape[1:])
             found[name] = torch.cat((value, empty + 1 if name == "avail" else empty))
     return Episodes(**found)
+
+
+@pytest.mark.parametrize("double_q", [True, False])
+@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize("algo", ["c51", "qr-dqn", "ddn"])
+def test_what_is_predicted_equals_a_look_along_whole_episodes(algo, window, double_q):
+    config = small(algo, window=window, double_q=double_q)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        model = learner(algo, env, config)
+        playing = collector(env, model, 64)
+        model.learn(playing.collect(1.0)[0], Progress(0, 1))
+    batch = model.batch()
+    actor, target = model.actor, model.target["actor"]
+    present = torch.cat((batch.active, batch.present[-1:]))
+    live, kept = actor.distributions(batch.obs, present), target.distributions(batch.obs, present)
+    agent = torch.arange(batch.obs.shape[2]).expand(batch.obs.shape[:3])
+    best = actor.ranked(live if double_q else kept, agent, batch.avail).argmax(-1)
+    chosen, following = of_actions(live[:-1], batch.action), of_actions(kept, best)[1:]
+    found = model.predicted(batch)
+    torch.testing.assert_close(found[0], chosen)
+    torch.testing.assert_close(found[1], following)
+    weights = list(actor.parameters())
+    for one, other in zip(
+        *(torch.autograd.grad(part.pow(2).sum(), weights) for part in (found[0], chosen)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+    assert not found[1].requires_grad
 
 
 @pytest.mark.parametrize("algo", [*QUANTILES, "c51"])

@@ -106,13 +106,12 @@ class Quantiles:
     """Quantiles along B episodes, in units of the first returns' std; zero for who is not there.
 
     levels: of `chosen`. chosen: of the actions that were taken. following: of the best next actions, by the target
-    networks. best: which these are, at every step.
+    networks.
     """
 
     levels: Float[Tensor, " N"]
     chosen: Float[Tensor, "T B A N"]
     following: Float[Tensor, "T B A N"]
-    best: Int[Tensor, "T+1 B A"]
 
 
 class Distributional(OffPolicy):
@@ -126,12 +125,32 @@ class Distributional(OffPolicy):
             for actor in actors:
                 actor.tau.fill_(min(in_units, LARGEST))
 
-    def ranked(
-        self, live: Float[Tensor, "T B A actions N"], kept: Float[Tensor, "T B A actions N"], batch: Episodes
-    ) -> Int[Tensor, "T B A"]:
-        """The best actions, by the learning networks with `--double-q`, else by the target networks."""
-        agent = torch.arange(batch.obs.shape[2], device=self.device).expand(batch.obs.shape[:3])
-        return self.actor.ranked(live if self.config.double_q else kept, agent, batch.avail).argmax(-1)
+    def predicted(
+        self, batch: Episodes, *levels: Float[Tensor, " N"]
+    ) -> tuple[Float[Tensor, "T B A N"], Float[Tensor, "T B A N"]]:
+        """The distributions of the actions that were taken, and of the best next ones, by the target networks.
+
+        The best are so by the learning networks with `--double-q`, else by the target networks.
+        levels: of quantiles, for the ones and for the others, where networks take them.
+        """
+        present = torch.cat((batch.active, batch.present[-1:]))
+        actor, target = as_distributional(self.actor), as_distributional(self.target["actor"])
+        own, kept_own = levels or (None, None)
+        double = self.config.double_q
+        if not actor.spec.memory and (len(batch.reward) == 1 or not double):  # nothing is looked at twice
+            live = actor.distributions(batch.obs[:-1], present[:-1], own)
+            with torch.no_grad():
+                kept = target.distributions(batch.obs[1:], present[1:], kept_own)
+                ranking = actor.distributions(batch.obs[1:], present[1:], own) if double else kept
+        else:
+            along = actor.distributions(batch.obs, present, own)
+            with torch.no_grad():
+                kept = target.distributions(batch.obs, present, kept_own)[1:]
+            live, ranking = along[:-1], along[1:].detach() if double else kept
+        with torch.no_grad():
+            agent = torch.arange(batch.obs.shape[2], device=self.device).expand(ranking.shape[:3])
+            best = actor.ranked(ranking, agent, None if batch.avail is None else batch.avail[1:]).argmax(-1)
+        return of_actions(live, batch.action), of_actions(kept, best)
 
 
 class QuantileRegression(Distributional):
@@ -153,14 +172,9 @@ class QuantileRegression(Distributional):
 
     def quantiles(self, batch: Episodes) -> Quantiles:
         """What the networks predict along episodes."""
-        present = torch.cat((batch.active, batch.present[-1:]))
-        levels, target_actor = self.levels(), as_distributional(self.target["actor"])
-        live = self.actor.distributions(batch.obs, present, levels)
-        with torch.no_grad():
-            kept = target_actor.distributions(batch.obs, present, self.levels())
-            best = self.ranked(live, kept, batch)
-            following = of_actions(kept, best)[1:] * batch.present[1:, ..., None]
-        return Quantiles(levels, of_actions(live[:-1], batch.action) * batch.active[..., None], following, best)
+        levels = self.levels()
+        chosen, following = self.predicted(batch, levels, self.levels())
+        return Quantiles(levels, chosen * batch.active[..., None], following * batch.present[1:, ..., None])
 
     def distribution_targets(
         self, batch: Episodes, following: Float[Tensor, "T B *own N"]

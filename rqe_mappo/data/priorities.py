@@ -49,7 +49,7 @@ class Priorities:
         correction: beta; weights are `(N P)^-beta`, relative to the greatest of them.
         """
         self._take_in()
-        finished = torch.tensor(self.replay.finished, dtype=torch.int64)
+        finished = self.replay.whole
         episodes = self.of_episode[finished]
         uniform = torch.rand(2, size, generator=generator, dtype=torch.float64)
         slot = finished[_places(episodes.cumsum(0).expand(size, -1), uniform[0])]
@@ -68,14 +68,14 @@ class Priorities:
 
     def _take_in(self) -> None:
         """Give the greatest priority to episodes that have ended since."""
-        finished = torch.tensor(self.replay.finished, dtype=torch.int64)
+        finished = self.replay.whole
         new = finished[-(self.replay.count - self.known) :] if self.replay.count > self.known else finished[:0]
         self._put(new, torch.full((len(new), self.replay.horizon), self.greatest))
         self.known = self.replay.count
 
     def settle(self) -> None:
         """Give the episodes that are back what was restored; without them all that will come is new."""
-        finished = torch.tensor(self.replay.finished, dtype=torch.int64)
+        finished = self.replay.whole
         if self.restored is not None and len(finished):
             if len(finished) != len(self.restored):
                 raise ValueError(f"priorities.priority must be of {len(finished)} episodes")
@@ -90,7 +90,7 @@ class Priorities:
     def state_dict(self) -> PriorityState:
         self._take_in()
         return {
-            "priority": self.priority[torch.tensor(self.replay.finished, dtype=torch.int64)],
+            "priority": self.priority[self.replay.whole],
             "greatest": self.greatest,
         }
 

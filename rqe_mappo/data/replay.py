@@ -100,6 +100,7 @@ class EpisodeReplay:
         self.slot = torch.arange(env.num_envs)  # where the episode under way in each copy is written
         self.free = deque(range(env.num_envs, slots))
         self.finished: deque[int] = deque()  # slots, the oldest first
+        self._whole: Tensor | None = None
 
     @staticmethod
     def bytes_at_most(env: BatchedEnv, capacity: int) -> int:
@@ -177,29 +178,36 @@ class EpisodeReplay:
             self.count += 1
             self.slot[copy] = slot = self.free.popleft() if self.free else self.finished.popleft()
             self.length[slot] = 0
+            self._whole = None
 
     def sample(self, size: int, generator: torch.Generator, device: torch.device) -> Episodes:
         """`size` of the whole episodes, drawn with replacement."""
         drawn = torch.randint(len(self.finished), (size,), generator=generator)
-        return self.episodes(torch.tensor(self.finished)[drawn], device)
+        return self.episodes(self.whole[drawn], device)
+
+    @property
+    def whole(self) -> Int[Tensor, " F"]:
+        """Slots of the whole episodes, the oldest first."""
+        if self._whole is None:
+            self._whole = torch.tensor(self.finished, dtype=torch.int64)
+        return self._whole
 
     @property
     def steps(self) -> int:
         """How many steps the whole episodes have."""
-        return int(self.length[torch.tensor(self.finished, dtype=torch.int64)].sum())
+        return int(self.length[self.whole].sum())
 
     def sample_windows(self, size: int, steps: int, generator: torch.Generator, device: torch.device) -> Episodes:
         """`size` pieces of at most `steps` steps, which begin at steps drawn with replacement, each as likely."""
-        finished = torch.tensor(self.finished)
-        behind = self.length[finished].cumsum(0)
+        behind = self.length[self.whole].cumsum(0)
         drawn = torch.randint(int(behind[-1]), (size,), generator=generator)
         index = torch.searchsorted(behind, drawn, right=True)
-        slot = finished[index]
+        slot = self.whole[index]
         return self.episodes(slot, device, first=drawn - behind[index] + self.length[slot], most=steps)
 
     def newest(self, count: int) -> Episodes:
         """The last `count` whole episodes."""
-        return self.episodes(torch.tensor(list(self.finished)[-count:]), torch.device("cpu"))
+        return self.episodes(self.whole[-count:], torch.device("cpu"))
 
     def episodes(
         self, slot: Int[Tensor, " B"], device: torch.device, first: Int[Tensor, " B"] | None = None, most: int = 10**9
@@ -208,7 +216,7 @@ class EpisodeReplay:
         length = self.length[slot] if first is None else self.length[slot] - first
         cut = self.cut_out(slot) if first is None else self.cut_from(slot, first, min(most, int(length.max())))
         length = length.to(device)
-        found = {name: values.to(device).transpose(0, 1) for name, values in cut.items()}
+        found = {name: values.to(device).transpose(0, 1).contiguous() for name, values in cut.items()}
         time = torch.arange(len(found["reward"]), device=device)[:, None]
         ended, followed = time == length - 1, found["present"][1:].any(-1)
         extras = {name: found.pop(name) for name in self.extras}
@@ -234,13 +242,13 @@ class EpisodeReplay:
 
     def cut_from(self, slot: Int[Tensor, " B"], first: Int[Tensor, " B"], steps: int) -> dict[str, Tensor]:
         """The same of `steps` steps from each episode's `first` one on."""
-        found = {}
+        found, place, length = {}, first[:, None] + torch.arange(steps + 1), self.length[slot][:, None]
+        behind = [place[:, :-1] >= length, place > length]
         for name, kept in self.arrays.items():
             more = int(name in SEEN)
-            place = first[:, None] + torch.arange(steps + more)
-            behind = place >= (self.length[slot] + more)[:, None]
-            found[name] = values = kept[slot[:, None], place.clamp(max=kept.shape[1] - 1)]
-            values[behind] = name == "avail"
+            at = place[:, : steps + more].clamp(max=kept.shape[1] - 1)
+            found[name] = values = kept[slot[:, None], at]
+            values[behind[more]] = name == "avail"
         return found
 
     def put_in(self, slot: Int[Tensor, " B"], length: Int[Tensor, " B"], arrays: dict[str, Tensor]) -> None:
@@ -269,6 +277,7 @@ class EpisodeReplay:
         cut = {name: values[skip:, : steps + (name in SEEN)] for name, values in arrays.items()}
         self.put_in(torch.tensor(slots), length, cut)
         self.finished.extend(slots)
+        self._whole = None
 
     def state_dict(self) -> dict[str, Any]:
         """The episodes under way, as far as they are."""
