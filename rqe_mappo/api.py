@@ -49,17 +49,18 @@ def train(
     on_update: called after each update as `on_update(step, scalars)`; returning True stops the run, which saves first.
     on_episodes: called as `on_episodes(step, records)` with the episodes that ended (`Step.episodes`), likewise.
     quiet: print nothing.
-    settings: changes of `config`, as in `default_config`.
+    settings: changes of `config`, as in `default_config`; `scenario` and `algo` too, with the name of an environment.
 
     >>> folder = train("cartpole", tau=0.3, total_timesteps=100_000)
+    >>> folder = train("sumo", scenario="dense", algo="qmix")
     """
-    chosen = default_config(config) if isinstance(config, str) else config
+    chosen = default_config(config, **settings) if isinstance(config, str) else config.replace(**settings)
     threads = torch.get_num_threads()
     try:
         cards = range(torch.cuda.device_count())
         with torch.random.fork_rng(cards, device_type="cuda"):  # a run seeds PyTorch's own generators
             return train_run(
-                chosen.replace(**settings),
+                chosen,
                 None if resume is None else Path(resume),
                 on_update=on_update,
                 on_episodes=on_episodes,

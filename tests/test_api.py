@@ -29,6 +29,15 @@ def test_training_gives_a_run_folder_and_prints_nothing_if_quiet(tmp_path, capsy
     assert capsys.readouterr() == ("", "")
 
 
+def test_scenario_and_algorithm_are_named_beside_the_environment(tmp_path):
+    few = {"total_timesteps": 512, "num_envs": 8, "eval_episodes": 0, "quiet": True, "out": str(tmp_path / "run")}
+    policy = Policy.load(rqe_mappo.train("cartpole", scenario="calm", algo="iql", batch_episodes=4, **few))
+    assert policy.timesteps >= 512
+    assert '"algo": "iql"' in policy.config_json and '"scenario": "calm"' in policy.config_json
+    with pytest.raises(ConfigError, match="other settings"):
+        rqe_mappo.train(rqe_mappo.default_config("cartpole"), algo="iql")
+
+
 def test_the_number_of_threads_is_given_back(tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
