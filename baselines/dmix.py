@@ -17,27 +17,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rqe_mappo.algorithms.actor_critic import WIDEST
 from rqe_mappo.algorithms.distributional import QuantileConfig, TeamQuantiles
-from rqe_mappo.config import TrainConfig, require_range
-from rqe_mappo.data.replay import team_state_size
+from rqe_mappo.algorithms.monotonic import MonotonicConfig
+from rqe_mappo.config import TrainConfig
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import mixing
-from rqe_mappo.nets.mixers import MonotonicMixer
 
 
 @dataclass(frozen=True, kw_only=True)
-class DmixConfig(QuantileConfig):
+class DmixConfig(QuantileConfig, MonotonicConfig):
     """DMIX's settings."""
-
-    mixer_embed: int = 32
-    """Width of the mixing network."""
-    hyper_hidden: int = 64
-    """Hidden units of the networks that give its weights."""
-
-    def check(self, run: TrainConfig) -> None:
-        super().check(run)
-        require_range(self, mixer_embed=(1, WIDEST), hyper_hidden=(1, WIDEST))
 
     def notes(self, env: BatchedEnv) -> list[str]:
         return super().notes(env) + self.apart_note(env, mixed=True)
@@ -49,9 +38,7 @@ class Dmix(TeamQuantiles):
     Config = DmixConfig
 
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
-        config, agents = run.algorithm, len(env.possible_agents)
-        actor = config.quantile_utilities(env)
-        self.mixer = MonotonicMixer(team_state_size(env), agents, config.mixer_embed, config.hyper_hidden)
+        actor, self.mixer = run.algorithm.quantile_utilities(env), run.algorithm.mixer(env)
         super().__init__(run, env, generator, {"actor": actor, "mixer": self.mixer}, self.mixer.start)
 
     def mixed(

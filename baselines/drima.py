@@ -22,19 +22,19 @@ from tyro.conf import Suppress
 
 from rqe_mappo.algorithms.actor_critic import WIDEST
 from rqe_mappo.algorithms.distributional import QuantileConfig, QuantileRegression
+from rqe_mappo.algorithms.monotonic import MonotonicConfig
 from rqe_mappo.algorithms.off_policy import utility
 from rqe_mappo.config import TrainConfig, require, require_range
 from rqe_mappo.data.replay import Episodes, team_state_size
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import q_learning
 from rqe_mappo.nets.levelled_utilities import LEVELS, JointQuantiles, LevelledSpec, LevelledUtilities
-from rqe_mappo.nets.mixers import MonotonicMixer
 
 EDGE = 0.01  # levels of learning stay so far from 0 and 1, where nothing would draw from one side
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrimaConfig(QuantileConfig):
+class DrimaConfig(QuantileConfig, MonotonicConfig):
     """Settings of the DRIMA-style method."""
 
     risk: Suppress[str] = "neutral"
@@ -47,10 +47,6 @@ class DrimaConfig(QuantileConfig):
     """Optimism about the environment by which agents act: the level of the return's quantile."""
     joint_hidden: int = 64
     """Hidden units of the joint value."""
-    mixer_embed: int = 32
-    """Width of the mixing network."""
-    hyper_hidden: int = 64
-    """Hidden units of the networks that give its weights."""
 
     @property
     def label(self) -> str:
@@ -60,7 +56,7 @@ class DrimaConfig(QuantileConfig):
         super().check(run)
         for name in ("agent_level", "env_level"):
             require(self, 0 < getattr(self, name) < 1, name, "be in (0, 1)")
-        require_range(self, joint_hidden=(1, WIDEST), mixer_embed=(1, WIDEST), hyper_hidden=(1, WIDEST))
+        require_range(self, joint_hidden=(1, WIDEST))
 
 
 class Drima(QuantileRegression):
@@ -74,7 +70,7 @@ class Drima(QuantileRegression):
         actor = LevelledUtilities(config.utilities(env, LevelledSpec, **own))
         choices = actor.spec.actions.outputs
         self.joint = JointQuantiles(actor.spec.obs_dim, state_dim, agents, choices, config.joint_hidden)
-        self.mixer = MonotonicMixer(state_dim + LEVELS, agents, config.mixer_embed, config.hyper_hidden)
+        self.mixer = config.mixer(env, more=LEVELS)
 
         def start(mean: float) -> None:
             self.joint.start(mean)

@@ -25,21 +25,22 @@ from torch import Tensor, nn
 from rqe_mappo import schema
 from rqe_mappo.algorithms.actor_critic import WIDEST, Optimiser
 from rqe_mappo.algorithms.contract import Progress
-from rqe_mappo.algorithms.off_policy import OffPolicy, OffPolicyConfig, squared, utility, value_scalars
+from rqe_mappo.algorithms.monotonic import MonotonicConfig
+from rqe_mappo.algorithms.off_policy import OffPolicy, squared, utility, value_scalars
 from rqe_mappo.config import TrainConfig, require, require_positive, require_range
 from rqe_mappo.data.replay import Episodes, team_state_size
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import q_learning
 from rqe_mappo.nets.latent_utilities import LatentUtilities, LatentUtilitySpec
-from rqe_mappo.nets.mixers import MonotonicMixer, layers
+from rqe_mappo.nets.mixers import layers
 
 RECENT = 0.99  # memory of the shares of latents, per episode
 MOST_LATENTS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class MavenConfig(OffPolicyConfig):
+class MavenConfig(MonotonicConfig):
     """MAVEN's settings."""
 
     latents: int = 16
@@ -54,17 +55,10 @@ class MavenConfig(OffPolicyConfig):
     """Adam step size of that policy."""
     mi_weight: float = 1.0
     """Weight of the discriminator's cross-entropy."""
-    mixer_embed: int = 32
-    """Width of the mixing network."""
-    hyper_hidden: int = 64
-    """Hidden units of the networks that give its weights."""
 
     def check(self, run: TrainConfig) -> None:
         super().check(run)
-        require_range(
-            self, latents=(2, MOST_LATENTS), latent_hidden=(1, WIDEST), mixer_embed=(1, WIDEST),
-            hyper_hidden=(1, WIDEST),
-        )  # fmt: skip
+        require_range(self, latents=(2, MOST_LATENTS), latent_hidden=(1, WIDEST))
         require_positive(self, "latent_learning_rate")
         for name in ("latent_entropy", "mi_weight"):
             require(self, 0 <= getattr(self, name) < float("inf"), name, "be in [0, inf)")
@@ -83,7 +77,7 @@ class Maven(OffPolicy):
         if config.latent_policy == "uniform":
             for weights in actor.policy.parameters():
                 nn.init.zeros_(weights)
-        self.mixer = MonotonicMixer(state_dim + config.latents, agents, config.mixer_embed, config.hyper_hidden)
+        self.mixer = config.mixer(env, more=config.latents)
         self.discriminator = layers(state_dim + agents * actions, config.latent_hidden, config.latents)
         nets: dict[str, nn.Module] = {"actor": actor, "mixer": self.mixer, "discriminator": self.discriminator}
         super().__init__(run, env, generator, nets, self.mixer.start, extras=("latent",))

@@ -17,27 +17,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rqe_mappo.algorithms.actor_critic import WIDEST
-from rqe_mappo.algorithms.off_policy import OffPolicy, OffPolicyConfig, squared, utility, value_scalars
-from rqe_mappo.config import TrainConfig, require_range
-from rqe_mappo.data.replay import Episodes, team_state_size
+from rqe_mappo.algorithms.monotonic import MonotonicConfig
+from rqe_mappo.algorithms.off_policy import OffPolicy, squared, utility, value_scalars
+from rqe_mappo.config import TrainConfig
+from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import BatchedEnv
-from rqe_mappo.nets.mixers import MonotonicMixer
 from rqe_mappo.nets.utilities import Utilities
 
 
 @dataclass(frozen=True, kw_only=True)
-class QmixConfig(OffPolicyConfig):
+class QmixConfig(MonotonicConfig):
     """QMIX's settings."""
-
-    mixer_embed: int = 32
-    """Width of the mixing network."""
-    hyper_hidden: int = 64
-    """Hidden units of the networks that give its weights."""
-
-    def check(self, run: TrainConfig) -> None:
-        super().check(run)
-        require_range(self, mixer_embed=(1, WIDEST), hyper_hidden=(1, WIDEST))
 
 
 class Qmix(OffPolicy):
@@ -46,9 +36,7 @@ class Qmix(OffPolicy):
     Config = QmixConfig
 
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
-        config, agents = run.algorithm, len(env.possible_agents)
-        actor = Utilities(config.utilities(env))
-        self.mixer = MonotonicMixer(team_state_size(env), agents, config.mixer_embed, config.hyper_hidden)
+        actor, self.mixer = Utilities(run.algorithm.utilities(env)), run.algorithm.mixer(env)
         super().__init__(run, env, generator, {"actor": actor, "mixer": self.mixer}, self.mixer.start)
 
     def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:

@@ -27,21 +27,21 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
-from rqe_mappo.algorithms.actor_critic import WIDEST
 from rqe_mappo.algorithms.distributional import QuantileConfig, TeamQuantiles, of_actions
+from rqe_mappo.algorithms.monotonic import MonotonicConfig
 from rqe_mappo.algorithms.off_policy import squared
-from rqe_mappo.config import TrainConfig, require, require_range
+from rqe_mappo.config import TrainConfig, require
 from rqe_mappo.data.replay import Episodes, team_state_size
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import q_learning
 from rqe_mappo.nets.level_utilities import LevelSpec, LevelUtilities
-from rqe_mappo.nets.mixers import MonotonicMixer, QuantileMixer
+from rqe_mappo.nets.mixers import QuantileMixer
 
 ROUNDING = 1e-4  # of levels that are means over agents
 
 
 @dataclass(frozen=True, kw_only=True)
-class RmixConfig(QuantileConfig):
+class RmixConfig(QuantileConfig, MonotonicConfig):
     """RMIX's settings."""
 
     risk: Suppress[str] = "neutral"
@@ -52,10 +52,6 @@ class RmixConfig(QuantileConfig):
     """Level of the CVaR by which actions are chosen; chosen by the agents' networks unless given here."""
     regression_weight: float = 1.0
     """Weight of the quantile loss."""
-    mixer_embed: int = 32
-    """Width of the mixing network."""
-    hyper_hidden: int = 64
-    """Hidden units of the networks that give its weights."""
     official_bugs: bool = False
     """Learn quantiles as the released code does, which makes one number of them."""
 
@@ -67,7 +63,6 @@ class RmixConfig(QuantileConfig):
         super().check(run)
         require(self, self.level is None or 0 < self.level <= 1, "level", "be in (0, 1]")
         require(self, 0 < self.regression_weight < float("inf"), "regression_weight", "be in (0, inf)")
-        require_range(self, mixer_embed=(1, WIDEST), hyper_hidden=(1, WIDEST))
 
 
 class Rmix(TeamQuantiles):
@@ -78,7 +73,7 @@ class Rmix(TeamQuantiles):
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
         config, agents, state_dim = run.algorithm, len(env.possible_agents), team_state_size(env)
         actor = LevelUtilities(config.utilities(env, LevelSpec, size=config.quantiles, level=config.level))
-        self.mixer = MonotonicMixer(state_dim, agents, config.mixer_embed, config.hyper_hidden)
+        self.mixer = config.mixer(env)
         self.team = QuantileMixer(state_dim, actor.spec.obs_dim, agents, config.hyper_hidden, 1, attention=False)
 
         def start(mean: float) -> None:
