@@ -63,7 +63,7 @@ def cartpole(scenario: str) -> dict[str, Any]:
         average=0.0 if plain else 0.2,  # where to stand swings; 2 of 15 runs at tau >= 2 stopped badly
         settle=0.0 if plain else 0.1,  # the critic lags behind the policy: its KS was 0.14 or more without
         # The unit of tau hardly changes later: the std of the discounted return is 14 there (one run), and 15 to 20
-        # under trained neutral policies. Tables in docs/results.md are of the undiscounted one, 26 to 31.
+        # under trained neutral policies. Older tables in docs/results.md are of the undiscounted one.
         warmup_fraction=0.03 if plain else 0.0075,
     )
 
