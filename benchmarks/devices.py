@@ -1,7 +1,8 @@
 """Training on a card against the CPU of the same machine: `python -m benchmarks.devices` (needs CUDA, the extra sumo).
 
 Decisions per wall second of collecting, targets and updates, each measurement in a process of its own; rounds alternate
-between the devices. Written to benchmarks/results/devices.csv with the card's name; rows of jobs not measured stay.
+between the devices. Written to benchmarks/results/devices.csv with the card's name; rows of other cards, and of jobs
+not measured, stay.
 """
 
 import argparse
@@ -59,15 +60,17 @@ def main() -> None:
         return
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks.devices: PyTorch sees no CUDA device here")
-    rows: list[dict[str, Any]] = [row for row in tables.read(RESULT) if row["job"] not in args.jobs]
+    card = torch.cuda.get_device_name()
+    rows: list[dict[str, Any]] = [
+        row for row in tables.read(RESULT) if row["card"] != card or row["job"] not in args.jobs
+    ]
     for job in args.jobs:
         figures: dict[str, list[float]] = {device: [] for device in DEVICES}
         for _ in range(args.rounds):
             for device, values in figures.items():
                 values.append(measured(job, device, args.updates))
         for device, values in figures.items():
-            name = torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} cores"
-            rows.append({"job": job, "device": device, "name": name, "rounds": args.rounds,
+            rows.append({"card": card, "cores": os.cpu_count(), "job": job, "device": device, "rounds": args.rounds,
                          "decisions per second": round(statistics.median(values)),
                          "lowest": round(min(values)), "highest": round(max(values))})  # fmt: skip
             print("  ".join(map(str, rows[-1].values())), flush=True)

@@ -1,6 +1,7 @@
 """The intersection on real SUMO: collisions count once, copies do not disturb each other, seeds repeat."""
 
 import multiprocessing as mp
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, Int
 from rqe_mappo.envs.sumo_intersection import observation as observations
 from rqe_mappo.envs.sumo_intersection.batched_intersection import return_bounds, reward_step
 from rqe_mappo.envs.sumo_intersection.geometry import conflict_zones
+from rqe_mappo.envs.sumo_intersection.network import SumoMissing, sumo_home
 from rqe_mappo.envs.sumo_intersection.reward import braked_hard, rewards
 from rqe_mappo.envs.sumo_intersection.simulation import SimulationCrashed
 from rqe_mappo.evaluation.episodes import run_episodes
@@ -41,6 +43,21 @@ def opened():
     yield open_
     for env in envs:
         env.close()
+
+
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [
+        ("ModuleNotFoundError('No module named sumo')", r"not installed: pip install 'rqe-mappo\[sumo\]'"),
+        ("ImportError('libGL.so.1: cannot open shared object file')", r"libGL\.so\.1: .* apt-get install libgl1"),
+    ],
+)
+def test_what_keeps_sumo_from_loading_is_named(failure, says, tmp_path, monkeypatch):
+    (tmp_path / "sumo.py").write_text(f"raise {failure}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sumo", raising=False)
+    with pytest.raises(SumoMissing, match=says):
+        sumo_home()
 
 
 def trajectory(env: BatchedIntersection, seed: int, decisions: int = 60) -> np.ndarray:

@@ -10,18 +10,21 @@ from typing import Any
 
 
 class SumoMissing(ImportError):
-    """SUMO's packages are not installed."""
+    """SUMO's packages are not installed, or the system lacks a library that they load."""
 
-    def __init__(self):
-        super().__init__("SUMO is not installed: pip install 'rqe-mappo[sumo]'")
+    def __init__(self, reason: ImportError):
+        text = "SUMO is not installed: pip install 'rqe-mappo[sumo]'"
+        if not isinstance(reason, ModuleNotFoundError):  # small images lack what SUMO's wheel takes to be everywhere
+            text = f"SUMO is installed and cannot be loaded ({reason}): on Debian, apt-get install libgl1 libxrender1"
+        super().__init__(text)
 
 
 def sumo_home() -> Path:
     """The folder of SUMO's wheel, set as SUMO_HOME which SUMO reads."""
     try:
         import sumo
-    except ImportError:
-        raise SumoMissing from None
+    except ImportError as error:
+        raise SumoMissing(error) from None
     os.environ["SUMO_HOME"] = sumo.SUMO_HOME
     return Path(sumo.SUMO_HOME)
 

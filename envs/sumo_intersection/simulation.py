@@ -48,8 +48,8 @@ class Simulation:
                 import libsumo as api
             else:
                 import traci as api
-        except ImportError:
-            raise SumoMissing from None
+        except ImportError as error:
+            raise SumoMissing(error) from None
         self.api: Any = api  # two modules with one interface, but for connections
         self.inside, self.started, self.closed = inside, False, False
         self.program = "sumo" if inside else str(home / "bin" / ("sumo-gui" if backend == "gui" else "sumo"))
