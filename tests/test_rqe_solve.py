@@ -86,6 +86,8 @@ GIVEN = ("--tau", "1", "--eps", "1")
         (("stag-hunt", "--tau", "0", "--eps", "1"), "--tau must be > 0 (got 0); use inf"),
         (("stag-hunt", "--tau", "-1", "--eps", "1"), "--tau must be > 0"),
         (("stag-hunt", "--tau", "nan", "--eps", "1"), "--tau must be > 0 (got nan)"),
+        (("stag-hunt", "--tau", "1e-308", "--eps", "1"), "--tau must lie within 1e-75 and 1e+75, or be inf"),
+        (("stag-hunt", "--tau", "1", "--eps", "1e100"), "--eps must lie within 1e-75 and 1e+75 (got 1e+100)"),
         (("stag-hunt", "--tau", "1", "--eps", "0"), "--eps must be > 0"),
         (("stag-hunt", "--tau", "1", "--eps", "inf"), "--eps must be > 0 and finite"),
         (("stag-hunt", "--tau", "1", "--eps", "1e-15"), "--eps must be at least"),

@@ -27,6 +27,7 @@ class HasPayoffs(Protocol):
 
 
 Game = ArrayLike | HasPayoffs
+EXTREME = 1e75  # of tau and eps, and 1 over it: products of four of them are still numbers
 SMALLEST = 1e-12  # the least eps as a share of the payoffs' range: float64 resolves payoffs no finer
 
 
@@ -40,6 +41,9 @@ def per_player(name: str, value: PerPlayer, n: int) -> np.ndarray:
         if not number > 0 or (np.isinf(number) and not tau):
             fix = "use inf for risk-neutral" if tau else "a small one such as 0.01 comes near perfect rationality"
             raise ValueError(f"{name} must be > 0{'' if tau else ' and finite'} (got {number:g}); {fix}")
+        if not (1 / EXTREME <= number <= EXTREME or np.isinf(number)):
+            inf = ", or be inf" if tau else ""
+            raise ValueError(f"{name} must lie within {1 / EXTREME:g} and {EXTREME:g}{inf} (got {number:g})")
     return np.broadcast_to(numbers, n).copy()
 
 
