@@ -77,7 +77,7 @@ class Mappo:
             lambda part: self.value.step(batch, old, part),
             (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
-        self.policy.average(now, scalars["critic/mean"])
+        self.policy.average(now)
         self.policy.observe(batch, now)
         self.value.observe(batch)
         self.value.ended(chunk, predicted)

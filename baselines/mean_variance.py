@@ -115,7 +115,7 @@ class MeanVarianceMappo:
             lambda part: self.value.step(batch, old, part),
             (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
-        self.policy.average(now, scalars["risk/value"])
+        self.policy.average(now)
         self.policy.observe(batch, now)
         self.value.observe(batch)
         self.risk.observe(self.value.ended(chunk, predicted), now.share)

@@ -101,13 +101,6 @@ def training(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def best_weights(state: Any) -> Any:
-    """The state of mean weights, of which there was one stretch, without those of others."""
-    if not isinstance(state, dict) or "total" not in state:
-        return state
-    return {"stretch": 0, "worths": 0.0, "now": state, "most": None, "best": {"total": {}, "count": 0}}
-
-
 def risk_state(state: Any) -> Any:
     """The state of a risk schedule, without the sums of undiscounted returns that version 0.1 kept.
 

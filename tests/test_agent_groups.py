@@ -197,6 +197,22 @@ def test_actors_rest_while_the_critic_learns_alone(critic_first, settle, moves):
     assert (early["actor"], late["actor"]) == ((False, True) if moves == "actor late" else (True, False))
 
 
+def test_the_final_policy_has_the_mean_weights_of_the_last_updates():
+    run, chunk = prepared(default_config("toy").replace(settle=0.2, average=0.3, return_scale=1.0))
+
+    def after(share):
+        """The actors' weights after an update at a share of the time before they rest, 0.8 of the run."""
+        run.algorithm.learn(chunk, Progress(round(800 * share), 1000))
+        return [parameter.detach().clone() for parameter in run.algorithm.actor.parameters()]
+
+    after(0.69)  # the mean looks at the actors from 0.7 on
+    looked_at = [after(share) for share in (0.71, 0.8, 0.99)]
+    mean = [sum(moments) / 3 for moments in zip(*looked_at, strict=True)]
+    for share in (1.0, 1.1):
+        for found, wanted in zip(after(share), mean, strict=True):
+            torch.testing.assert_close(found, wanted)
+
+
 def test_step_sizes_fall_over_the_time_in_which_actors_act():
     run, chunk = prepared(default_config("toy").replace(settle=0.2, return_scale=1.0))
     algorithm, rates = run.algorithm, []

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rqe_mappo import schema, upgrade
+from rqe_mappo import schema
 from rqe_mappo.schema import Count
 
 
@@ -44,16 +44,6 @@ class MeanWeightsState(TypedDict):
 
     total: dict[str, Tensor]
     count: Count
-
-
-class BestWeightsState(TypedDict):
-    """What `BestWeights` keeps."""
-
-    stretch: int
-    worths: float
-    now: MeanWeightsState
-    most: float | None
-    best: MeanWeightsState
 
 
 @dataclass
@@ -138,50 +128,6 @@ class MeanWeights:
             raise ValueError("the mean weights are those of another network")
         self.count = known["count"]
         self.total = {name: total.to(own[name].device) for name, total in known["total"].items()}
-
-
-class BestWeights:
-    """The mean weights of the best of several stretches of learning.
-
-    stretch: the one that is under way. worths: the sum of what its moments were worth.
-    most: what the best one before it was worth, on average.
-    """
-
-    def __init__(self) -> None:
-        self.stretch, self.worths, self.most = 0, 0.0, None
-        self.now, self.best = MeanWeights(), MeanWeights()
-
-    def add(self, net: nn.Module, stretch: int, worth: float) -> None:
-        """Look at the weights of `net`, worth so much, in a stretch: that of before, or one behind it."""
-        if stretch != self.stretch:
-            self._end()
-            self.stretch = stretch
-        self.now.add(net)
-        self.worths += worth
-
-    def give(self, net: nn.Module) -> None:
-        """Set the weights of `net` to the mean of the best stretch, if there is one, and begin anew."""
-        self._end()
-        if self.best.count:
-            self.best.give(net)
-        self.stretch, self.most = 0, None
-
-    def _end(self) -> None:
-        if self.now.count:
-            worth = self.worths / self.now.count
-            if self.most is None or worth >= self.most:
-                self.most, self.best = worth, self.now
-        self.now, self.worths = MeanWeights(), 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        return vars(self) | {"now": self.now.state_dict(), "best": self.best.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any], net: nn.Module) -> None:
-        """Go on as `state_dict` says; ValueError if that is of another network than `net`."""
-        known = schema.read(BestWeightsState, upgrade.best_weights(state), "mean weights")
-        self.stretch, self.worths, self.most = known["stretch"], known["worths"], known["most"]
-        for name in ("now", "best"):
-            getattr(self, name).load_state_dict(known[name], net)
 
 
 class Means:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rqe_mappo.algorithms.actor_critic import WIDEST, ActorCriticConfig, Moment, Optimiser
-from rqe_mappo.algorithms.averages import BestWeights, RunningMean
+from rqe_mappo.algorithms.averages import MeanWeights, RunningMean
 from rqe_mappo.algorithms.groups import AgentGroups
 from rqe_mappo.config import ConfigError, TrainConfig, require, require_at_least_one, require_positive, require_range
 from rqe_mappo.data.trajectory import Trajectory, flat
@@ -18,7 +18,6 @@ from rqe_mappo.functional.rows import rows_of_each
 from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
 from rqe_mappo.nets.distributions import ActionDistribution, Squash
 
-MOST_AVERAGED = 0.9  # share of the learning; before it policies are beginners'
 COOLING = 0.8  # share of the actors' learning after which the weight of the entropy bonus is eps
 SCALARS = ("losses/policy_loss", "policy/entropy", "policy/approx_kl", "policy/clip_fraction")
 
@@ -39,9 +38,6 @@ class PPOConfig(ActorCriticConfig):
     """Times --eps: the weight of the entropy bonus at first; it falls to --eps in the first 80 % of the learning."""
     average: float = 0.0
     """Share of the actors' learning, at its end, whose mean weights become the final policy; needs --settle."""
-    best_of: int = 1
-    """Of how many such stretches, one behind the other up to the end, the best gives the final policy: by the returns
-    seen in them, each agent's at its own risk."""
     recurrent: bool = False
     """Actors with memory, a GRU behind the hidden layers; critics too, where they see observations."""
     gru_size: int = 64
@@ -57,10 +53,7 @@ class PPOConfig(ActorCriticConfig):
         require_range(self, gae_lambda=(0, 1), average=(0, 0.5))
         require_positive(self, "clip_coef")
         require_range(self, eps_start=(1, 1e6))
-        require_at_least_one(self, "num_minibatches", "best_of")
-        require(self, self.average > 0 or self.best_of == 1, "best_of", "be 1 without --average")
-        most = int(MOST_AVERAGED / self.average + 1e-9) if self.average else 1
-        require(self, self.best_of <= most, "best_of", f"be at most {most} with --average {self.average:g}")
+        require_at_least_one(self, "num_minibatches")
         require(self, self.settle > 0 or not self.average, "average", "be 0 without --settle, in which it takes effect")
 
     def check_environment(self, env: BatchedEnv) -> None:
@@ -159,7 +152,7 @@ class PolicyUpdate:
         self.weight, self.group = self.eps.to(device), torch.tensor(groups.of, device=device)
         self.optimiser = Optimiser(actor, config.learning_rate, config.max_grad_norm)
         self.variance = [RunningMean(memory) for _ in groups.pairs]
-        self.mean_weights = BestWeights()
+        self.mean_weights = MeanWeights()
         self.warmth = 1.0  # times eps, now
 
     def begin(self, now: Moment) -> None:
@@ -249,19 +242,15 @@ class PolicyUpdate:
             return (eps * policy.log_barrier()).mean()
         return eps * entropy.mean() if one_eps else (eps * entropy).mean()
 
-    def average(self, now: Moment, worth: float = 0.0) -> None:
-        """Look at the actors' weights after an update near the end of their learning, if so configured.
-
-        worth: what the trajectory behind it was worth to the agents, on average.
-        """
-        length, count = self.config.average, self.config.best_of
-        begin = 1 - count * length
-        if now.acting and length and now.share >= begin:
-            self.mean_weights.add(self.actor, min(int((now.share - begin) / length), count - 1), worth)
+    def average(self, now: Moment) -> None:
+        """Look at the actors' weights after an update near the end of their learning, if so configured."""
+        if now.acting and self.config.average and now.share >= 1 - self.config.average:
+            self.mean_weights.add(self.actor)
 
     def rest(self) -> None:
         """Give the actors, whose learning is over, the mean of their late weights, if there is one."""
-        self.mean_weights.give(self.actor)
+        if self.mean_weights.count:
+            self.mean_weights.give(self.actor)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state, the advantages' scale, and the mean of weights; the weights are saved apart."""

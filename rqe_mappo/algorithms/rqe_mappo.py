@@ -153,7 +153,7 @@ class RqeMappo:
             lambda part: self._critic_step(batch, part.rows),
             (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
-        self.policy.average(now, self._worth(batch))
+        self.policy.average(now)
         self.policy.observe(batch, now)
         for net in (self.critic, None if self.nested is None else self.nested.premium):
             if net is not None and net.normaliser is not None:
@@ -275,23 +275,6 @@ class RqeMappo:
             "risk/value": value,
             "risk/mean_minus_value": mean - value,
         }
-
-    def _worth(self, batch: Batch) -> float:
-        """What the returns of a trajectory's steps, taken together, are worth at the risk of the run's end; of groups
-        of agents the mean, over rows.
-
-        Not the mean of what each step is worth: what happens in one of a hundred episodes is rare before all of them,
-        and all but sure right before it happens.
-        """
-        if self.config.best_of == 1:
-            return 0.0
-        worth, agents = 0.0, self.policy.group[batch.agent]
-        for rows, measure in zip(rows_of_each(agents, len(self.members)), self.risk.measures(1.0), strict=True):
-            if len(rows):
-                together = batch.target[rows].mean(0, keepdim=True).clamp_min(1e-38).log()
-                value = measure.zero_utility_value(self.critic.atoms, together)
-                worth += value.item() * len(rows) / len(agents)
-        return worth
 
     def _critic_step(self, batch: Batch, rows: Int[Tensor, " M"]) -> dict[str, Tensor]:
         """Descend the cross-entropy between target and predicted distribution (C51, algorithm 1)."""
