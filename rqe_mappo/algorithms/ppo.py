@@ -244,7 +244,11 @@ class PolicyUpdate:
 
     def average(self, now: Moment) -> None:
         """Look at the actors' weights after an update near the end of their learning, if so configured."""
-        if now.acting and self.config.average and now.share >= 1 - self.config.average:
+        if not now.acting:
+            return
+        if now.share < 1 - self.config.average:
+            self.mean_weights = MeanWeights()  # those of a run that was lengthened are no longer late
+        elif self.config.average:
             self.mean_weights.add(self.actor)
 
     def rest(self) -> None:
