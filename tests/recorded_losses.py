@@ -8,6 +8,7 @@ import json
 import math
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -71,14 +72,14 @@ def same(found: float, recorded: float, tolerance: float) -> bool:
     return math.isclose(found, recorded, rel_tol=tolerance, abs_tol=tolerance)
 
 
-def differences(case: str, tolerance: float) -> list[str]:
-    """What of a case differs from the record by more than `tolerance`."""
+def differences(case: str, tolerances: Sequence[float]) -> list[str]:
+    """What of a case differs from the record by more than the tolerance of its update."""
     recorded, found = json.loads(FILE.read_text())[case], scalars(case)
     if len(found) != len(recorded):
         return [f"{len(found)} updates, recorded {len(recorded)}"]
     return [
         f"update {update}, {name}: {after.get(name)!r}, recorded {before.get(name)!r}"
-        for update, (after, before) in enumerate(zip(found, recorded, strict=True))
+        for update, (after, before, tolerance) in enumerate(zip(found, recorded, tolerances, strict=True))
         for name in sorted(set(after) | set(before))
         if name not in after or name not in before or not same(after[name], before[name], tolerance)
     ]
@@ -91,7 +92,7 @@ def main(command: str) -> None:
         lines = [f"{json.dumps(case)}: {json.dumps(scalars(case))}" for case in CASES]
         FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
         return
-    found = {case: differences(case, 0.0) for case in CASES}
+    found = {case: differences(case, (0.0, 0.0, 0.0)) for case in CASES}
     for case, lines in found.items():
         print(f"{case}: {'equal' if not lines else '; '.join(lines[:3])}")
     sys.exit(any(found.values()))
