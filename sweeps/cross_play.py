@@ -7,6 +7,7 @@ and a heat map.
 
 import contextlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -30,6 +31,7 @@ from rqe_mappo.sweeps import tables
 from rqe_mappo.sweeps.cross_play_report import draw, gap_rows, show
 from rqe_mappo.sweeps.players import Player, known_players
 from rqe_mappo.sweeps.pools import ending
+from rqe_mappo.sweeps.reading import read
 from rqe_mappo.training.lock import hold
 
 RANDOM = "random"
@@ -44,6 +46,8 @@ class CrossPlayConfig:
     """Run folders or policy files, of one environment; they act in the setting of the first."""
     partners: tuple[str, ...] = ()
     """Strangers as the others: random, scripted:NAME (as rqe-eval --driver NAME), onnx:FILE (docs/cross-play.md)."""
+    within: bool = False
+    """Only runs that differ by their seed alone meet each other; a heat map for each such setting."""
     noise: tuple[float, ...] = (0.0,)
     """Chances that an action of the others is replaced by a uniform one; a matrix for each."""
     episodes: int = 200
@@ -161,16 +165,40 @@ def cross_play(asked: CrossPlayConfig) -> None:
         cells = [
             Cell(one, others, noise, players[0].path, asked)
             for noise, one, others in product(asked.noise, players, [*players, *asked.partners])
+            if meet(one, others, asked.within)
             if others != RANDOM or noise == asked.noise[0]  # who acts at random slips at random
         ]
+        check_place(asked.out, cells)
         with ending(ProcessPoolExecutor(asked.jobs, get_context("spawn"), _one_thread)) as pool:
             rows = list(tqdm(pool.map(Cell.measure, cells), total=len(cells), disable=None, unit="cell"))
         tables.write(asked.out / "cross_play.csv", rows)
         gaps = [gap for noise in asked.noise for gap in gap_rows(players, rows, noise)]
         tables.write(asked.out / "gaps.csv", gaps)
-        for noise in asked.noise:
-            show(rows, gaps, noise)
-        print(draw(rows, gaps, asked.noise, asked.out))
+        groups = together(players, asked.within)
+        for noise, group in product(asked.noise, groups):
+            show(rows, gaps, noise, group)
+        print(draw(rows, asked.noise, groups, asked.out))
+
+
+def meet(one: Player, others: Player | str, within: bool) -> bool:
+    """Whether there is a cell for them."""
+    return not within or isinstance(others, str) or one.setting == others.setting
+
+
+def together(players: Sequence[Player], within: bool) -> list[list[Player]]:
+    """The players of each heat map."""
+    if not within:
+        return [list(players)]
+    settings = dict.fromkeys(player.setting for player in players)
+    return [[player for player in players if player.setting == setting] for setting in settings]
+
+
+def check_place(out: Path, cells: Sequence[Cell]) -> None:
+    """ConfigError where `out` holds the tables of another cross-play, which would be lost."""
+    file = out / "cross_play.csv"
+    before = {(row["one"], row["others"]) for row in read(file)}
+    if not before <= {cell.names for cell in cells}:
+        raise ConfigError(f"--out {out} holds a cross-play of other runs: give another folder, or remove {file}")
 
 
 def check_strangers(asked: CrossPlayConfig) -> None:

@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 
 from rqe_mappo.statistics import Estimate, seed_interval
 from rqe_mappo.sweeps import style
 from rqe_mappo.sweeps.players import Player
 
+Row = dict[str, Any]
 
-def gap_rows(players: Sequence[Player], rows: Sequence[dict[str, Any]], noise: float) -> list[dict[str, Any]]:
+
+def gap_rows(players: Sequence[Player], rows: Sequence[Row], noise: float) -> list[Row]:
     """For each setting with runs of several seeds: the mean return with themselves, with each other, the difference.
 
     Of several runs of a setting and a seed the first counts. The 95 % interval is a t-interval of jackknife
@@ -52,8 +56,9 @@ def gap_of(matrix: np.ndarray) -> tuple[float, float, Estimate]:
     return own, cross, Estimate(own - cross, spread.low, spread.high, n)
 
 
-def show(rows: Sequence[dict[str, Any]], gaps: Sequence[dict[str, Any]], noise: float) -> None:
-    shown = [row for row in rows if row["noise"] == noise]
+def show(rows: Sequence[Row], gaps: Sequence[Row], noise: float, players: Sequence[Player]) -> None:
+    """Print the matrix of some players, and the gaps of their settings."""
+    shown = of_players(rows, noise, players)
     ones, others = (list(dict.fromkeys(row[name] for row in shown)) for name in ("one", "others"))
     of = {(row["one"], row["others"]): f"{row['return of all']:.4g}" for row in shown}
     lines = [["one \\ others", *others], *([one, *(of.get((one, other), "") for other in others)] for one in ones)]
@@ -62,7 +67,7 @@ def show(rows: Sequence[dict[str, Any]], gaps: Sequence[dict[str, Any]], noise: 
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for gap in gaps:
-        if gap["noise"] == noise:
+        if gap["noise"] == noise and gap["setting"] in {player.setting for player in players}:
             ends = "" if np.isnan(gap["low"]) else f" [{gap['low']:.4g}, {gap['high']:.4g}]"
             print(
                 f"{gap['setting']}: {gap['with themselves']:.4g} with themselves, {gap['with each other']:.4g} with "
@@ -71,26 +76,53 @@ def show(rows: Sequence[dict[str, Any]], gaps: Sequence[dict[str, Any]], noise: 
     print()
 
 
-def draw(rows: Sequence[dict[str, Any]], gaps: Sequence[dict[str, Any]], noises: Sequence[float], out: Path) -> Path:
-    """A heat map for each chance of noise, side by side, on one scale of colours."""
-    ones, others = (list(dict.fromkeys(row[name] for row in rows)) for name in ("one", "others"))
-    values = np.full((len(noises), len(ones), len(others)), np.nan)
-    for row in rows:
-        values[noises.index(row["noise"]), ones.index(row["one"]), others.index(row["others"])] = row["return of all"]
-    figure = style.new_figure(len(noises) * (2.2 + 0.75 * len(others)) + 1.5, 2.4 + 0.5 * len(ones))
-    axes_of = figure.subplots(1, len(noises), squeeze=False)[0]
-    low, high = np.nanmin(values), np.nanmax(values)
-    images = []
-    for axes, matrix, noise in zip(axes_of, values, noises, strict=True):
-        images.append(axes.imshow(matrix, vmin=low, vmax=high, cmap="viridis", aspect="auto"))
-        axes.set_xticks(range(len(others)), [style.pretty(name) for name in others], rotation=35, ha="right")
-        axes.set_yticks(range(len(ones)), [style.pretty(name) for name in ones] if axes is axes_of[0] else [])
-        axes.set(xlabel="the others" + f", noise {noise:g}" * (len(noises) > 1))
-        for (y, x), value in np.ndenumerate(matrix):
-            dark = value < (low + high) / 2
-            axes.text(x, y, "" if np.isnan(value) else f"{value:.3g}", ha="center", va="center", fontsize=8,
-                      color="white" if dark else "black")  # fmt: skip
-    axes_of[0].set_ylabel("the one")
-    figure.colorbar(images[0], ax=list(axes_of), label="mean return of all agents")
-    style.title(figure, "Who gets on with whom", f"{rows[0]['episodes']} episodes a cell")
+def of_players(rows: Sequence[Row], noise: float, players: Sequence[Player]) -> list[Row]:
+    names = {player.name for player in players}
+    return [row for row in rows if row["noise"] == noise and row["one"] in names]
+
+
+def draw(rows: Sequence[Row], noises: Sequence[float], groups: Sequence[Sequence[Player]], out: Path) -> Path:
+    """A heat map for each chance of noise and each group of players, on one scale of colours."""
+    panels = [(noise, players, of_players(rows, noise, players)) for noise in noises for players in groups]
+    across = min(len(panels), 4 if len(groups) == 1 else 3)
+    down = -(-len(panels) // across)
+    ones, others = (max(len({row[name] for row in found}) for *_, found in panels) for name in ("one", "others"))
+    alone = len(groups) == 1
+    wide, high = (2.2 + 0.75 * others, 2.4 + 0.5 * ones) if alone else (1.2 + 0.6 * others, 1.3 + 0.5 * ones)
+    figure = style.new_figure(across * wide + 1.5, down * high + (0 if alone else 0.4))
+    axes_of = figure.subplots(down, across, squeeze=False)
+    for axes in axes_of.flat[len(panels) :]:
+        axes.set_axis_off()
+    scale = [row["return of all"] for *_, found in panels for row in found]
+    scale = (min(scale), max(scale))
+    for number, (axes, (noise, players, found)) in enumerate(zip(axes_of.flat, panels, strict=False)):
+        image = _heat_map(axes, found, scale, {player.name: _short(player, alone) for player in players})
+        said = ", ".join([*[style.pretty(players[0].setting)][: not alone], *[f"noise {noise:g}"][: len(noises) > 1]])
+        axes.set_xlabel("the others" + (f", {said}" if alone and said else ""))
+        if not alone:
+            axes.set_title(said, fontsize=10)
+        if number % across == 0:
+            axes.set_ylabel("the one")
+        elif alone:
+            axes.set_yticks([])
+    figure.colorbar(image, ax=list(axes_of.flat), label="mean return of all agents")
+    figure.suptitle("Who gets on with whom", x=0.01, ha="left", fontsize=13, fontweight="bold")
     return style.save(figure, out / "plots" / "cross_play")[0]
+
+
+def _short(player: Player, alone: bool) -> str:
+    return style.pretty(player.name) if alone else f"seed {player.seed}"
+
+
+def _heat_map(axes: Axes, rows: Sequence[Row], scale: tuple[float, float], labels: dict[str, str]) -> AxesImage:
+    ones, others = (list(dict.fromkeys(row[name] for row in rows)) for name in ("one", "others"))
+    values = np.full((len(ones), len(others)), np.nan)
+    for row in rows:
+        values[ones.index(row["one"]), others.index(row["others"])] = row["return of all"]
+    image = axes.imshow(values, vmin=scale[0], vmax=scale[1], cmap="viridis", aspect="auto")
+    axes.set_xticks(range(len(others)), [labels.get(name, name) for name in others], rotation=35, ha="right")
+    axes.set_yticks(range(len(ones)), [labels[name] for name in ones])
+    for (y, x), value in np.ndenumerate(values):
+        axes.text(x, y, "" if np.isnan(value) else f"{value:.3g}", ha="center", va="center", fontsize=8,
+                  color="white" if value < sum(scale) / 2 else "black")  # fmt: skip
+    return image
