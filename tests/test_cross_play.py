@@ -311,3 +311,17 @@ def test_runs_that_cannot_meet_are_refused(runs, tmp_path, capsys):
         assert f"--partners {name}" in said and not out.exists(), "known before any cell is played"
     for flags, word in ((["--noise", "2"], "--noise"), (["--episodes", "0"], "--episodes")):
         assert word in complaint(capsys, cli.evaluate, "--cross-play", str(runs[0]), *flags)
+
+
+@pytest.mark.slow
+def test_within_settings_only_seeds_meet(runs, tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = ["--episodes", "10", "--jobs", "1", "--out", str(out)]
+    cli.evaluate(["--cross-play", *map(str, runs), "--within", "--partners", "random", *flags])
+    with open(out / "cross_play.csv") as file:
+        pairs = {(row["one"], row["others"]) for row in csv.DictReader(file)}
+    seeds = {(f"mappo s{one}", f"mappo s{other}") for one in (1, 2) for other in (1, 2)}
+    assert pairs == seeds | {("ippo s1", "ippo s1")} | {(one, "random") for one in ("mappo s1", "mappo s2", "ippo s1")}
+    assert (out / "plots" / "cross_play.png").stat().st_size > 10_000
+    said = complaint(capsys, cli.evaluate, "--cross-play", *map(str, runs[:2]), *flags)
+    assert f"--out {out}" in said and "other runs" in said, "tables of others are kept"
