@@ -39,7 +39,8 @@ def settings(algo: str, folder: Path, **changes):
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", [name for name in RIVALS if name != "central-q"])
 def test_every_rival_learns_saves_and_acts_again(tmp_path, algo):
-    folder = train(settings(algo, tmp_path / "run", recurrent=algo in ("qmix", "maven")), quiet=True)
+    config = settings(algo, tmp_path / "run", total_timesteps=6000, recurrent=algo in ("qmix", "maven"))
+    folder = train(config, quiet=True)
     policy = rqe_mappo.Policy.load(folder)
     obs = np.zeros((2, policy.spec.obs_dim), np.float32)
     first = policy.act(obs)
