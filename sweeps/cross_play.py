@@ -177,7 +177,7 @@ def cross_play(asked: CrossPlayConfig) -> None:
         groups = together(players, asked.within)
         for noise, group in product(asked.noise, groups):
             show(rows, gaps, noise, group)
-        print(draw(rows, asked.noise, groups, asked.out))
+        print(draw(rows, gaps, asked.noise, groups, asked.out))
 
 
 def meet(one: Player, others: Player | str, within: bool) -> bool:

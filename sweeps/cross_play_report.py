@@ -13,6 +13,7 @@ from rqe_mappo.sweeps import style
 from rqe_mappo.sweeps.players import Player
 
 Row = dict[str, Any]
+ACROSS = 3  # heat maps side by side
 
 
 def gap_rows(players: Sequence[Player], rows: Sequence[Row], noise: float) -> list[Row]:
@@ -81,37 +82,49 @@ def of_players(rows: Sequence[Row], noise: float, players: Sequence[Player]) -> 
     return [row for row in rows if row["noise"] == noise and row["one"] in names]
 
 
-def draw(rows: Sequence[Row], noises: Sequence[float], groups: Sequence[Sequence[Player]], out: Path) -> Path:
+def draw(
+    rows: Sequence[Row], gaps: Sequence[Row], noises: Sequence[float], groups: Sequence[Sequence[Player]], out: Path
+) -> Path:
     """A heat map for each chance of noise and each group of players, on one scale of colours."""
     panels = [(noise, players, of_players(rows, noise, players)) for noise in noises for players in groups]
-    across = min(len(panels), 4 if len(groups) == 1 else 3)
+    by_noise = len(noises) > 1 and 1 < len(groups) <= ACROSS  # a row of maps each
+    across = len(groups) if by_noise else min(len(panels), ACROSS)
     down = -(-len(panels) // across)
     ones, others = (max(len({row[name] for row in found}) for *_, found in panels) for name in ("one", "others"))
-    alone = len(groups) == 1
-    wide, high = (2.2 + 0.75 * others, 2.4 + 0.5 * ones) if alone else (1.2 + 0.6 * others, 1.3 + 0.5 * ones)
-    figure = style.new_figure(across * wide + 1.5, down * high + (0 if alone else 0.4))
+    margin = 2.2 if len(groups) == 1 else 1.2  # names of runs are longer than seeds
+    figure = style.new_figure(across * (margin + 0.75 * others) + 1.5, down * (margin + 0.5 * ones) + 0.4)
     axes_of = figure.subplots(down, across, squeeze=False)
-    for axes in axes_of.flat[len(panels) :]:
-        axes.set_axis_off()
-    scale = [row["return of all"] for *_, found in panels for row in found]
-    scale = (min(scale), max(scale))
-    for number, (axes, (noise, players, found)) in enumerate(zip(axes_of.flat, panels, strict=False)):
-        image = _heat_map(axes, found, scale, {player.name: _short(player, alone) for player in players})
-        said = ", ".join([*[style.pretty(players[0].setting)][: not alone], *[f"noise {noise:g}"][: len(noises) > 1]])
-        axes.set_xlabel("the others" + (f", {said}" if alone and said else ""))
-        if not alone:
-            axes.set_title(said, fontsize=10)
+    values = [row["return of all"] for *_, found in panels for row in found]
+    for number, axes in enumerate(axes_of.flat):
+        if number >= len(panels):
+            axes.set_axis_off()
+            continue
+        noise, players, found = panels[number]
+        names = {player.name: _short(player, len(groups) > 1) for player in players}
+        image = _heat_map(axes, found, (min(values), max(values)), names)
+        said = [style.pretty(players[0].setting)][: len(groups) > 1] + [f"noise {noise:g}"][: len(noises) > 1]
+        axes.set_title("\n".join([", ".join(said), *_with_whom(gaps, players, noise)]), fontsize=10)
+        if number + across >= len(panels):
+            axes.set_xlabel("the others")
         if number % across == 0:
             axes.set_ylabel("the one")
-        elif alone:
-            axes.set_yticks([])
     figure.colorbar(image, ax=list(axes_of.flat), label="mean return of all agents")
     figure.suptitle("Who gets on with whom", x=0.01, ha="left", fontsize=13, fontweight="bold")
     return style.save(figure, out / "plots" / "cross_play")[0]
 
 
-def _short(player: Player, alone: bool) -> str:
-    return style.pretty(player.name) if alone else f"seed {player.seed}"
+def _with_whom(gaps: Sequence[Row], players: Sequence[Player], noise: float) -> list[str]:
+    """What a group gains by itself and with each other, where all are of one setting."""
+    settings = {player.setting for player in players}
+    return [
+        f"{gap['with themselves']:.3g} with themselves, {gap['with each other']:.3g} with each other"
+        for gap in gaps
+        if {gap["setting"]} == settings and gap["noise"] == noise
+    ]
+
+
+def _short(player: Player, seed_alone: bool) -> str:
+    return f"seed {player.seed}" if seed_alone else style.pretty(player.name)
 
 
 def _heat_map(axes: Axes, rows: Sequence[Row], scale: tuple[float, float], labels: dict[str, str]) -> AxesImage:
