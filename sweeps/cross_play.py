@@ -111,18 +111,8 @@ class Cell:
             records = self._play(config, env)
         finally:
             env.close()
-        mine = np.arange(records["return"].shape[1]) == records["one"][:, None]
-        here = records["length"] > 0
         row: dict[str, Any] = dict(zip(("one", "others"), self.names, strict=True)) | {"noise": self.noise}
-        row["episodes"] = len(records["return"])
-        for name, those in (("one", mine & here), ("others", ~mine & here), ("all", here)):
-            counted = those.any(1)
-            returns = (records["return"] * those).sum(1)[counted] / those.sum(1)[counted]
-            row |= _cells(f"return of {name}", mean_interval(returns, seed=asked.seed)) if counted.any() else {}
-        for key, name in INCIDENTS.items():
-            if key in records:
-                row |= _cells(f"{name} of all", rate(records[key] > 0, here))
-        return row
+        return row | columns(records, asked.seed)
 
     def _play(self, config: TrainConfig, env: Any) -> dict[str, np.ndarray]:
         """Records of its episodes, and in each who was the `one`."""
@@ -146,6 +136,27 @@ class Cell:
         policy = load_run(who.path)
         policy.seed(self.asked.seed + which)
         return chooser(policy, self.asked.deterministic)
+
+
+def columns(records: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+    """What episodes brought the one, the others and all agents, each with its interval over episodes."""
+    one = np.arange(records["return"].shape[1]) == records["one"][:, None]
+    here = records["length"] > 0
+    found: dict[str, Any] = {"episodes": len(here)}
+    for name, those in (("one", one & here), ("others", ~one & here), ("all", here)):
+        counted = those.any(1)
+        if not counted.any():
+            continue
+        returns = (records["return"] * those).sum(1)[counted] / those.sum(1)[counted]
+        found |= _cells(f"return of {name}", mean_interval(returns, seed=seed))
+        for key, incidents in INCIDENTS.items():
+            if key in records:
+                found |= _cells(f"{incidents} of {name}", rate(records[key] > 0, those))
+        if "travel_time_s" in records:  # of those that crossed, as in rqe-eval
+            crossed = those & ~(records["collision"] > 0) & ~(records["timed_out"] > 0)
+            if crossed.any():
+                found |= _cells(f"travel time s of {name}", mean_interval(records["travel_time_s"], crossed, seed=seed))
+    return found
 
 
 def evenly(most: int, agents: int) -> int:

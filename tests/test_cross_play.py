@@ -15,7 +15,7 @@ from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data import vector
 from rqe_mappo.envs.matrix_games import PayoffTable
 from rqe_mappo.evaluation.partners import OnnxPolicy, one_among, partner
-from rqe_mappo.sweeps.cross_play import Cell, CrossPlayConfig, evenly
+from rqe_mappo.sweeps.cross_play import Cell, CrossPlayConfig, columns, evenly
 from rqe_mappo.sweeps.cross_play_report import gap_of, gap_rows
 from rqe_mappo.sweeps.players import Player, setting_of
 from tests.test_bad_input import complaint
@@ -325,3 +325,23 @@ def test_within_settings_only_seeds_meet(runs, tmp_path, capsys):
     assert (out / "plots" / "cross_play.png").stat().st_size > 10_000
     said = complaint(capsys, cli.evaluate, "--cross-play", *map(str, runs[:2]), *flags)
     assert f"--out {out}" in said and "other runs" in said, "tables of others are kept"
+
+
+def test_incidents_and_travel_times_are_told_apart():
+    """Two episodes of two vehicles and an empty slot: the one collides, then an other is late."""
+    records = {
+        "return": np.array([[-30.0, -8.0, 0.0], [-10.0, -40.0, 0.0]]),
+        "length": np.array([[9, 16, 0], [20, 80, 0]]),
+        "collision": np.array([[1, 0, 0], [0, 0, 0]]),
+        "timed_out": np.array([[0, 0, 0], [0, 1, 0]]),
+        "travel_time_s": np.array([[4.5, 8.0, 0.0], [10.0, 40.0, 0.0]]),
+        "one": np.array([0, 0]),
+    }
+    found = columns(records, seed=0)
+    shown = {name: found[name] for name in found if " low" not in name and " high" not in name}
+    assert shown == {
+        "episodes": 2,
+        "return of one": -20.0, "collisions of one": 0.5, "travel time s of one": 10.0,
+        "return of others": -24.0, "collisions of others": 0.0, "travel time s of others": 8.0,
+        "return of all": -22.0, "collisions of all": 0.25, "travel time s of all": 9.0,
+    }  # fmt: skip
