@@ -1,0 +1,80 @@
+"""How runs fare among strangers, setting by setting: `python -m benchmarks.strangers FOLDER [COLUMN ...]`.
+
+FOLDER is one of `rqe-eval --cross-play RUN RUN ... --partners ...` with several seeds of each setting. A cell of the
+table is the mean over runs of one setting, as the one, of a column of cross_play.csv among others of a setting: among
+themselves, among other seeds of their own, among runs of other settings, among strangers. Intervals are 95 %
+intervals over the runs of the one (`statistics.over_runs`); the others' runs are averaged within each. Writes
+FOLDER/strangers.csv.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import tables
+from rqe_mappo.statistics import FREE, POSITIVE, SHARE, Estimate, over_runs
+
+COLUMNS = ("return of all", "collisions of one", "travel time s of one")
+
+
+def setting_of(name: str) -> str:
+    """A run's name without its seed; strangers have none."""
+    setting, _, seed = name.rpartition(" s")
+    return setting if seed.isdigit() else name
+
+
+def bounds_of(column: str) -> tuple[float, float]:
+    """What its values can be."""
+    return SHARE if column.startswith(("collisions", "falls")) else POSITIVE if column.startswith("travel") else FREE
+
+
+def averaged(cells: Sequence[Estimate]) -> Estimate:
+    """Of the cells of one run; their episodes are independent."""
+    value = sum(cell.value for cell in cells) / len(cells)
+    below, above = (
+        math.sqrt(sum((getattr(cell, end) - cell.value) ** 2 for cell in cells)) / len(cells) for end in ("low", "high")
+    )
+    return Estimate(value, value - below, value + above, len(cells))
+
+
+def summarised(rows: list[dict[str, str]], column: str) -> list[dict[str, Any]]:
+    """A row for each setting of the one and kind of the others."""
+    cells: dict[tuple[str, str], dict[str, list[Estimate]]] = {}
+    for row in rows:
+        mine, theirs = setting_of(row["one"]), setting_of(row["others"])
+        kind = "itself" if row["one"] == row["others"] else "other seeds" if mine == theirs else theirs
+        value, low, high = (float(row[column + end]) for end in ("", " low", " high"))
+        cells.setdefault((mine, kind), {}).setdefault(row["one"], []).append(Estimate(value, low, high, 1))
+    found = []
+    for (mine, kind), runs in cells.items():
+        known = over_runs([averaged(of_run) for of_run in runs.values()], bounds_of(column))
+        found.append({
+            "column": column, "one": mine, "others": kind, "runs": len(runs), "mean": known.value, "low": known.low,
+            "high": known.high,
+        })  # fmt: skip
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of rqe-eval --cross-play")
+    parser.add_argument("columns", nargs="*", help=f"of cross_play.csv (default: {', '.join(COLUMNS)}, as it has them)")
+    args = parser.parse_args()
+    rows = tables.read(args.folder / "cross_play.csv")
+    if not rows:
+        parser.error(f"{args.folder} holds no cross_play.csv: give a folder of rqe-eval --cross-play")
+    if unknown := [column for column in args.columns if column not in rows[0]]:
+        parser.error(f"{args.folder / 'cross_play.csv'} has no column {unknown[0]}: it has {', '.join(rows[0])}")
+    table = []
+    for column in args.columns or [column for column in COLUMNS if column in rows[0]]:
+        for line in summarised(rows, column):
+            table.append(line)
+            print(f"{column}: {line['one']} among {line['others']}: "
+                  f"{line['mean']:.4g} [{line['low']:.4g}, {line['high']:.4g}]")  # fmt: skip
+    tables.write(args.folder / "strangers.csv", table)
+
+
+if __name__ == "__main__":
+    main()
