@@ -11,8 +11,9 @@ policies, which act nowhere but in evaluation (`algorithms.adversaries`):
 
 Kept: algorithm 1, both losses by PPO on one trajectory, the divergence in the loss and not in the reward, adversaries
 that begin as copies of the partners, a local critic. With tau = inf it is IPPO. Dropped: the paper's networks and step
-sizes, in favour of the environment's recipe. With `--tau` (or a `--risk` that is averse by itself) the agents' critic
-and advantage are those of `rqe-mappo`: risk of the world beside that of partners.
+sizes, in favour of the environment's recipe (that of the kitchen keeps them for actors). With `--tau` (or a `--risk`
+that is averse by itself) the agents' critic and advantage are those of `rqe-mappo`: risk of the world beside that of
+partners.
 """
 
 import math

@@ -8,7 +8,6 @@ FOLDER/strangers.csv.
 """
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,9 @@ def bounds_of(column: str) -> tuple[float, float]:
 
 
 def averaged(cells: Sequence[Estimate]) -> Estimate:
-    """Of the cells of one run; their episodes are independent."""
+    """Of the cells of one run, which share the draws of their episodes: so a mean is no surer than a cell."""
     value = sum(cell.value for cell in cells) / len(cells)
-    below, above = (
-        math.sqrt(sum((getattr(cell, end) - cell.value) ** 2 for cell in cells)) / len(cells) for end in ("low", "high")
-    )
+    below, above = (sum(abs(getattr(cell, end) - cell.value) for cell in cells) / len(cells) for end in ("low", "high"))
     return Estimate(value, value - below, value + above, len(cells))
 
 

@@ -112,7 +112,7 @@ def evaluate(args: Sequence[str] | None = None) -> None:
         if "--cross-play" in args:
             from rqe_mappo.sweeps.cross_play import CrossPlayConfig, cross_play
 
-            return cross_play(parse(CrossPlayConfig, "rqe-eval", asked))
+            return cross_play(parse(CrossPlayConfig, "rqe-eval --cross-play", asked))
         if "--sweep" in args:
             from rqe_mappo.sweeps.evaluation import SweepEvalConfig
             from rqe_mappo.sweeps.evaluation import evaluate as evaluate_sweep

@@ -6,6 +6,7 @@ and a heat map.
 """
 
 import contextlib
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from rqe_mappo import config as configs
 from rqe_mappo import registry
+from rqe_mappo.checkpoint import write_atomically
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import vector
 from rqe_mappo.deploy.loading import load_run
@@ -31,7 +33,6 @@ from rqe_mappo.sweeps import tables
 from rqe_mappo.sweeps.cross_play_report import draw, gap_rows, show
 from rqe_mappo.sweeps.players import Player, known_players
 from rqe_mappo.sweeps.pools import ending
-from rqe_mappo.sweeps.reading import read
 from rqe_mappo.training.lock import hold
 
 RANDOM = "random"
@@ -51,7 +52,7 @@ class CrossPlayConfig:
     noise: tuple[float, ...] = (0.0,)
     """Chances that an action of the others is replaced by a uniform one; a matrix for each."""
     episodes: int = 200
-    """Episodes of each cell."""
+    """Episodes of each cell, rounded up so that each agent of each copy is the one equally often."""
     seed: int = 12345
     """Seed of the episodes and of all draws."""
     deterministic: bool = False
@@ -179,13 +180,15 @@ def cross_play(asked: CrossPlayConfig) -> None:
             if meet(one, others, asked.within)
             if others != RANDOM or noise == asked.noise[0]  # who acts at random slips at random
         ]
-        check_place(asked.out, cells)
+        check_place(asked)
         with ending(ProcessPoolExecutor(asked.jobs, get_context("spawn"), _one_thread)) as pool:
             rows = list(tqdm(pool.map(Cell.measure, cells), total=len(cells), disable=None, unit="cell"))
         tables.write(asked.out / "cross_play.csv", rows)
         gaps = [gap for noise in asked.noise for gap in gap_rows(players, rows, noise)]
         tables.write(asked.out / "gaps.csv", gaps)
         groups = together(players, asked.within)
+        if not gaps:
+            print("no gap: no two of the runs differ by their seed alone")
         for noise, group in product(asked.noise, groups):
             show(rows, gaps, noise, group)
         print(draw(rows, gaps, asked.noise, groups, asked.out))
@@ -204,12 +207,27 @@ def together(players: Sequence[Player], within: bool) -> list[list[Player]]:
     return [[player for player in players if player.setting == setting] for setting in settings]
 
 
-def check_place(out: Path, cells: Sequence[Cell]) -> None:
-    """ConfigError where `out` holds the tables of another cross-play, which would be lost."""
-    file = out / "cross_play.csv"
-    before = {(row["one"], row["others"]) for row in read(file)}
-    if not before <= {cell.names for cell in cells}:
-        raise ConfigError(f"--out {out} holds a cross-play of other runs: give another folder, or remove {file}")
+def check_place(asked: CrossPlayConfig) -> None:
+    """ConfigError where `out` holds cells that this cross-play does not play, and so would lose.
+
+    What was asked for is kept beside the tables, in cross_play.json.
+    """
+    table, kept = asked.out / "cross_play.csv", asked.out / "cross_play.json"
+    wanted = {
+        "runs": [str(path.resolve()) for path in asked.cross_play], "partners": list(asked.partners),
+        "noise": list(asked.noise),
+        "played": [asked.episodes, asked.seed, asked.deterministic, asked.within],
+    }  # fmt: skip
+    if table.is_file():
+        try:
+            before = json.loads(kept.read_text(encoding="utf-8"))
+            again = all(set(before[name]) <= set(wanted[name]) for name in ("runs", "partners", "noise"))
+            again = again and before["played"] == wanted["played"]
+        except (OSError, ValueError, KeyError, TypeError):  # of another version, or damaged
+            again = False
+        if not again:
+            raise ConfigError(f"--out {asked.out} holds another cross-play: give another folder, or remove {table}")
+    write_atomically(kept, json.dumps(wanted, indent=1).encode())
 
 
 def check_strangers(asked: CrossPlayConfig) -> None:

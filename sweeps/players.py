@@ -33,6 +33,8 @@ def known_players(runs: Sequence[Path], trusted: bool) -> list[Player]:
     policies = [load_run(path) for path in runs]
     found = [configs.from_json(policy.config_json) for policy in policies]
     for path, policy, config in zip(runs, policies, found, strict=True):
+        if policy.timesteps < config.total_timesteps:
+            print(f"{path} is not finished: {policy.timesteps:,} of {config.total_timesteps:,} steps")
         if config.env != found[0].env or _faces(policy) != _faces(policies[0]):
             raise ConfigError(
                 f"--cross-play {path} is of {config.env} with other agents, observations or actions than "

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import rqe_mappo
 from rqe_mappo import cli
 from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data import vector
+from rqe_mappo.envs.action_noise import NoisyActions
 from rqe_mappo.envs.matrix_games import PayoffTable
 from rqe_mappo.evaluation.partners import OnnxPolicy, one_among, partner
 from rqe_mappo.sweeps.cross_play import Cell, CrossPlayConfig, columns, evenly
@@ -324,7 +326,12 @@ def test_within_settings_only_seeds_meet(runs, tmp_path, capsys):
     assert pairs == seeds | {("ippo s1", "ippo s1")} | {(one, "random") for one in ("mappo s1", "mappo s2", "ippo s1")}
     assert (out / "plots" / "cross_play.png").stat().st_size > 10_000
     said = complaint(capsys, cli.evaluate, "--cross-play", *map(str, runs[:2]), *flags)
-    assert f"--out {out}" in said and "other runs" in said, "tables of others are kept"
+    assert f"--out {out}" in said and "another cross-play" in said, "cells of others are kept"
+    same_names = [str(shutil.copytree(runs[0], tmp_path / "copy")), *map(str, runs[1:])]
+    assert "another cross-play" in complaint(
+        capsys, cli.evaluate, "--cross-play", *same_names, "--within", "--partners", "random", *flags
+    )
+    cli.evaluate(["--cross-play", *map(str, runs), "--within", "--partners", "random", *flags])
 
 
 def test_incidents_and_travel_times_are_told_apart():
@@ -345,3 +352,12 @@ def test_incidents_and_travel_times_are_told_apart():
         "return of others": -24.0, "collisions of others": 0.0, "travel time s of others": 8.0,
         "return of all": -22.0, "collisions of all": 0.25, "travel time s of all": 9.0,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("advantage", ["influence", "static"])
+def test_scripted_partners_may_slip(advantage):
+    config = default_config("kitchen").replace(advantage=advantage, return_low=-20.0, return_high=200.0)
+    with contextlib.closing(vector.make(config, 4, in_process=True)) as env:
+        noisy = NoisyActions(env, 0.2)
+        actions = partner("scripted:greedy", config, env, 0, deterministic=False)(noisy, env.reset(0))
+        assert actions.shape == (4, 2)

@@ -12,6 +12,7 @@ from rqe_mappo import registry
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data import finite, vector
 from rqe_mappo.deploy.policy import ActingPolicy, Policy
+from rqe_mappo.envs.action_noise import NoisyActions
 from rqe_mappo.envs.contract import BatchedEnv, Observed, begun
 from rqe_mappo.envs.history import History
 from rqe_mappo.evaluation.progress import Show
@@ -293,7 +294,14 @@ def scripted(config: TrainConfig, name: str, seed: int) -> Chooser:
     if not entry.drivers:
         raise ValueError(f"--driver {name}: there are no scripted policies for --env {config.env}")
     driver = registry.load(entry.drivers)(name, seed)
-    return lambda env, observed: driver(env.env if isinstance(env, History) else env)
+    return lambda env, observed: driver(_unwrapped(env))
+
+
+def _unwrapped(env: BatchedEnv) -> Any:
+    """The environment itself, which scripted policies look into."""
+    while isinstance(env, NoisyActions | History):
+        env = env.env
+    return env
 
 
 def drive(
