@@ -184,6 +184,7 @@ def cross_play(asked: CrossPlayConfig) -> None:
         with ending(ProcessPoolExecutor(asked.jobs, get_context("spawn"), _one_thread)) as pool:
             rows = list(tqdm(pool.map(Cell.measure, cells), total=len(cells), disable=None, unit="cell"))
         tables.write(asked.out / "cross_play.csv", rows)
+        write_atomically(asked.out / "cross_play.json", json.dumps(request(asked), indent=1).encode())
         gaps = [gap for noise in asked.noise for gap in gap_rows(players, rows, noise)]
         tables.write(asked.out / "gaps.csv", gaps)
         groups = together(players, asked.within)
@@ -207,17 +208,18 @@ def together(players: Sequence[Player], within: bool) -> list[list[Player]]:
     return [[player for player in players if player.setting == setting] for setting in settings]
 
 
-def check_place(asked: CrossPlayConfig) -> None:
-    """ConfigError where `out` holds cells that this cross-play does not play, and so would lose.
-
-    What was asked for is kept beside the tables, in cross_play.json.
-    """
-    table, kept = asked.out / "cross_play.csv", asked.out / "cross_play.json"
-    wanted = {
+def request(asked: CrossPlayConfig) -> dict[str, list[Any]]:
+    """What is asked for, as it is kept beside the tables in cross_play.json."""
+    return {
         "runs": [str(path.resolve()) for path in asked.cross_play], "partners": list(asked.partners),
         "noise": list(asked.noise),
         "played": [asked.episodes, asked.seed, asked.deterministic, asked.within],
     }  # fmt: skip
+
+
+def check_place(asked: CrossPlayConfig) -> None:
+    """ConfigError where `out` holds cells that this cross-play does not play, and so would lose."""
+    table, kept, wanted = asked.out / "cross_play.csv", asked.out / "cross_play.json", request(asked)
     if table.is_file():
         try:
             before = json.loads(kept.read_text(encoding="utf-8"))
@@ -227,7 +229,6 @@ def check_place(asked: CrossPlayConfig) -> None:
             again = False
         if not again:
             raise ConfigError(f"--out {asked.out} holds another cross-play: give another folder, or remove {table}")
-    write_atomically(kept, json.dumps(wanted, indent=1).encode())
 
 
 def check_strangers(asked: CrossPlayConfig) -> None:

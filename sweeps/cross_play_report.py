@@ -87,7 +87,7 @@ def draw(
 ) -> Path:
     """A heat map for each chance of noise and each group of players, on one scale of colours."""
     panels = [(noise, players, of_players(rows, noise, players)) for noise in noises for players in groups]
-    by_noise = len(noises) > 1 and 1 < len(groups) <= ACROSS  # a row of maps each
+    by_noise = len(noises) > 1 and 1 < len(groups) <= 2 * ACROSS  # a row of maps each
     across = len(groups) if by_noise else min(len(panels), ACROSS)
     down = -(-len(panels) // across)
     ones, others = (max(len({row[name] for row in found}) for *_, found in panels) for name in ("one", "others"))
@@ -109,7 +109,8 @@ def draw(
         if number % across == 0:
             axes.set_ylabel("the one")
     figure.colorbar(image, ax=list(axes_of.flat), label="mean return of all agents")
-    figure.suptitle("Who gets on with whom", x=0.01, ha="left", fontsize=13, fontweight="bold")
+    each = f"Who gets on with whom: {rows[0]['episodes']} episodes a cell"
+    figure.suptitle(each, x=0.01, ha="left", fontsize=13, fontweight="bold")
     return style.save(figure, out / "plots" / "cross_play")[0]
 
 
