@@ -46,6 +46,9 @@ class FcpConfig(IppoConfig):
         agents = len(env.possible_agents)
         if not self.partners:
             raise ConfigError("--algo fcp needs --partners RUN RUN ...: runs of other seeds, of any algorithm")
+        places = [Path(place).resolve() for place in self.partners]
+        if len(set(places)) < len(places):
+            raise ConfigError("--partners names one of them twice, which would be met twice as often: give each once")
         if agents < 2:
             raise ConfigError("--algo fcp is for agents with partners (got one agent): use ippo")
         if env.num_envs < agents:
@@ -61,10 +64,21 @@ class FcpConfig(IppoConfig):
             names = checkpoint.complete(place)
             if not names:
                 raise ConfigError(f"--partners {place} holds no checkpoint: give folders of runs that have saved")
-            last, stages = len(names) - 1, min(self.stages, len(names))
-            picked = {last} if stages == 1 else {round(stage * last / (stages - 1)) for stage in range(stages)}
-            found += [place / "checkpoints" / f"{names[index]}.policy.pt" for index in sorted(picked)]
+            found += [place / "checkpoints" / f"{name}.policy.pt" for name in self._picked(place, names)]
         return found
+
+    def _picked(self, run: Path, names: list[str]) -> list[str]:
+        """Of a run's checkpoints, the earliest first, those that are partners; ConfigError where none is early."""
+        if self.stages == 1:
+            return names[-1:]
+        first, last = (int(name.removeprefix("step_")) for name in (names[0], names[-1]))
+        if first > last / 2:
+            raise ConfigError(
+                f"--partners {run} keeps no early checkpoint (only {first:,} to {last:,} steps): train it with --keep "
+                "1000, or take the last ones alone by --stages 1"
+            )
+        picked = {round(stage * (len(names) - 1) / (self.stages - 1)) for stage in range(self.stages)}
+        return [names[index] for index in sorted(picked)]
 
 
 def partners(config: FcpConfig, env: BatchedEnv, actor: Actor, device: torch.device) -> list[Actor]:

@@ -104,16 +104,17 @@ def evaluate(args: Sequence[str] | None = None) -> None:
     """rqe-eval: a table of returns, tails and incidents with intervals; a film."""
 
     def command(args: list[str]) -> None:
+        given = flags_in(args)
         asked = ["--help"] if {"-h", "--help"} & set(args) else args
-        if "--mix" in args:
+        if "--mix" in given:
             from rqe_mappo.sweeps.mixing import MixConfig, mix
 
             return mix(parse(MixConfig, "rqe-eval", asked))
-        if "--cross-play" in args:
+        if "--cross-play" in given:
             from rqe_mappo.sweeps.cross_play import CrossPlayConfig, cross_play
 
             return cross_play(parse(CrossPlayConfig, "rqe-eval --cross-play", asked))
-        if "--sweep" in args:
+        if "--sweep" in given:
             from rqe_mappo.sweeps.evaluation import SweepEvalConfig
             from rqe_mappo.sweeps.evaluation import evaluate as evaluate_sweep
 
@@ -123,9 +124,37 @@ def evaluate(args: Sequence[str] | None = None) -> None:
     main(command, "rqe-eval", args)
 
 
+def flags_in(args: Sequence[str]) -> list[str]:
+    """The flags of a command line, without their values: `--seed` of `--seed 1` and of `--seed=1`."""
+    return [word.partition("=")[0] for word in args if word.startswith("--")]
+
+
+def flag_of(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def check_own_flags(args: Sequence[str]) -> None:
+    """ConfigError for a flag that rqe-eval has for something else than evaluating one policy, such as cross-play."""
+    own = {flag_of(field.name) for field in dataclasses.fields(EvalConfig)}
+    for flag in flags_in(args):
+        if flag in own:
+            continue
+        from rqe_mappo.sweeps.cross_play import CrossPlayConfig
+        from rqe_mappo.sweeps.evaluation import SweepEvalConfig
+        from rqe_mappo.sweeps.mixing import MixConfig
+
+        kinds = {"--cross-play": CrossPlayConfig, "--mix": MixConfig, "--sweep": SweepEvalConfig}
+        needed = [
+            mode for mode, kind in kinds.items() if flag in {flag_of(each.name) for each in dataclasses.fields(kind)}
+        ]
+        if needed:
+            listed = " or ".join(filter(None, [", ".join(needed[:-1]), needed[-1]]))
+            raise ConfigError(f"{flag} goes with {listed}: give that too (see rqe-eval {needed[0]} --help)")
+
+
 def eval_config(args: list[str]) -> tuple[EvalConfig, TrainConfig | None]:
     """What rqe-eval is asked for; with --driver and an environment instead of a run also its settings, by its flags."""
-    driven = any(word.partition("=")[0] == "--driver" for word in args)
+    driven = "--driver" in flags_in(args)
     named = [
         word for before, word in itertools.pairwise(["", *args]) if before != "--driver"
     ]  # a driver is called sumo
@@ -133,6 +162,7 @@ def eval_config(args: list[str]) -> tuple[EvalConfig, TrainConfig | None]:
     first = [word for word in args[:1] if not word.startswith("-")]
     place = (places or first or [""])[0]
     if not driven or not place or Path(place).exists():
+        check_own_flags(args)
         return parse(EvalConfig, "rqe-eval", args), None
     config = configs.default_config(*place.split("/", 1))
     annotated: Any = Annotated

@@ -8,6 +8,7 @@ and a heat map.
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -171,9 +172,11 @@ def _cells(name: str, found: Estimate) -> dict[str, float]:
 
 def cross_play(asked: CrossPlayConfig) -> None:
     """Measure all cells, print the matrix and the gaps, and write them."""
-    players = known_players(asked.cross_play, asked.trust)
-    check_strangers(asked)
-    with hold(asked.out, "another rqe-eval --cross-play"):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        players = known_players(asked.cross_play, asked.trust, Path(folder))
+        check_strangers(asked)
+        stack.enter_context(hold(asked.out, "another rqe-eval --cross-play"))
         cells = [
             Cell(one, others, noise, players[0].path, asked)
             for noise, one, others in product(asked.noise, players, [*players, *asked.partners])

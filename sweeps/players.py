@@ -1,10 +1,12 @@
 """The runs that meet in cross-play: what they are called, and whether they can act in one environment."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rqe_mappo import checkpoint
 from rqe_mappo import config as configs
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.deploy.loading import load_run
@@ -15,7 +17,7 @@ LEFT_OUT = {"seed", "out", "device", "eval_episodes", "save_interval", "log_inte
 
 @dataclass(frozen=True)
 class Player:
-    """A run: its folder, what it is called, and its setting, which is everything but the seed."""
+    """A run: its policy file, what it is called, and its setting, which is everything but the seed."""
 
     path: str
     name: str
@@ -23,14 +25,16 @@ class Player:
     seed: int
 
 
-def known_players(runs: Sequence[Path], trusted: bool) -> list[Player]:
+def known_players(runs: Sequence[Path], trusted: bool, folder: Path) -> list[Player]:
     """The runs, once it is known that they can act in the first one's environment.
 
     trusted: whether modules that their settings name may be imported.
+    folder: where their policies are copied to, so that a run that still trains is the same one in every cell.
     """
     for path in runs if trusted else ():
         configs.trust(path)
-    policies = [load_run(path) for path in runs]
+    files = [_copied(path, folder / f"{number}.policy.pt") for number, path in enumerate(runs)]
+    policies = [load_run(file) for file in files]
     found = [configs.from_json(policy.config_json) for policy in policies]
     for path, policy, config in zip(runs, policies, found, strict=True):
         if policy.timesteps < config.total_timesteps:
@@ -48,9 +52,16 @@ def known_players(runs: Sequence[Path], trusted: bool) -> list[Player]:
     plain = [f"{setting} s{config.seed}" for setting, config in zip(settings, found, strict=True)]
     names = [name if plain.count(name) == 1 else str(path) for name, path in zip(plain, runs, strict=True)]
     return [
-        Player(str(path), name, setting, config.seed)
-        for path, name, setting, config in zip(runs, names, settings, found, strict=True)
+        Player(str(file), name, setting, config.seed)
+        for file, name, setting, config in zip(files, names, settings, found, strict=True)
     ]
+
+
+def _copied(run: Path, to: Path) -> Path:
+    """A copy of a run's newest policy, which was read as one before: what is wrong with it is told by its own path."""
+    load_run(run)
+    shutil.copyfile(checkpoint.newest(run)[0] if run.is_dir() else run, to)
+    return to
 
 
 def _faces(policy: Policy) -> tuple[Any, ...]:

@@ -38,14 +38,17 @@ def test_scenario_and_algorithm_are_named_beside_the_environment(tmp_path):
         rqe_mappo.train(rqe_mappo.default_config("cartpole"), algo="iql")
 
 
-def test_the_number_of_threads_is_given_back(tmp_path):
-    before = torch.get_num_threads()
+def test_threads_and_the_smallest_numbers_are_given_back(tmp_path):
+    before, seen = torch.get_num_threads(), []
+    tiny = torch.tensor(1e-38)
     torch.set_num_threads(2)
     try:
-        rqe_mappo.train("cartpole", **SMALL, out=str(tmp_path / "run"))
+        rqe_mappo.train("cartpole", **SMALL, out=str(tmp_path / "run"), on_update=lambda *_: seen.append(tiny * 0.1))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+    assert seen and not any(seen), "training took denormal numbers for 0, with which it is slow"
+    assert tiny * 0.1 > 0
 
 
 def test_it_trains_in_a_thread(tmp_path):

@@ -14,12 +14,13 @@ import rqe_mappo
 from rqe_mappo import cli
 from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data import vector
+from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.action_noise import NoisyActions
 from rqe_mappo.envs.matrix_games import PayoffTable
 from rqe_mappo.evaluation.partners import OnnxPolicy, one_among, partner
 from rqe_mappo.sweeps.cross_play import Cell, CrossPlayConfig, columns, evenly
 from rqe_mappo.sweeps.cross_play_report import gap_of, gap_rows
-from rqe_mappo.sweeps.players import Player, setting_of
+from rqe_mappo.sweeps.players import Player, known_players, setting_of
 from tests.test_bad_input import complaint
 
 PAYOFFS = np.array([[[3.0, 1.0], [0.0, 2.0]], [[5.0, -1.0], [4.0, 7.0]]])  # of the row player, of the column player
@@ -311,8 +312,25 @@ def test_runs_that_cannot_meet_are_refused(runs, tmp_path, capsys):
     for name in ("scripted:nobody", f"onnx:{tmp_path / 'none.onnx'}"):
         said = complaint(capsys, cli.evaluate, "--cross-play", str(runs[0]), "--partners", name, "--out", str(out))
         assert f"--partners {name}" in said and not out.exists(), "known before any cell is played"
+    assert "is no file" in said
     for flags, word in ((["--noise", "2"], "--noise"), (["--episodes", "0"], "--episodes")):
         assert word in complaint(capsys, cli.evaluate, "--cross-play", str(runs[0]), *flags)
+
+
+@pytest.mark.slow
+def test_a_run_that_trains_on_stays_the_same_in_every_cell(runs, tmp_path):
+    trained = shutil.copytree(runs[0], tmp_path / "trained")
+    (player,) = known_players([trained], False, tmp_path)
+    shutil.rmtree(trained)
+    assert Policy.load(player.path).config_json == Policy.load(runs[0]).config_json
+
+
+@pytest.mark.parametrize("flag, needed", [
+    ("--within", "--cross-play"), ("--alpha=0.5", "--mix"), ("--jobs", "--cross-play, --mix or --sweep"),
+])  # fmt: skip
+def test_a_flag_of_another_kind_of_evaluation_names_it(capsys, flag, needed):
+    said = complaint(capsys, cli.evaluate, flag, "some/run")
+    assert said.startswith(f"rqe-eval: {flag.partition('=')[0]} goes with {needed}: ")
 
 
 @pytest.mark.slow

@@ -139,3 +139,16 @@ def test_what_cannot_be_a_partner_is_refused_in_one_line(tmp_path):
     refused(learner([tmp_path]), r"^--partners [^\n]* holds no checkpoint[^\n]*$")
     refused(learner([tmp_path / "nothing.policy.pt"]), r"^--partners [^\n]*nothing[^\n]*$")
     refused(learner([tmp_path], num_envs=1), r"^--num-envs must be at least 2[^\n]*$")
+    refused(learner([tmp_path, tmp_path / "." / "more" / ".."]), r"^--partners names one of them twice[^\n]*$")
+
+
+def test_a_run_that_kept_only_its_end_has_no_stages(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for step in (8_000, 9_000, 10_000):
+        for kind in ("policy", "training"):
+            (tmp_path / "checkpoints" / f"step_{step:012d}.{kind}.pt").touch()
+    with pytest.raises(
+        ConfigError, match=r"^--partners [^\n]* keeps no early checkpoint \(only 8,000 to [^\n]*--stages 1$"
+    ):
+        learner([tmp_path]).algorithm.files()
+    assert [file.name for file in learner([tmp_path], stages=1).algorithm.files()] == ["step_000000010000.policy.pt"]

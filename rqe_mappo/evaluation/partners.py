@@ -56,6 +56,8 @@ class OnnxPolicy:
             raise ConfigError(f"--partners onnx:{path} needs onnxruntime: pip install onnxruntime") from None
         if not isinstance(env.action_space, Discrete | Box):
             raise ConfigError(f"--partners onnx:{path}: agents with several choices each are not supported")
+        if not path.is_file():
+            raise ConfigError(f"--partners onnx:{path} is no file: give one of rqe-export, or of another's policy")
         try:
             self.session = onnxruntime.InferenceSession(str(path))
         except Exception as error:  # of a kind for each fault, all of onnxruntime's own

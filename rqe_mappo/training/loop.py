@@ -79,6 +79,8 @@ def train(
     Returns the run folder. Raises Interrupted, with everything saved, on Ctrl-C or SIGTERM.
     """
     torch.set_num_threads(1)  # at these sizes a second thread costs more than it gives; run two runs instead
+    # Probabilities of a critic that is sure vanish, and processors take 100 times as long for numbers below 1e-38.
+    torch.set_flush_denormal(True)
     pick_device(config.device)
     if resume is not None and checkpoint.begun(resume):
         checkpoint.newest(resume)
