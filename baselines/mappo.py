@@ -31,6 +31,7 @@ from rqe_mappo.algorithms.value_critic import Predicted, ValueCriticConfig, Valu
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.functional.risk import Neutral
 
 NEUTRAL = float("inf")
 
@@ -62,7 +63,8 @@ class Mappo:
         self.value = ValueUpdate(run, env, view=self.config.critic_input)
         self.critic = self.returns = self.value.critic
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
-        self.policy = PolicyUpdate(self.config, self.actor, groups, device, self.config.adv_memory)
+        stretches = self.config.stretches(env, [Neutral()] * len(env.possible_agents))
+        self.policy = PolicyUpdate(self.config, self.actor, groups, device, self.config.adv_memory, stretches)
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         """Improve actors and critic on `chunk`; see `rqe_mappo.algorithms.contract.Algorithm`."""
@@ -77,7 +79,7 @@ class Mappo:
             lambda part: self.value.step(batch, old, part),
             (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
-        self.policy.average(now)
+        self.policy.average(now, chunk)
         self.policy.observe(batch, now)
         self.value.observe(batch)
         self.value.ended(chunk, predicted)

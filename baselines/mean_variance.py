@@ -94,7 +94,8 @@ class MeanVarianceMappo:
         self.value = ValueUpdate(run, env, self._moments)
         self.critic = self.returns = self.value.critic
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
-        self.policy = PolicyUpdate(config, self.actor, self.groups, self.device, config.adv_memory)
+        stretches = config.stretches(env, [self.risk.full[group] for group in self.groups.of])
+        self.policy = PolicyUpdate(config, self.actor, self.groups, self.device, config.adv_memory, stretches)
 
     def _moments(self, found: Float[Tensor, " R"]) -> Float[Tensor, "R 2"]:
         """What the critic predicts, of some returns."""
@@ -115,7 +116,7 @@ class MeanVarianceMappo:
             lambda part: self.value.step(batch, old, part),
             (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
-        self.policy.average(now)
+        self.policy.average(now, chunk, self.risk.ripe(now.share))
         self.policy.observe(batch, now)
         self.value.observe(batch)
         self.risk.observe(self.value.ended(chunk, predicted), now.share)

@@ -253,8 +253,9 @@ def _number(text: str) -> float:
     [
         Case("cliff", "ippo", {"recurrent": True, "normalise_obs": True}),
         Case("cartpole", "rqe-mappo", {"settle": 0.4, "average": 0.5}),
+        Case("cartpole", "rqe-mappo", {"settle": 0.4, "average": 0.5, "average_of": "best"}),
     ],
-    ids=["memory", "mean weights"],
+    ids=["memory", "mean weights", "best weights"],
 )
 def test_a_run_goes_on_where_it_is_resumed(case, device, tmp_path):
     """Half on the CPU and half on the card, in either order, is the whole on the CPU."""

@@ -203,7 +203,7 @@ class Adversaries:
             if now.acting:
                 shown |= self._passes(batch, None, lambda part: self.policy.step(batch, part))
                 self._follow(shown["adversary/kl"])
-        self.policy.average(now)
+        self.policy.average(now, chunk)
         self.policy.observe(batch, now)
         self.value.observe(paid)
         return shown

@@ -1,7 +1,8 @@
 """The actors' side of PPO, with a fixed entropy weight, and what PPO's critics learn from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,10 +11,12 @@ from torch import Tensor
 from rqe_mappo.algorithms.actor_critic import WIDEST, ActorCriticConfig, Moment, Optimiser
 from rqe_mappo.algorithms.averages import MeanWeights, RunningMean
 from rqe_mappo.algorithms.groups import AgentGroups
+from rqe_mappo.algorithms.stretches import Stretches
 from rqe_mappo.config import ConfigError, TrainConfig, require, require_at_least_one, require_positive, require_range
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import policy_gradient
+from rqe_mappo.functional.risk import RiskMeasure
 from rqe_mappo.functional.rows import rows_of_each
 from rqe_mappo.nets import ActionSpec, ActorSpec, PolicyActor
 from rqe_mappo.nets.distributions import ActionDistribution, Squash
@@ -37,7 +40,9 @@ class PPOConfig(ActorCriticConfig):
     eps_start: float = 1.0
     """Times --eps: the weight of the entropy bonus at first; it falls to --eps in the first 80 % of the learning."""
     average: float = 0.0
-    """Share of the actors' learning, at its end, whose mean weights become the final policy; needs --settle."""
+    """Share of the actors' learning whose mean weights become the final policy; needs --settle."""
+    average_of: Literal["last", "best"] = "last"
+    """Which share: the last, or the one whose training episodes brought most, by the agents' own risk."""
     recurrent: bool = False
     """Actors with memory, a GRU behind the hidden layers; critics too, where they see observations."""
     gru_size: int = 64
@@ -55,6 +60,7 @@ class PPOConfig(ActorCriticConfig):
         require_range(self, eps_start=(1, 1e6))
         require_at_least_one(self, "num_minibatches")
         require(self, self.settle > 0 or not self.average, "average", "be 0 without --settle, in which it takes effect")
+        require(self, self.average > 0 or self.average_of == "last", "average_of", "be last without --average")
 
     def check_environment(self, env: BatchedEnv) -> None:
         try:
@@ -63,6 +69,10 @@ class PPOConfig(ActorCriticConfig):
             raise ConfigError(str(error)) from None
         if actions.kind == "box" and self.regulariser == "log-barrier":
             raise ConfigError("--regulariser log-barrier sums over actions that can be listed: use entropy")
+
+    def stretches(self, env: BatchedEnv, measures: Sequence[RiskMeasure]) -> Stretches | None:
+        """What chooses the weights to end with, by each agent's measure; None where those are the last."""
+        return Stretches(self.average, measures, env.num_envs) if self.average_of == "best" else None
 
     @property
     def memory(self) -> int:
@@ -144,9 +154,17 @@ class PolicyUpdate:
     variance: the running variance of the advantages of each group of agents.
     """
 
-    def __init__(self, config: PPOConfig, actor: PolicyActor, groups: AgentGroups, device: torch.device, memory: float):
+    def __init__(
+        self,
+        config: PPOConfig,
+        actor: PolicyActor,
+        groups: AgentGroups,
+        device: torch.device,
+        memory: float,
+        stretches: Stretches | None = None,
+    ):
         """memory: of the running variance of advantages, per rollout; 0: each rollout's own."""
-        self.config, self.actor, self.members = config, actor, groups.members
+        self.config, self.actor, self.members, self.stretches = config, actor, groups.members, stretches
         self.device = device
         self.eps = torch.tensor([groups.pairs[group][1] for group in groups.of])
         self.weight, self.group = self.eps.to(device), torch.tensor(groups.of, device=device)
@@ -242,17 +260,24 @@ class PolicyUpdate:
             return (eps * policy.log_barrier()).mean()
         return eps * entropy.mean() if one_eps else (eps * entropy).mean()
 
-    def average(self, now: Moment) -> None:
-        """Look at the actors' weights after an update near the end of their learning, if so configured."""
+    def average(self, now: Moment, chunk: Trajectory, ripe: bool = True) -> None:
+        """Look at the actors' weights after an update that may count for those they end with, if so configured.
+
+        ripe: whether all the aversion that was asked for acts.
+        """
         if not now.acting:
             return
-        if now.share < 1 - self.config.average:
+        if self.stretches is not None:
+            self.stretches.look(self.actor, chunk, now.share, ripe)
+        elif now.share < 1 - self.config.average:
             self.mean_weights = MeanWeights()  # those of a run that was lengthened are no longer late
         elif self.config.average:
             self.mean_weights.add(self.actor)
 
     def rest(self) -> None:
-        """Give the actors, whose learning is over, the mean of their late weights, if there is one."""
+        """Give the actors, whose learning is over, the mean of their late or best weights, if there is one."""
+        if self.stretches is not None:
+            self.stretches.give(self.actor)
         if self.mean_weights.count:
             self.mean_weights.give(self.actor)
 
@@ -262,12 +287,15 @@ class PolicyUpdate:
             "actor_optimizer": self.optimiser.state_dict(),
             "advantage_variance": [variance.state_dict() for variance in self.variance],
             "mean_weights": self.mean_weights.state_dict(),
+            **({} if self.stretches is None else {"stretches": self.stretches.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for variance, saved in zip(self.variance, state["advantage_variance"], strict=True):
             variance.load_state_dict(saved)
         self.mean_weights.load_state_dict(state["mean_weights"], self.actor)
+        if self.stretches is not None:
+            self.stretches.load_state_dict(state["stretches"], self.actor)
         self.optimiser.load_state_dict(state["actor_optimizer"])
 
 

@@ -107,6 +107,10 @@ class RiskSchedule:
         fraction = self.strength(share)
         return [full.scaled(self.return_scale).annealed(fraction) for full in self.full]
 
+    def ripe(self, share: float) -> bool:
+        """Whether all the aversion that was asked for acts when `share` of the learning is over."""
+        return self.neutral or self.strength(share) >= 1
+
     def strength(self, share: float) -> float:
         """How much of the aversion that was asked for acts when `share` of the learning is over."""
         if self.started is None:

@@ -127,7 +127,8 @@ class RqeMappo:
         self.support = FollowingSupport(self.critic, given or exact, exact, promised_bounds(run, env))
         self.episodes = EpisodeReturns(run.gamma, (env.num_envs, len(env.possible_agents)), device)
         self.modules: dict[str, nn.Module] = {"actor": self.actor, "critic": self.critic}
-        self.policy = PolicyUpdate(config, self.actor, self.groups, device, ADVANTAGE_MEMORY)
+        stretches = config.stretches(env, [self.risk.full[group] for group in self.groups.of])
+        self.policy = PolicyUpdate(config, self.actor, self.groups, device, ADVANTAGE_MEMORY, stretches)
         self.critic_optimiser = Optimiser(self.critic, config.critic_learning_rate, 2 * config.max_grad_norm)
         self.nested: NestedValue | None = None
         self.known: Known | None = None  # of the trajectory that is being learned from
@@ -153,7 +154,7 @@ class RqeMappo:
             lambda part: self._critic_step(batch, part.rows),
             (lambda part: self.policy.step(batch, part)) if now.acting else None,
         )
-        self.policy.average(now)
+        self.policy.average(now, chunk, self.risk.ripe(now.share))
         self.policy.observe(batch, now)
         for net in (self.critic, None if self.nested is None else self.nested.premium):
             if net is not None and net.normaliser is not None:
