@@ -1,5 +1,6 @@
 """Which weights a run ends with: returns of episodes by hand, the choice by risk, lengthened and resumed runs."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_the_stretch_is_the_best_by_the_agents_own_risk(measure, best):
     ends = net(0.0)
     stretches.give(ends)
     assert ends.weight.item() == pytest.approx(best) and ends.bias.item() == pytest.approx(-best)
-    assert stretches.best is None, "all is forgotten"
+    assert stretches.best is None and stretches.chosen == best - 3, "all else is forgotten"
 
 
 def test_a_better_policy_of_fewer_episodes_is_not_chosen_for_their_number():
@@ -146,11 +147,14 @@ def test_a_run_ends_with_the_mean_weights_of_its_best_stretch(algo, tmp_path, mo
 
 @pytest.mark.slow
 def test_a_resumed_run_ends_as_the_unbroken_one(tmp_path):
-    whole = default_config("cartpole").replace(tau=0.5,
-        total_timesteps=12 * 256, num_envs=8, num_steps=32, save_interval=1, eval_episodes=0, return_scale=1.0,
-        warmup_fraction=0.0, risk_anneal_fraction=0.1, out=str(tmp_path / "whole"), **BEST,
+    whole = default_config("cartpole").replace(
+        total_timesteps=12 * 256, num_envs=8, num_steps=32, save_interval=1, log_interval=1, eval_episodes=0, tau=0.5,
+        return_scale=1.0, warmup_fraction=0.0, risk_anneal_fraction=0.1, out=str(tmp_path / "whole"), **BEST,
     )  # fmt: skip
     unbroken = weights(train(whole, quiet=True))
     stopped = whole.replace(out=str(tmp_path / "stopped"))
     interrupt_after(stopped, updates=6)
     assert_equal(unbroken, weights(train(stopped, resume=Path(stopped.out), quiet=True)))
+    with open(tmp_path / "stopped" / "metrics.csv", newline="") as file:
+        told = [row["policy/stretch"] for row in csv.DictReader(file)]
+    assert told[-1] in ("-2", "-1", "0") and told[0] in ("", "nan"), "which it was is logged once it is chosen"

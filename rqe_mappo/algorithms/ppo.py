@@ -1,5 +1,6 @@
 """The actors' side of PPO, with a fixed entropy weight, and what PPO's critics learn from."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -188,7 +189,10 @@ class PolicyUpdate:
         """Centre and scale the advantages of `batch`, if so configured; what that did, for the log."""
         scales = self._normalise(batch) if self.config.norm_adv else [1.0] * len(self.members)
         effective = [float(self.eps_now[agents[0]]) * scale for agents, scale in zip(self.members, scales, strict=True)]
-        return {"advantage/scale": sum(scales) / len(scales), "policy/effective_eps": min(effective)}
+        found = {"advantage/scale": sum(scales) / len(scales), "policy/effective_eps": min(effective)}
+        if self.stretches is not None:
+            found["policy/stretch"] = math.nan if self.stretches.chosen is None else self.stretches.chosen
+        return found
 
     def _normalise(self, batch: Batch) -> list[float]:
         """Centre and scale the advantages, those of each group by themselves; gives the scales.

@@ -33,6 +33,7 @@ class StretchesState(TypedDict):
     brought: Tensor
     going: Tensor
     kept: list[StretchState]
+    chosen: int | None
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Stretches:
 
     length: of each, as a share of the learning.
     measures: each agent's, with tau in stds of the return.
+    chosen: the number of the one that was best, once it is chosen.
     """
 
     def __init__(self, length: float, measures: Sequence[RiskMeasure], copies: int):
@@ -66,6 +68,7 @@ class Stretches:
         self.brought = torch.zeros(copies, len(self.measures))
         self.going = torch.zeros(copies, len(self.measures), dtype=torch.bool)
         self.kept: list[Stretch] = []
+        self.chosen: int | None = None
 
     def look(self, net: nn.Module, chunk: Trajectory, share: float, ripe: bool) -> None:
         """Look at the weights of `net` after an update, and at the episodes that ended in what it learned from.
@@ -129,6 +132,7 @@ class Stretches:
         best = self.best
         if best is not None:
             best.weights.give(net)
+            self.chosen = best.number
         self.kept = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,7 +140,7 @@ class Stretches:
             {**vars(stretch), "weights": stretch.weights.state_dict(), "returns": list(stretch.returns)}
             for stretch in self.kept
         ]
-        return {"brought": self.brought, "going": self.going, "kept": kept}
+        return {"brought": self.brought, "going": self.going, "kept": kept, "chosen": self.chosen}
 
     def load_state_dict(self, state: dict[str, Any], net: nn.Module) -> None:
         """Go on as `state_dict` says; ValueError if that is of another network, or of other copies or agents."""
@@ -144,7 +148,7 @@ class Stretches:
         if known["brought"].shape != self.brought.shape or known["going"].shape != self.going.shape:
             raise ValueError("the stretches are of other copies or agents")
         self.brought, self.going = known["brought"], known["going"].bool()
-        self.kept = []
+        self.kept, self.chosen = [], known["chosen"]
         for saved in known["kept"]:
             if len(saved["returns"]) != len(self.measures):
                 raise ValueError("the stretches are of other agents")
