@@ -185,7 +185,8 @@ def test_value_methods_learn_on_a_card_what_they_learn_on_the_cpu(algo, memory, 
         pytest.skip("learns from single steps, without memory")
     found = []
     for where in (device, "cpu"):
-        case = Case("step-games", algo, {"recurrent": memory, "batch_episodes": 4, "total_timesteps": 96})
+        few = {"batch_episodes": 4, "replay_ratio": 2.0, "target_interval": 10, "total_timesteps": 96}
+        case = Case("step-games", algo, few | {"recurrent": memory})
         config = case.config(where)
         with contextlib.closing(vector.make(config, config.num_envs)) as env:
             run = Run.build(config, Path(), env)
