@@ -10,10 +10,10 @@ policies, which act nowhere but in evaluation (`algorithms.adversaries`):
     adversary   -L_CLIP(theta_i, phi_i) + tau KL(phi_i || theta_-i)  equation 9, tau = 1 / theirs
 
 Kept: algorithm 1, both losses by PPO on one trajectory, the divergence in the loss and not in the reward, adversaries
-that begin as copies of the partners, a local critic. With tau = inf it is IPPO. Dropped: the paper's networks and step
-sizes, in favour of the environment's recipe (that of the kitchen keeps them for actors). With `--tau` (or a `--risk`
-that is averse by itself) the agents' critic and advantage are those of `rqe-mappo`: risk of the world beside that of
-partners.
+that begin as copies of the partners, agents' critics of what each sees. With tau = inf it is IPPO. Dropped: the paper's
+networks and step sizes, in favour of the environment's recipe (that of the kitchen keeps them for actors). The
+adversary's critic sees the state. With `--tau` (or a `--risk` that is averse by itself) the agents' critic, then of the
+state too, and their advantage are those of `rqe-mappo`: risk of the world beside that of partners.
 """
 
 import math

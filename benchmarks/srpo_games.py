@@ -25,7 +25,7 @@ from rqe_mappo.nets import PolicyActor
 RESULT = tables.RESULTS / "srpo_games.csv"
 SEEDS = (1, 2, 3, 4, 5)
 EPS, COST = 0.2, 0.4  # of the free-rider game
-AVERSIONS = (0.5, 2.0, 3.0, 5.0, 10.0, 30.0)  # the paper's tau, ours is the inverse; at 1 the pull has 5 % of its force
+AVERSIONS = (0.5, 2.0, 3.0, 5.0, 10.0, 30.0)  # the paper's tau, ours is the inverse; at 1 hardly anything pulls
 SIDES = AVERSIONS[:2]  # with five seeds; the others with one
 START = (0.75, 0.35)  # first probabilities of contributing: who rides free must be made to stop
 # Exact games want small steps and none of PPO's clip, which holds the surrogate back and not the divergence.

@@ -3,7 +3,8 @@
 FOLDER is one of `rqe-eval --cross-play RUN RUN ... --partners ...` with several seeds of each setting. A cell of the
 table is the mean over runs of one setting, as the one, of a column of cross_play.csv among others of a setting: among
 themselves, among other seeds of their own, among runs of other settings, among strangers. Intervals are 95 %
-intervals over the runs of the one (`statistics.over_runs`); the others' runs are averaged within each. Writes
+intervals over the runs of the one (`statistics.over_runs`), for the others as they are, whose runs are averaged within
+each; of other seeds, whose pairs are in two rows, the ends are as far out as those of `statistics.among_runs`. Writes
 FOLDER/strangers.csv.
 """
 
@@ -12,8 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import tables
-from rqe_mappo.statistics import FREE, POSITIVE, SHARE, Estimate, over_runs
+from rqe_mappo.statistics import FREE, POSITIVE, SHARE, Estimate, among_runs, over_runs
 
 COLUMNS = ("return of all", "collisions of one", "travel time s of one")
 
@@ -44,14 +47,25 @@ def summarised(rows: list[dict[str, str]], column: str) -> list[dict[str, Any]]:
         kind = "itself" if row["one"] == row["others"] else "other seeds" if mine == theirs else theirs
         value, low, high = (float(row[column + end]) for end in ("", " low", " high"))
         cells.setdefault((mine, kind), {}).setdefault(row["one"], []).append(Estimate(value, low, high, 1))
+    value = {(row["one"], row["others"]): float(row[column]) for row in rows}
     found = []
     for (mine, kind), runs in cells.items():
         known = over_runs([averaged(of_run) for of_run in runs.values()], bounds_of(column))
+        low, high = known.low, known.high
+        if kind == "other seeds":
+            pairs = among_runs(np.array([[value.get((one, others), np.nan) for others in runs] for one in runs]))
+            low, high = cut(np.fmin(low, pairs.with_each_other.low), np.fmax(high, pairs.with_each_other.high), column)
         found.append({
-            "column": column, "one": mine, "others": kind, "runs": len(runs), "mean": known.value, "low": known.low,
-            "high": known.high,
+            "column": column, "one": mine, "others": kind, "runs": len(runs), "mean": known.value, "low": low,
+            "high": high,
         })  # fmt: skip
     return found
+
+
+def cut(low: float, high: float, column: str) -> tuple[float, float]:
+    """An interval without what the column's values cannot be."""
+    least, most = bounds_of(column)
+    return max(low, least), min(high, most)
 
 
 def main() -> None:

@@ -242,6 +242,51 @@ def seed_interval(values: Samples) -> Estimate:
     return Estimate(centre, centre - half, centre + half, n)
 
 
+@dataclass(frozen=True)
+class AmongRuns:
+    """What runs bring with themselves and with each other, on average over runs and pairs, and the difference."""
+
+    with_themselves: float
+    with_each_other: Estimate
+    gap: Estimate
+
+
+def among_runs(matrix: np.ndarray) -> AmongRuns:
+    """Of `matrix` `[n, n]`, run by run, its diagonal and the rest, with 95 % intervals; nan below three runs.
+
+    Pairs that share a run are not independent. The runs are drawn anew, with replacement, each draw with all pairs of
+    different runs in it, and the intervals are `t_{n-1} sqrt(n / (n - 1))` times the spread over draws: the vertex
+    bootstrap of Snijders and Borgatti, 'Non-parametric standard errors and tests for network statistics' (1999), but
+    that it has no pairs of a run with its copy. It covers where runs, pairs or both have effects, and from six runs on
+    also where pairs get on, or do not, by a habit that they share, for which leaving out a run at a time gives hardly
+    any width; of three runs with one of two habits it then covers 77 %, of four 87 %.
+    """
+    from scipy.stats import t
+
+    values = np.asarray(matrix, dtype=float)
+    n, own = len(values), values.diagonal()
+
+    def means(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of draws `[B, n]`, how often each run is in them."""
+        pairs = drawn.sum(-1) ** 2 - (drawn**2).sum(-1)
+        apart = ((drawn @ values) * drawn).sum(-1) - drawn**2 @ own
+        return drawn @ own / n, apart / pairs
+
+    with_self, with_others = (float(found[0]) for found in means(np.ones((1, n))))
+    gap, nobody = with_self - with_others, (math.nan, math.nan)
+    if n < 3:
+        return AmongRuns(with_self, Estimate(with_others, *nobody, n), Estimate(gap, *nobody, n))
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    selves, others = means(drawn[(drawn > 0).sum(-1) > 1])
+    times = t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1))  # draws of n runs spread less than n runs do
+    apart, lost = (float(times * spread.std()) for spread in (others, selves - others))
+    return AmongRuns(
+        with_self,
+        Estimate(with_others, with_others - apart, with_others + apart, n),
+        Estimate(gap, gap - lost, gap + lost, n),
+    )
+
+
 def over_runs(runs: Sequence[Estimate], bounds: tuple[float, float] = FREE) -> Estimate:
     """The mean over runs, each with its interval over episodes, and a 95 % interval; nan for a single run.
 

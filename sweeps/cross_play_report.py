@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from rqe_mappo.statistics import Estimate, seed_interval
+from rqe_mappo.statistics import among_runs
 from rqe_mappo.sweeps import style
 from rqe_mappo.sweeps.players import Player
 
@@ -19,9 +19,7 @@ ACROSS = 3  # heat maps side by side
 def gap_rows(players: Sequence[Player], rows: Sequence[Row], noise: float) -> list[Row]:
     """For each setting with runs of several seeds: the mean return with themselves, with each other, the difference.
 
-    Of several runs of a setting and a seed the first counts. The 95 % interval is a t-interval of jackknife
-    pseudo-values: a run is left out with its row and its column, since pairs that share a run are not independent. nan
-    below three runs.
+    Of several runs of a setting and a seed the first counts. The interval of the difference is that of `among_runs`.
     """
     value = {(row["one"], row["others"]): row["return of all"] for row in rows if row["noise"] == noise}
     found = []
@@ -30,31 +28,13 @@ def gap_rows(players: Sequence[Player], rows: Sequence[Row], noise: float) -> li
         names = list(of_seed.values())[::-1]
         if len(names) > 1:
             matrix = np.array([[value[one, others] for others in names] for one in names])
-            with_self, with_others, gap = gap_of(matrix)
+            known = among_runs(matrix)
             found.append({
-                "setting": setting, "noise": noise, "runs": len(names), "with themselves": with_self,
-                "with each other": with_others, "gap": gap.value, "low": gap.low, "high": gap.high,
+                "setting": setting, "noise": noise, "runs": len(names), "with themselves": known.with_themselves,
+                "with each other": known.with_each_other.value, "gap": known.gap.value, "low": known.gap.low,
+                "high": known.gap.high,
             })  # fmt: skip
     return found
-
-
-def gap_of(matrix: np.ndarray) -> tuple[float, float, Estimate]:
-    """The means of the diagonal and of the rest of `matrix` `[n, n]`, and their difference with its interval."""
-    n = len(matrix)
-
-    def means(kept: list[int]) -> tuple[float, float]:
-        part = matrix[np.ix_(kept, kept)]
-        apart = ~np.eye(len(kept), dtype=bool)
-        return float(part.diagonal().mean()), float(part[apart].mean())
-
-    everyone = list(range(n))
-    own, cross = means(everyone)
-    if n < 3:
-        return own, cross, Estimate(own - cross, np.nan, np.nan, n)
-    without = [np.subtract(*means([other for other in everyone if other != left])) for left in everyone]
-    pseudo = n * (own - cross) - (n - 1) * np.array(without)
-    spread = seed_interval(pseudo)
-    return own, cross, Estimate(own - cross, spread.low, spread.high, n)
 
 
 def show(rows: Sequence[Row], gaps: Sequence[Row], noise: float, players: Sequence[Player]) -> None:

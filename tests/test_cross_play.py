@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -18,8 +19,9 @@ from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.action_noise import NoisyActions
 from rqe_mappo.envs.matrix_games import PayoffTable
 from rqe_mappo.evaluation.partners import OnnxPolicy, one_among, partner
+from rqe_mappo.statistics import among_runs
 from rqe_mappo.sweeps.cross_play import Cell, CrossPlayConfig, columns, evenly
-from rqe_mappo.sweeps.cross_play_report import gap_of, gap_rows
+from rqe_mappo.sweeps.cross_play_report import gap_rows
 from rqe_mappo.sweeps.players import Player, known_players, setting_of
 from tests.test_bad_input import complaint
 
@@ -89,25 +91,50 @@ def test_random_others_are_uniform_whatever_the_noise(game):
 
 
 def test_gap_by_hand():
+    """All 24 draws of three runs that hold two of them at least."""
     matrix = np.array([[10.0, 1.0, 2.0], [3.0, 8.0, 4.0], [5.0, 6.0, 9.0]])
-    own, cross, gap = gap_of(matrix)
-    assert (own, cross, gap.value) == (9.0, 3.5, 5.5)
-    without = [8.5 - 5.0, 9.5 - 3.5, 9.0 - 2.0]
-    pseudo = 3 * 5.5 - 2 * np.array(without)
-    half = scipy.stats.t.ppf(0.975, 2) * pseudo.std(ddof=1) / np.sqrt(3)
-    assert gap.low == pytest.approx(pseudo.mean() - half) and gap.high == pytest.approx(pseudo.mean() + half)
-    assert np.isnan(gap_of(matrix[:2, :2])[2].low)
+    known = among_runs(matrix)
+    assert (known.with_themselves, known.with_each_other.value, known.gap.value) == (9.0, 3.5, 5.5)
+    gaps, cross = [], []
+    for drawn in itertools.product(range(3), repeat=3):
+        pairs = [matrix[one, other] for one, other in itertools.product(drawn, drawn) if one != other]
+        if pairs:
+            cross.append(np.mean(pairs))
+            gaps.append(np.mean([matrix[one, one] for one in drawn]) - cross[-1])
+    times = scipy.stats.t.ppf(0.975, 2) * np.sqrt(3 / 2)
+    assert len(gaps) == 24 and known.gap.high - 5.5 == pytest.approx(times * np.std(gaps), rel=0.05)
+    assert 5.5 - known.gap.low == pytest.approx(known.gap.high - 5.5)
+    assert known.with_each_other.high - 3.5 == pytest.approx(times * np.std(cross), rel=0.05)
+    assert np.isnan(among_runs(matrix[:2, :2]).gap.low)
 
 
-def test_intervals_of_gaps_cover():
-    """Cells with an effect of the row, of the column, and of their own; the true gap is 2."""
-    rng, covered = np.random.default_rng(0), 0
+EFFECTS = {
+    "cells": lambda rng, n: rng.normal(size=(n, n)),
+    "rows and columns": lambda rng, n: rng.normal(size=(n, 1)) + rng.normal(size=n) + rng.normal(size=(n, n)),
+    "runs and pairs": lambda rng, n: (found := rng.normal(size=n))[:, None] + found + symmetric(rng, n),
+    "two habits": lambda rng, n: 2 * habits(rng.integers(0, 2, n)) + 0.1 * symmetric(rng, n),
+}  # fmt: skip
+
+
+def habits(of: np.ndarray) -> np.ndarray:
+    """1 for two runs of one habit."""
+    return np.equal.outer(of, of) - np.eye(len(of))
+
+
+def symmetric(rng: np.random.Generator, n: int) -> np.ndarray:
+    cells = rng.normal(size=(n, n))
+    return cells + cells.T
+
+
+@pytest.mark.parametrize("effects, runs", [*itertools.product(list(EFFECTS)[:3], (3, 6)), ("two habits", 6)])
+def test_intervals_among_runs_cover(effects, runs):
+    """The true gap is 2 more than that of the effects: none, or, of two equally frequent habits, 1 less."""
+    rng, covered = np.random.default_rng(0), np.zeros(2)
+    apart, gap = (1.0, 1.0) if effects == "two habits" else (0.0, 2.0)
     for _ in range(400):
-        row, column = rng.normal(0, 1, (2, 6))
-        matrix = row[:, None] + column + rng.normal(0, 1, (6, 6)) + 2 * np.eye(6)
-        found = gap_of(matrix)[2]
-        covered += found.low < 2 < found.high
-    assert 0.90 < covered / 400 < 0.99
+        known = among_runs(EFFECTS[effects](rng, runs) + 2 * np.eye(runs))
+        covered += known.with_each_other.low < apart < known.with_each_other.high, known.gap.low < gap < known.gap.high
+    assert (covered / 400 > 0.93).all(), covered / 400
 
 
 def test_gaps_are_of_runs_that_differ_by_their_seed_alone():
