@@ -9,6 +9,7 @@ of the last reward): here early and midway are the first and the middle one of t
 (`rqe-train --keep 1000`).
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rqe_mappo import checkpoint
+from rqe_mappo import checkpoint, schema
+from rqe_mappo import config as configs
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.baselines.ippo import Ippo, IppoConfig
 from rqe_mappo.checkpoint import CheckpointError
@@ -72,20 +74,32 @@ class FcpConfig(IppoConfig):
         if self.stages == 1:
             return names[-1:]
         first, last = (int(name.removeprefix("step_")) for name in (names[0], names[-1]))
-        if first > last / 2:
+        if first > last / 2 or last == 0:
             raise ConfigError(
-                f"--partners {run} keeps no early checkpoint (only {first:,} to {last:,} steps): train it with --keep "
-                "1000, or take the last ones alone by --stages 1"
+                f"--partners {run} has no early and late checkpoints (only {first:,} to {last:,} steps): train it with "
+                "--keep 1000, or take the last ones alone by --stages 1"
             )
         picked = {round(stage * (len(names) - 1) / (self.stages - 1)) for stage in range(self.stages)}
         return [names[index] for index in sorted(picked)]
 
 
-def partners(config: FcpConfig, env: BatchedEnv, actor: Actor, device: torch.device) -> list[Actor]:
-    """The frozen actors; ConfigError where one cannot act in the environment or remembers."""
-    found: list[Any] = []
-    for file in config.files():
+@dataclass(frozen=True)
+class Partner:
+    """A frozen actor, the policy file that it came from, what that held in short, and what its run was."""
+
+    file: Path
+    digest: str
+    actor: Actor
+    trained: TrainConfig
+    timesteps: int
+
+
+def partners(files: list[Path], env: BatchedEnv, actor: Actor, device: torch.device) -> list[Partner]:
+    """The partners in some policy files; ConfigError where one cannot act in the environment, or remembers."""
+    found = []
+    for file in files:
         try:
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
             policy = load_run(file, str(device))
         except (CheckpointError, OSError) as error:
             raise ConfigError(f"--partners {file}: {error}") from None
@@ -96,8 +110,24 @@ def partners(config: FcpConfig, env: BatchedEnv, actor: Actor, device: torch.dev
             raise ConfigError(f"--partners {file} has other agents, observations or actions than this environment")
         if theirs.memory_size:
             raise ConfigError(f"--partners {file} remembers (a GRU or a latent): give feed-forward ones")
-        found.append(theirs.requires_grad_(False))
+        trained = configs.from_json(policy.config_json)
+        found.append(Partner(file, digest, theirs.requires_grad_(False), trained, policy.timesteps))
     return found
+
+
+def remarks(found: list[Partner], run: TrainConfig) -> list[str]:
+    """What a user should know of them: whose run is not finished, and which were trained in another game."""
+    said = [
+        f"--partners {one.file} was trained in other settings of {one.trained.env}"
+        for one in found
+        if (one.trained.env, one.trained.env_config) != (run.env, run.env_config)
+    ]
+    last = {one.file.parent: one for one in found}  # of each run, whose files are in order
+    return said + [
+        f"--partners {one.file} is of {one.timesteps:,} of its run's {one.trained.total_timesteps:,} steps"
+        for one in last.values()
+        if one.timesteps < one.trained.total_timesteps
+    ]
 
 
 class Beside:
@@ -153,6 +183,7 @@ class Beside:
 class Fcp:
     """IPPO beside frozen partners.
 
+    notes: what a user should know of them.
     returns: None, for the critic knows returns beside partners, which no evaluation shows.
     """
 
@@ -164,10 +195,12 @@ class Fcp:
         self.agents = Ippo(run, env, generator)
         self.actor, self.risk = self.agents.actor, self.agents.risk
         self.modules: dict[str, nn.Module] = self.agents.modules
-        device = torch.device(run.device)
-        places = torch.arange(len(env.possible_agents), device=device)
-        own = (torch.arange(env.num_envs, device=device) % len(places))[:, None] == places
-        self.rollout = Beside(self.actor, partners(run.algorithm, env, self.actor, device), own)
+        self.env, self.device = env, torch.device(run.device)
+        places = torch.arange(len(env.possible_agents), device=self.device)
+        own = (torch.arange(env.num_envs, device=self.device) % len(places))[:, None] == places
+        self.partners = partners(run.algorithm.files(), env, self.actor, self.device)
+        self.notes = remarks(self.partners, run)
+        self.rollout = Beside(self.actor, [one.actor for one in self.partners], own)
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         """Improve agents and critics on the rows of those that act by themselves."""
@@ -178,7 +211,16 @@ class Fcp:
         return self.agents.warnings()
 
     def state_dict(self) -> dict[str, Any]:
-        return self.agents.state_dict()
+        """With where the partners came from: runs that go on meanwhile would be other ones."""
+        return self.agents.state_dict() | {"partners": [[str(one.file), one.digest] for one in self.partners]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The reverse; ValueError where a partner's file has changed."""
+        known = schema.read(list[tuple[str, str]], state.get("partners", []), "partners")
+        if known:  # older versions kept none
+            self.partners = partners([Path(file) for file, _ in known], self.env, self.actor, self.device)
+            self.rollout.others = [one.actor for one in self.partners]
+            for one, (_, digest) in zip(self.partners, known, strict=True):
+                if one.digest != digest:
+                    raise ValueError(f"--partners {one.file} is not what it was when the run began")
         self.agents.load_state_dict(state)

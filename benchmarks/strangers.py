@@ -40,24 +40,28 @@ def averaged(cells: Sequence[Estimate]) -> Estimate:
 
 
 def summarised(rows: list[dict[str, str]], column: str) -> list[dict[str, Any]]:
-    """A row for each setting of the one and kind of the others."""
-    cells: dict[tuple[str, str], dict[str, list[Estimate]]] = {}
+    """A row for each setting of the one, kind of the others, and chance that their actions are replaced."""
+    cells: dict[tuple[str, str, float], dict[str, list[Estimate]]] = {}
     for row in rows:
         mine, theirs = setting_of(row["one"]), setting_of(row["others"])
         kind = "itself" if row["one"] == row["others"] else "other seeds" if mine == theirs else theirs
-        value, low, high = (float(row[column + end]) for end in ("", " low", " high"))
-        cells.setdefault((mine, kind), {}).setdefault(row["one"], []).append(Estimate(value, low, high, 1))
-    value = {(row["one"], row["others"]): float(row[column]) for row in rows}
+        value, low, high = (float(row[column + end] or "nan") for end in ("", " low", " high"))
+        if np.isnan([low, high]).any():
+            raise SystemExit(f"benchmarks.strangers: {row['one']} among {row['others']} has no interval of {column}: "
+                             "play more --episodes, or leave that column out")  # fmt: skip
+        runs = cells.setdefault((mine, kind, float(row["noise"])), {})
+        runs.setdefault(row["one"], []).append(Estimate(value, low, high, 1))
+    value = {(row["one"], row["others"], float(row["noise"])): float(row[column]) for row in rows}
     found = []
-    for (mine, kind), runs in cells.items():
+    for (mine, kind, noise), runs in cells.items():
         known = over_runs([averaged(of_run) for of_run in runs.values()], bounds_of(column))
         low, high = known.low, known.high
         if kind == "other seeds":
-            pairs = among_runs(np.array([[value.get((one, others), np.nan) for others in runs] for one in runs]))
+            pairs = among_runs(np.array([[value.get((one, other, noise), np.nan) for other in runs] for one in runs]))
             low, high = cut(np.fmin(low, pairs.with_each_other.low), np.fmax(high, pairs.with_each_other.high), column)
         found.append({
-            "column": column, "one": mine, "others": kind, "runs": len(runs), "mean": known.value, "low": low,
-            "high": high,
+            "column": column, "one": mine, "others": kind, "noise": noise, "runs": len(runs), "mean": known.value,
+            "low": low, "high": high,
         })  # fmt: skip
     return found
 
@@ -82,7 +86,8 @@ def main() -> None:
     for column in args.columns or [column for column in COLUMNS if column in rows[0]]:
         for line in summarised(rows, column):
             table.append(line)
-            print(f"{column}: {line['one']} among {line['others']}: "
+            slip = f", noise {line['noise']:g}" if line["noise"] else ""
+            print(f"{column}: {line['one']} among {line['others']}{slip}: "
                   f"{line['mean']:.4g} [{line['low']:.4g}, {line['high']:.4g}]")  # fmt: skip
     tables.write(args.folder / "strangers.csv", table)
 

@@ -231,8 +231,8 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
         return f"{self.env.replace(':', '-')}{algo}{self.algorithm.label}__s{self.seed}"
 
 
-def _names(settings: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(settings)}
+def _names(settings: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(settings))
 
 
 def default_config(env: str, scenario: str = "default", algo: str = "rqe-mappo") -> TrainConfig:

@@ -1,11 +1,12 @@
 """rqe-eval --cross-play: every run's agent among the agents of every other run, and among strangers.
 
-A cell is one agent by its run among others by theirs; which agent is the one goes round. Written are cross_play.csv, a
-row a cell; gaps.csv, for runs that differ by their seed alone what they lose with each other, against with themselves;
-and a heat map.
+A cell is one agent by its run among others by theirs; which agent is the one goes round. Written are cells.jsonl, as
+cells are played, so that what was stopped goes on; cross_play.csv, a row a cell; gaps.csv, for runs that differ by
+their seed alone what they lose with each other, against with themselves; and a heat map.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -25,10 +26,11 @@ from rqe_mappo import registry
 from rqe_mappo.checkpoint import write_atomically
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import vector
+from rqe_mappo.data.workers import die_with
 from rqe_mappo.deploy.loading import load_run
 from rqe_mappo.envs.action_noise import NoisyActions
 from rqe_mappo.evaluation.episodes import MOST_COPIES, chooser, run_episodes
-from rqe_mappo.evaluation.partners import one_among, partner
+from rqe_mappo.evaluation.partners import ONNX, one_among, partner
 from rqe_mappo.statistics import Estimate, mean_interval, rate
 from rqe_mappo.sweeps import tables
 from rqe_mappo.sweeps.cross_play_report import draw, gap_rows, show
@@ -36,6 +38,7 @@ from rqe_mappo.sweeps.players import Player, known_players
 from rqe_mappo.sweeps.pools import ending
 from rqe_mappo.training.lock import hold
 
+CELLS = "cells.jsonl"
 RANDOM = "random"
 INCIDENTS = {"collision": "collisions", "fell": "falls"}  # shares of agents, by the name in records
 
@@ -176,6 +179,8 @@ def cross_play(asked: CrossPlayConfig) -> None:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         players = known_players(asked.cross_play, asked.trust, Path(folder))
         check_strangers(asked)
+        if (asked.out / "latest").is_file():
+            raise ConfigError(f"--out {asked.out} is a run: choose another folder")
         stack.enter_context(hold(asked.out, "another rqe-eval --cross-play"))
         cells = [
             Cell(one, others, noise, players[0].path, asked)
@@ -184,8 +189,7 @@ def cross_play(asked: CrossPlayConfig) -> None:
             if others != RANDOM or noise == asked.noise[0]  # who acts at random slips at random
         ]
         check_place(asked)
-        with ending(ProcessPoolExecutor(asked.jobs, get_context("spawn"), _one_thread)) as pool:
-            rows = list(tqdm(pool.map(Cell.measure, cells), total=len(cells), disable=None, unit="cell"))
+        rows = played(cells, Kept(asked.out / CELLS, players))
         tables.write(asked.out / "cross_play.csv", rows)
         write_atomically(asked.out / "cross_play.json", json.dumps(request(asked), indent=1).encode())
         gaps = [gap for noise in asked.noise for gap in gap_rows(players, rows, noise)]
@@ -196,6 +200,58 @@ def cross_play(asked: CrossPlayConfig) -> None:
         for noise, group in product(asked.noise, groups):
             show(rows, gaps, noise, group)
         print(draw(rows, gaps, asked.noise, groups, asked.out))
+
+
+class Kept:
+    """The cells that a folder holds, a line of JSON each, so that a cross-play that was stopped goes on.
+
+    A cell counts where it was played by the same policies, in the same episodes.
+    """
+
+    def __init__(self, file: Path, players: Sequence[Player]):
+        self.file = file
+        self.digests = {player.name: _digest(player.path) for player in players}
+        self.rows: dict[str, dict[str, Any]] = {}
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        self.lead = "" if text.endswith("\n") or not text else "\n"  # behind a line that was cut off
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off, or of another version
+                cell = json.loads(line)
+                self.rows[cell["key"]] = dict(cell["row"])
+
+    def key(self, cell: Cell) -> str:
+        """What tells a cell from all others, as text."""
+        asked, theirs = cell.asked, cell.names[1]
+        if theirs not in self.digests:
+            self.digests[theirs] = _digest(theirs.removeprefix(ONNX)) if theirs.startswith(ONNX) else ""
+        who = [self.digests[name] for name in cell.names]
+        game = _digest(cell.place)  # of the run in whose game they act
+        return json.dumps([*cell.names, *who, game, cell.noise, asked.episodes, asked.seed, asked.deterministic])
+
+    def add(self, cell: Cell, row: dict[str, Any]) -> None:
+        """Keep what a cell brought."""
+        with open(self.file, "a", encoding="utf-8") as file:
+            file.write(self.lead + json.dumps({"key": self.key(cell), "row": row}) + "\n")
+        self.lead = ""
+
+
+def _digest(file: str) -> str:
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def played(cells: Sequence[Cell], kept: Kept) -> list[dict[str, Any]]:
+    """The rows of all cells, of which those that are kept are not played again."""
+    rows = [kept.rows.get(kept.key(cell)) for cell in cells]
+    missing = [number for number, row in enumerate(rows) if row is None]
+    if len(missing) < len(cells):
+        print(f"{len(cells) - len(missing)} of {len(cells)} cells are kept in {kept.file}")
+    jobs = cells[0].asked.jobs
+    with ending(ProcessPoolExecutor(jobs, get_context("spawn"), _prepare, (os.getpid(),))) as pool:
+        found = pool.map(Cell.measure, [cells[number] for number in missing])
+        for number, row in zip(missing, tqdm(found, total=len(missing), disable=None, unit="cell"), strict=True):
+            rows[number] = row
+            kept.add(cells[number], row)
+    return [row for row in rows if row is not None]
 
 
 def meet(one: Player, others: Player | str, within: bool) -> bool:
@@ -251,7 +307,9 @@ def check_strangers(asked: CrossPlayConfig) -> None:
                 raise ConfigError(f"--noise and --partners random: {error}") from None
 
 
-def _one_thread() -> None:
+def _prepare(owner: int) -> None:
+    """In each process of the pool: it ends with its owner, and has one thread."""
     import torch
 
+    die_with(owner)
     torch.set_num_threads(1)

@@ -13,6 +13,7 @@ from rqe_mappo.deploy.loading import load_run
 from rqe_mappo.deploy.policy import Policy
 
 LEFT_OUT = {"seed", "out", "device", "eval_episodes", "save_interval", "log_interval", "keep", "num_workers"}
+STRATEGIC = "strategic_tau"  # named beside a tau, lest `srpo tau inf` be taken for what it is not
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,14 @@ def _faces(policy: Policy) -> tuple[Any, ...]:
 def setting_of(config: TrainConfig, others: Sequence[TrainConfig]) -> str:
     """The algorithm, and the flags in which the run differs from another of that algorithm, but for the seed."""
     mine, flats = config.flat(), [other.flat() for other in others if other.algo == config.algo]
-    differing = [
+    differing = {
         name for name in mine
         if name not in LEFT_OUT and any(other.get(name, mine[name]) != mine[name] for other in flats)
-    ]  # fmt: skip
-    return " ".join([config.algo, *(f"{name.replace('_', '-')} {mine[name]}" for name in differing)])
+    }  # fmt: skip
+    shown = [name for name in mine if name in differing or (name, "tau") == (STRATEGIC, *differing & {"tau"})]
+    return " ".join([config.algo, *(f"{name.replace('_', '-')} {_spelled(mine[name])}" for name in shown)])
+
+
+def _spelled(value: Any) -> str:
+    numbers = isinstance(value, float) or (isinstance(value, tuple) and all(isinstance(one, float) for one in value))
+    return configs.spelled(value) if numbers and value != () else str(value)

@@ -324,6 +324,15 @@ def test_cross_play_writes_its_tables_and_a_heat_map(runs, tmp_path, capsys):
         gaps = list(csv.DictReader(file))
     assert [(gap["setting"], gap["noise"], gap["runs"]) for gap in gaps] == [("mappo", "0", "2"), ("mappo", "0.5", "2")]
     assert "gap" in said and (out / "plots" / "cross_play.png").stat().st_size > 10_000
+    lines = (out / "cells.jsonl").read_text().splitlines()
+    (out / "cells.jsonl").write_text("\n".join([*lines[:20], lines[20][:30]]))  # as a kill leaves it
+    (out / "cross_play.csv").unlink()
+    cli.evaluate(["--cross-play", *map(str, runs), *more])
+    assert "20 of 21 cells are kept" in capsys.readouterr().out
+    with open(out / "cross_play.csv") as file:
+        assert list(csv.DictReader(file)) == rows
+    cli.evaluate(["--cross-play", *map(str, runs), *more])
+    assert "21 of 21 cells are kept" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -340,6 +349,8 @@ def test_runs_that_cannot_meet_are_refused(runs, tmp_path, capsys):
         said = complaint(capsys, cli.evaluate, "--cross-play", str(runs[0]), "--partners", name, "--out", str(out))
         assert f"--partners {name}" in said and not out.exists(), "known before any cell is played"
     assert "is no file" in said
+    said = complaint(capsys, cli.evaluate, "--cross-play", str(runs[0]), "--out", str(runs[1]))
+    assert said.startswith(f"rqe-eval: --out {runs[1]} is a run")
     for flags, word in ((["--noise", "2"], "--noise"), (["--episodes", "0"], "--episodes")):
         assert word in complaint(capsys, cli.evaluate, "--cross-play", str(runs[0]), *flags)
 

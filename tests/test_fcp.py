@@ -1,6 +1,8 @@
 """Fictitious co-play: who plays beside whom, and what is learned from."""
 
 import contextlib
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ from rqe_mappo import registry
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.baselines import fcp
 from rqe_mappo.baselines.fcp import Beside
+from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import ConfigError
 from rqe_mappo.data import vector
 from rqe_mappo.data.collector import Collector
+from rqe_mappo.envs.matrix_games import PayoffTable
 from rqe_mappo.nets.contract import Acted
 from rqe_mappo.training.run import Run
 from tests.test_training import interrupt_after
@@ -109,9 +113,11 @@ def test_partners_rest_and_only_the_rows_of_the_learner_are_learned_from(populat
 @pytest.mark.parametrize("theirs", [0, 1])
 def test_fcp_answers_its_partners(theirs, tmp_path, monkeypatch):
     """In penalty-2x2 who does otherwise than the partner is fined: the best response is to do the same."""
-    monkeypatch.setattr(fcp, "partners", lambda *given: [Always(theirs)])
     many = {"total_timesteps": 60_000, "num_envs": 128, "anneal_lr": False}
     config = learner([tmp_path], out=str(tmp_path / "run"), eps=0.01, **many)
+    always = fcp.Partner(tmp_path / "always", "", Always(theirs), config, config.total_timesteps)
+    monkeypatch.setattr(fcp, "partners", lambda *given: [always])
+    monkeypatch.setattr(fcp.FcpConfig, "files", lambda self: [always.file])
     policy = rqe_mappo.Policy.load(rqe_mappo.train(config, quiet=True))
     with contextlib.closing(vector.make(config, 1)) as env:
         seen = env.reset(0)
@@ -134,6 +140,43 @@ def refused(config, match: str) -> None:
         registry.algorithm("fcp")(config, env, torch.Generator())
 
 
+@pytest.mark.slow
+def test_partners_stay_what_they_were_when_a_run_is_resumed(population, tmp_path):
+    """One of them trains on, with more checkpoints; another's file is replaced."""
+    theirs = [Path(shutil.copytree(run, tmp_path / run.name)) for run in population]
+    config = learner(theirs, out=str(tmp_path / "run"))
+    interrupt_after(config, updates=2)
+    before = [file.name for file in config.algorithm.files()]
+    longer = sorted((theirs[0] / "checkpoints").glob("*.policy.pt"))[-1]
+    for kind in ("policy", "training"):
+        shutil.copy(longer, theirs[0] / "checkpoints" / f"step_{10**9:012d}.{kind}.pt")
+    assert [file.name for file in config.algorithm.files()] != before
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        run = Run.build(config, Path(config.out), env)
+        run.restore()
+        assert [one.file.name for one in run.algorithm.partners] == before
+        shutil.copy(sorted((theirs[1] / "checkpoints").glob("*.policy.pt"))[1], run.algorithm.partners[-1].file)
+        with pytest.raises(CheckpointError, match=r"--partners [^\n]* is not what it was when the run began[^\n]*$"):
+            run.restore()
+
+
+@pytest.mark.slow
+def test_partners_of_unfinished_runs_and_of_other_games_are_named(population, tmp_path):
+    kinds = [sorted((run / "checkpoints").glob("*.policy.pt"))[1] for run in population]
+    config = rqe_mappo.default_config("matrix", "default", "fcp", **FEW, partners=tuple(map(str, kinds)))
+    config = config.replace(payoffs=PayoffTable.from_file(game_file(tmp_path)))
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        notes = Run.build(config, tmp_path, env).notes
+    assert sum("was trained in other settings of matrix" in note for note in notes) == 2
+    assert sum("of its run's 2,048 steps" in note for note in notes) == 2
+
+
+def game_file(folder: Path) -> str:
+    file = folder / "game.json"
+    file.write_text(json.dumps({"payoffs": [[[3.0, 1.0], [0.0, 2.0]], [[3.0, 1.0], [0.0, 2.0]]]}))
+    return str(file)
+
+
 def test_what_cannot_be_a_partner_is_refused_in_one_line(tmp_path):
     refused(learner([]), r"^--algo fcp needs --partners RUN[^\n]*$")
     refused(learner([tmp_path]), r"^--partners [^\n]* holds no checkpoint[^\n]*$")
@@ -148,7 +191,7 @@ def test_a_run_that_kept_only_its_end_has_no_stages(tmp_path):
         for kind in ("policy", "training"):
             (tmp_path / "checkpoints" / f"step_{step:012d}.{kind}.pt").touch()
     with pytest.raises(
-        ConfigError, match=r"^--partners [^\n]* keeps no early checkpoint \(only 8,000 to [^\n]*--stages 1$"
+        ConfigError, match=r"^--partners [^\n]* has no early and late checkpoints \(only 8,000 to [^\n]*--stages 1$"
     ):
         learner([tmp_path]).algorithm.files()
     assert [file.name for file in learner([tmp_path], stages=1).algorithm.files()] == ["step_000000010000.policy.pt"]

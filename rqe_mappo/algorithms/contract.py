@@ -93,6 +93,16 @@ class PlaysOtherwise(Protocol):
     rollout: Actor
 
 
+@runtime_checkable
+class Remarks(Protocol):
+    """What an algorithm adds that has found out something which a user should know before the run.
+
+    notes: a line each.
+    """
+
+    notes: list[str]
+
+
 class AlgorithmClass(Protocol):
     """What the registry names: builds an `Algorithm`.
 

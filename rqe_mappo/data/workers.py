@@ -99,7 +99,7 @@ def _serve(pipe: Connection, build: Callable[[], BatchedEnv], owner: int) -> Non
     """Body of a worker: build the environments, then answer calls until asked to close."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the owner decides and closes us
         signal.signal(number, signal.SIG_IGN)
-    _die_with(owner)
+    die_with(owner)
     env: BatchedEnv | None = None
     board: Board | None = None
     try:
@@ -133,7 +133,7 @@ def _serve(pipe: Connection, build: Callable[[], BatchedEnv], owner: int) -> Non
             board.close()
 
 
-def _die_with(owner: int) -> None:
+def die_with(owner: int) -> None:
     """Let the system kill this process when its owner ends: a stopped process cannot see that the pipe is closed.
 
     To Linux the owner is the thread that started this process: that thread has to stay alive.

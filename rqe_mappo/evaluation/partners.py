@@ -23,7 +23,9 @@ def partner(name: str, config: TrainConfig, env: BatchedEnv, seed: int, determin
             raise ConfigError(str(error).replace("--driver ", "--partners scripted:")) from None
     if kind + ":" == ONNX and rest:
         return OnnxPolicy(Path(rest), env, seed, deterministic)
-    raise ConfigError(f"--partners {name} is unknown: use scripted:NAME, onnx:FILE or random")
+    raise ConfigError(
+        f"--partners {name} is unknown: use scripted:NAME, onnx:FILE or random; runs go behind --cross-play"
+    )
 
 
 def one_among(one: Chooser, others: Chooser, slots: np.ndarray) -> Chooser:
@@ -75,6 +77,8 @@ class OnnxPolicy:
         if len(rest) != 1:
             raise ConfigError(f"--partners onnx:{path} has the inputs {', '.join(inputs)}: one observation is known")
         (self.obs,) = rest
+        if isinstance(batch := (inputs[self.obs].shape or [1])[0], int):
+            raise ConfigError(f"--partners onnx:{path} takes {batch} observations at a time: export it for any number")
         outputs = [one.name for one in self.session.get_outputs()]
         found = [name for name in ("probabilities", "action") if name in outputs]
         self.output = found[0] if found else outputs[0]
@@ -96,19 +100,23 @@ class OnnxPolicy:
         except Exception as error:  # such as of another width
             raise ConfigError(f"--partners onnx:{self.path} does not fit: {' '.join(str(error).split())}") from None
         if self.memory is not None:
-            self.memory[observed.active] = found[1].reshape(copies, agents, -1)[observed.active]
+            if found[1].size != self.memory.size:
+                raise ConfigError(f"--partners onnx:{self.path}: next_memory is not as wide as memory")
+            self.memory[observed.active] = found[1].reshape(self.memory.shape)[observed.active]
         return self._actions(found[0], env, observed)
 
     def _actions(self, found: np.ndarray, env: BatchedEnv, observed: Observed) -> np.ndarray:
         shape, space = observed.active.shape, env.action_space
         assert isinstance(space, Discrete | Box)  # others were refused
         file = f"--partners onnx:{self.path}"
-        if np.isnan(found).any():
-            raise ConfigError(f"{file} gives nan: its output {self.output} must be numbers")
+        if found.dtype.kind not in "biuf" or np.isnan(found).any():
+            raise ConfigError(f"{file} gives nan, or what is no number: its output {self.output} must be numbers")
         if isinstance(space, Box):
             wanted = (*shape, *space.shape)
-            if found.size != np.prod(wanted):
-                raise ConfigError(f"{file} gives {found.shape[1:]} numbers, not {space.shape}")
+            if found.size != np.prod(wanted) or found.shape[-len(space.shape) :] != space.shape:
+                raise ConfigError(f"{file} gives {found.shape} numbers, not {(observed.active.size, *space.shape)}")
+            if not np.isfinite(found).all():
+                raise ConfigError(f"{file} gives infinite numbers: its output {self.output} must be finite")
             return found.reshape(wanted).astype(np.float32)
         allowed = _allowed(env, int(space.n), observed)
         if np.issubdtype(found.dtype, np.integer) and found.size == observed.active.size:
@@ -118,11 +126,15 @@ class OnnxPolicy:
             if not np.take_along_axis(allowed, chosen[..., None] - space.start, -1)[observed.active].all():
                 raise ConfigError(f"{file} gives actions that are not available: give scores or probabilities of all")
             return chosen
-        if found.size != observed.active.size * space.n:
-            raise ConfigError(f"{file} gives {found.shape[1:]}, not the scores of {space.n} actions")
+        if found.size != observed.active.size * space.n or found.shape[-1] != space.n:
+            raise ConfigError(f"{file} gives {found.shape}, not the scores of {space.n} actions")
         scores = found.reshape(*shape, int(space.n))
         if self.output != "probabilities" or self.deterministic:
             return np.where(allowed, scores.clip(min=np.finfo(np.float32).min), -np.inf).argmax(-1) + space.start
+        if not np.isfinite(scores).all() or (scores < 0).any():
+            raise ConfigError(
+                f"{file} gives probabilities below 0 or infinite ones: name what are no probabilities scores"
+            )
         weights = np.where(allowed, scores, 0.0)
         weights = np.where(weights.sum(-1, keepdims=True) > 0, weights, allowed)  # uniform where none was left
         reached = weights.cumsum(-1)

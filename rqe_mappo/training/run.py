@@ -13,7 +13,7 @@ import torch
 
 from rqe_mappo import checkpoint, described_spaces, nets, registry
 from rqe_mappo import config as configs
-from rqe_mappo.algorithms.contract import Algorithm, KeepsFiles, PlaysOtherwise, Progress
+from rqe_mappo.algorithms.contract import Algorithm, KeepsFiles, PlaysOtherwise, Progress, Remarks
 from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import finite, vector
@@ -67,7 +67,8 @@ class Run:
                     ) from None
         plays = algorithm.rollout if isinstance(algorithm, PlaysOtherwise) else algorithm.actor
         collector = Collector(env, plays, config.num_steps, device, generator)
-        return cls(folder, config, env, algorithm, collector, generator)
+        notes = list(algorithm.notes) if isinstance(algorithm, Remarks) else []
+        return cls(folder, config, env, algorithm, collector, generator, notes=notes)
 
     @property
     def progress(self) -> Progress:
@@ -138,7 +139,7 @@ class Run:
                 module.load_state_dict(policy["modules"][name])
             self._restore(training)
             if isinstance(self.algorithm, KeepsFiles):
-                self.notes = self.algorithm.read_files(self.folder)
+                self.notes += self.algorithm.read_files(self.folder)
         except CheckpointError:
             raise
         except Exception as error:  # whatever algorithms and environments, also a user's own, make of a wrong state
