@@ -14,6 +14,7 @@ from rqe_mappo.sweeps.players import Player
 
 Row = dict[str, Any]
 ACROSS = 3  # heat maps side by side
+LONGEST, INCHES = 36, 0.075  # of names, in characters; of a character
 
 
 def gap_rows(players: Sequence[Player], rows: Sequence[Row], noise: float) -> list[Row]:
@@ -71,7 +72,9 @@ def draw(
     across = len(groups) if by_noise else min(len(panels), ACROSS)
     down = -(-len(panels) // across)
     ones, others = (max(len({row[name] for row in found}) for *_, found in panels) for name in ("one", "others"))
-    margin = 2.2 if len(groups) == 1 else 1.2  # names of runs are longer than seeds
+    labels = {player.name: _short(player, len(groups) > 1) for players in groups for player in players}
+    labels |= {row["others"]: _cut(row["others"]) for row in rows if row["others"] not in labels}
+    margin = 0.7 + INCHES * max(map(len, labels.values()))
     figure = style.new_figure(across * (margin + 0.75 * others) + 1.5, down * (margin + 0.5 * ones) + 0.4)
     axes_of = figure.subplots(down, across, squeeze=False)
     values = [row["return of all"] for *_, found in panels for row in found]
@@ -80,15 +83,15 @@ def draw(
             axes.set_axis_off()
             continue
         noise, players, found = panels[number]
-        names = {player.name: _short(player, len(groups) > 1) for player in players}
-        image = _heat_map(axes, found, (min(values), max(values)), names)
+        image = _heat_map(axes, found, (min(values), max(values)), labels)
+        _lines(axes, [player.setting for player in players])
         said = [style.pretty(players[0].setting)][: len(groups) > 1] + [f"noise {noise:g}"][: len(noises) > 1]
         axes.set_title("\n".join([", ".join(said), *_with_whom(gaps, players, noise)]), fontsize=10)
         if number + across >= len(panels):
             axes.set_xlabel("the others")
         if number % across == 0:
             axes.set_ylabel("the one")
-    figure.colorbar(image, ax=list(axes_of.flat), label="mean return of all agents")
+    figure.colorbar(image, ax=list(axes_of.flat), label="mean return of all agents [reward]")
     each = f"Who gets on with whom: {rows[0]['episodes']} episodes a cell"
     figure.suptitle(each, x=0.01, ha="left", fontsize=13, fontweight="bold")
     return style.save(figure, out / "plots" / "cross_play")[0]
@@ -105,7 +108,22 @@ def _with_whom(gaps: Sequence[Row], players: Sequence[Player], noise: float) -> 
 
 
 def _short(player: Player, seed_alone: bool) -> str:
-    return f"seed {player.seed}" if seed_alone else style.pretty(player.name)
+    return f"seed {player.seed}" if seed_alone else _cut(style.pretty(player.name))
+
+
+def _cut(name: str) -> str:
+    """A name without its middle, where it is too long for the side of a map."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 3]}…{name[-2 * LONGEST // 3 :]}"
+
+
+def _lines(axes: Axes, settings: Sequence[str]) -> None:
+    """Set the seeds of each setting apart from others."""
+    for place in range(1, len(settings)):
+        if settings[place] != settings[place - 1]:
+            axes.axhline(place - 0.5, color="white", lw=1.5)
+            axes.axvline(place - 0.5, color="white", lw=1.5)
+    if settings:
+        axes.axvline(len(settings) - 0.5, color="white", lw=1.5)  # strangers stand behind
 
 
 def _heat_map(axes: Axes, rows: Sequence[Row], scale: tuple[float, float], labels: dict[str, str]) -> AxesImage:
@@ -114,7 +132,7 @@ def _heat_map(axes: Axes, rows: Sequence[Row], scale: tuple[float, float], label
     for row in rows:
         values[ones.index(row["one"]), others.index(row["others"])] = row["return of all"]
     image = axes.imshow(values, vmin=scale[0], vmax=scale[1], cmap="viridis", aspect="auto")
-    axes.set_xticks(range(len(others)), [labels.get(name, name) for name in others], rotation=35, ha="right")
+    axes.set_xticks(range(len(others)), [labels[name] for name in others], rotation=35, ha="right")
     axes.set_yticks(range(len(ones)), [labels[name] for name in ones])
     for (y, x), value in np.ndenumerate(values):
         axes.text(x, y, "" if np.isnan(value) else f"{value:.3g}", ha="center", va="center", fontsize=8,
