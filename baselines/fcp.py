@@ -10,7 +10,7 @@ of the last reward): here early and midway are the first and the middle one of t
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +104,8 @@ def partners(files: list[Path], env: BatchedEnv, actor: Actor, device: torch.dev
         except (CheckpointError, OSError) as error:
             raise ConfigError(f"--partners {file}: {error}") from None
         theirs: Any = policy.actor
-        if policy.agents != tuple(env.possible_agents) or (theirs.spec.obs_dim, theirs.spec.actions) != (
-            actor.spec.obs_dim, actor.spec.actions
-        ):  # fmt: skip
+        faces = [(one.obs_dim, replace(one.actions, squash="tanh")) for one in (theirs.spec, actor.spec)]
+        if policy.agents != tuple(env.possible_agents) or faces[0] != faces[1]:
             raise ConfigError(f"--partners {file} has other agents, observations or actions than this environment")
         if theirs.memory_size:
             raise ConfigError(f"--partners {file} remembers (a GRU or a latent): give feed-forward ones")

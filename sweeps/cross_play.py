@@ -81,7 +81,7 @@ class CrossPlayConfig:
             if len(set(given)) < len(given):
                 raise ConfigError(f"--{name.replace('_', '-')} names one of them twice: give each once")
         if not self.noise or not all(0 <= chance <= 1 for chance in self.noise):
-            raise ConfigError(f"--noise must be chances from 0 to 1 (got {' '.join(map(str, self.noise))})")
+            raise ConfigError(f"--noise must be chances from 0 to 1 (got {' '.join(map(str, self.noise)) or 'none'})")
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,11 @@ def cross_play(asked: CrossPlayConfig) -> None:
         tables.write(asked.out / "cross_play.csv", rows)
         write_atomically(asked.out / "cross_play.json", json.dumps(request(asked), indent=1).encode())
         gaps = [gap for noise in asked.noise for gap in gap_rows(players, rows, noise)]
-        tables.write(asked.out / "gaps.csv", gaps)
         groups = together(players, asked.within)
-        if not gaps:
+        if gaps:
+            tables.write(asked.out / "gaps.csv", gaps)
+        else:
+            (asked.out / "gaps.csv").unlink(missing_ok=True)
             print("no gap: no two of the runs differ by their seed alone")
         for noise, group in product(asked.noise, groups):
             show(rows, gaps, noise, group)

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,8 @@ def _copied(run: Path, to: Path) -> Path:
 
 
 def _faces(policy: Policy) -> tuple[Any, ...]:
-    """What must be the same of policies that act side by side."""
-    return policy.agents, policy.spec.obs_dim, policy.spec.actions
+    """What must be the same of policies that act side by side; how a Gaussian comes into its bounds need not be."""
+    return policy.agents, policy.spec.obs_dim, replace(policy.spec.actions, squash="tanh")
 
 
 def setting_of(config: TrainConfig, others: Sequence[TrainConfig]) -> str:

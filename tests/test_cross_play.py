@@ -183,24 +183,28 @@ def test_one_among_others_keeps_what_the_others_chose():
 # Files of strangers
 
 
-def saved(path: Path, outputs: list[tuple[str, np.ndarray]], width: int = 4, name: str = "x") -> Path:
-    """An ONNX file that adds each row's first number times 0 to fixed outputs, so that it has a batch."""
+def saved(path: Path, outputs: list[tuple[str, np.ndarray]], width: int = 4, name: str = "x", **odd) -> Path:
+    """An ONNX file that adds each row's first number times 0 to fixed outputs, so that it has a batch.
+
+    odd: `batch`, of a fixed size; `turned`, outputs `[actions, batch]`; `text`, outputs that are strings.
+    """
     onnx = pytest.importorskip("onnx")
     helper, kinds = onnx.helper, onnx.TensorProto
+    batch, text = odd.get("batch", "batch"), odd.get("text")
     pick = [helper.make_tensor("zeros", kinds.FLOAT, (width, 1), np.zeros(width))]
     nodes = [helper.make_node("MatMul", [name, "zeros"], ["nothing"])]
     shown = []
     for given, values in outputs:
-        whole = values.dtype.kind == "i"
+        kind = kinds.STRING if text else kinds.INT64 if values.dtype.kind == "i" else kinds.FLOAT
         pick.append(helper.make_tensor(f"{given}_values", kinds.FLOAT, (1, len(values)), values.astype(float)))
-        nodes.append(helper.make_node("Add", ["nothing", f"{given}_values"], [f"{given}_sum" if whole else given]))
-        if whole:
-            nodes.append(helper.make_node("Cast", [f"{given}_sum"], [given], to=kinds.INT64))
-        shown.append(
-            helper.make_tensor_value_info(given, kinds.INT64 if whole else kinds.FLOAT, ("batch", len(values)))
-        )
+        nodes.append(helper.make_node("Add", ["nothing", f"{given}_values"], [f"{given}_sum"]))
+        nodes.append(helper.make_node("Cast", [f"{given}_sum"], [f"{given}_cast"], to=kind))
+        order = [1, 0] if odd.get("turned") else [0, 1]
+        nodes.append(helper.make_node("Transpose", [f"{given}_cast"], [given], perm=order))
+        shape = [(batch, len(values))[axis] for axis in order]
+        shown.append(helper.make_tensor_value_info(given, kind, shape))
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info(name, kinds.FLOAT, ("batch", width))], shown, pick
+        nodes, "g", [helper.make_tensor_value_info(name, kinds.FLOAT, (batch, width))], shown, pick
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.write_bytes(model.SerializeToString())
@@ -234,7 +238,10 @@ def test_an_onnx_file_may_name_its_actions(pole, tmp_path):
         OnnxPolicy(saved(tmp_path / "q.onnx", [("act", np.array([2]))]), env, 0, False)(env, seen)
 
 
-@pytest.mark.parametrize("fault", ["no file", "no model", "another width", "three scores"])
+ODD = {"no numbers": "text", "one at a time": "batch", "columns for rows": "turned"}
+
+
+@pytest.mark.parametrize("fault", ["no file", "no model", "another width", "three scores", "no chances", *ODD])
 def test_files_that_do_not_fit_are_refused_in_one_line(pole, tmp_path, fault):
     env, seen = pole
     file = tmp_path / "p.onnx"
@@ -244,6 +251,10 @@ def test_files_that_do_not_fit_are_refused_in_one_line(pole, tmp_path, fault):
         saved(file, [("scores", np.array([0.1, 0.3]))], width=7)
     if fault == "three scores":
         saved(file, [("scores", np.array([0.1, 0.3, 0.2]))])
+    if fault in ODD:
+        saved(file, [("probabilities", np.array([0.1, 0.3]))], **{ODD[fault]: 1})
+    if fault == "no chances":
+        saved(file, [("probabilities", np.array([np.inf, 0.0]))])
     with pytest.raises(ConfigError, match="--partners onnx") as said:
         OnnxPolicy(file, env, 0, deterministic=False)(env, seen)
     assert "\n" not in str(said.value)
