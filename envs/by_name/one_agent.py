@@ -14,6 +14,14 @@ class Malformed(ValueError):
     """What a method gives is not what Gymnasium asks for."""
 
 
+def parts_of(given: Any, method: str, parts: str) -> Any:
+    """What a method gave, if it is as many values as Gymnasium asks for."""
+    count = len(given) if isinstance(given, tuple | list) else 1
+    if count != parts.count(",") + 1:
+        raise Malformed(f"{method}() must give {parts}, as Gymnasium asks for (got {count} values)")
+    return given
+
+
 class OneAgent(ParallelEnv):
     """A Gymnasium environment whose only agent is `agent`.
 
@@ -33,12 +41,6 @@ class OneAgent(ParallelEnv):
             return info
         return {**(info or {}), MASK: self.masks()}
 
-    def _parts(self, given: Any, method: str, parts: str) -> Any:
-        count = len(given) if isinstance(given, tuple | list) else 1
-        if count != parts.count(",") + 1:
-            raise Malformed(f"{method}() must give {parts}, as Gymnasium asks for (got {count} values)")
-        return given
-
     def observation_space(self, agent: str) -> gymnasium.Space:
         return self.env.observation_space
 
@@ -46,12 +48,12 @@ class OneAgent(ParallelEnv):
         return self.env.action_space
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        obs, info = self._parts(self.env.reset(seed=seed, options=options), "reset", "observation, info")
+        obs, info = parts_of(self.env.reset(seed=seed, options=options), "reset", "observation, info")
         self.agents = ["agent"]
         return {"agent": obs}, {"agent": self._info(info)}
 
     def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
-        given = self._parts(self.env.step(actions["agent"]), "step", "observation, reward, terminated, truncated, info")
+        given = parts_of(self.env.step(actions["agent"]), "step", "observation, reward, terminated, truncated, info")
         obs, reward, terminated, truncated, info = given
         if np.any(terminated) or np.any(truncated):  # of what is no flag, `Copy` complains
             self.agents = []

@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from pettingzoo import AECEnv, ParallelEnv
 
 from rqe_mappo.envs.by_name import trial
+from rqe_mappo.envs.by_name.agents_in_tuples import AgentsInTuples, has_agents_in_tuples
 from rqe_mappo.envs.by_name.batched_copies import BatchedCopies
 from rqe_mappo.envs.by_name.config import ByNameConfig
 from rqe_mappo.envs.by_name.global_generators import GlobalGenerators
@@ -51,7 +52,7 @@ def batched_from(factory: Factory, num_envs: int, config: ByNameConfig | None = 
         return env
     with GlobalGenerators(trial.SEED):  # so that what their makers draw is the same in every process
         envs = [_parallel(_called(factory, config.name), config.name) for _ in range(num_envs)]
-    if len({id(env.env if isinstance(env, OneAgent) else env) for env in envs}) < num_envs:
+    if len({id(env.env if isinstance(env, OneAgent | AgentsInTuples) else env) for env in envs}) < num_envs:
         raise ValueError(f"--env {config.name} gives the same environment twice: make a new one in each call")
     return BatchedCopies(envs, config)
 
@@ -62,7 +63,7 @@ def _factory(name: str) -> Factory:
     if not kind or not rest or name.startswith(".") or (kind == "pettingzoo" and rest.startswith(".")):
         raise ValueError(f"--env {name} is unknown: use {KINDS}")
     if kind == "gymnasium":
-        return partial(gymnasium.make, rest)
+        return partial(gymnasium.make, rest, disable_env_checker=True)  # `Copy` looks more closely
     module, attribute = (rest, "parallel_env") if kind == "pettingzoo" else (kind, rest)
     try:
         found = import_module(module)
@@ -100,7 +101,7 @@ def _parallel(env: Any, name: str) -> ParallelEnv:
     if isinstance(env, ParallelEnv):
         return env
     if isinstance(env, gymnasium.Env):
-        return OneAgent(env)
+        return AgentsInTuples(env) if has_agents_in_tuples(env) else OneAgent(env)
     fix = "return a gymnasium.Env or a PettingZoo ParallelEnv, or take num_envs and return a BatchedEnv"
     if isinstance(env, AECEnv):
         fix = IN_TURN

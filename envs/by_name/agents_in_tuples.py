@@ -1,0 +1,67 @@
+"""A Gymnasium environment of several agents as a PettingZoo one, as level-based foraging and RWARE write them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Tuple
+from pettingzoo import ParallelEnv
+
+from rqe_mappo.envs.by_name.one_agent import Malformed, parts_of
+
+STEP = "observations, rewards, terminated, truncated, info"
+
+
+def has_agents_in_tuples(env: gymnasium.Env) -> bool:
+    """Whether its spaces are tuples with a part for each agent."""
+    seen, does = env.observation_space, env.action_space
+    return isinstance(seen, Tuple) and isinstance(does, Tuple) and len(seen) == len(does) > 0
+
+
+class AgentsInTuples(ParallelEnv):
+    """A Gymnasium environment whose observations, actions and rewards hold a part for each agent, in order.
+
+    What reset() and step() give is `Malformed` where there are not as many parts as agents. A reward, termination or
+    truncation that is a single one is that of every agent; so is `info`. The agents leave together.
+    """
+
+    def __init__(self, env: gymnasium.Env):
+        self.env, self.metadata = env, env.metadata
+        self.seen, self.does = (dict(enumerate(space)) for space in (env.observation_space, env.action_space))
+        self.possible_agents = [f"agent_{number}" for number in self.seen]
+        self.agents: list[str] = []
+
+    def observation_space(self, agent: str) -> gymnasium.Space:
+        return self.seen[self.possible_agents.index(agent)]
+
+    def action_space(self, agent: str) -> gymnasium.Space:
+        return self.does[self.possible_agents.index(agent)]
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        obs, info = parts_of(self.env.reset(seed=seed, options=options), "reset", "observations, info")
+        self.agents = list(self.possible_agents)
+        return self._each(obs, "observations", "reset"), dict.fromkeys(self.agents, info)
+
+    def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
+        chosen = tuple(actions[agent] for agent in self.possible_agents)
+        obs, *given, info = parts_of(self.env.step(chosen), "step", STEP)
+        rewards, terminated, truncated = (
+            self._each(part, name, "step") if isinstance(part, Sequence) or np.ndim(part)
+            else dict.fromkeys(self.possible_agents, part)
+            for part, name in zip(given, STEP.split(", ")[1:4], strict=True)
+        )  # fmt: skip
+        seen = self._each(obs, "observations", "step")
+        if all(np.any(terminated[agent]) or np.any(truncated[agent]) for agent in self.possible_agents):
+            self.agents = []
+        return seen, rewards, terminated, truncated, dict.fromkeys(self.possible_agents, info)
+
+    def _each(self, given: Any, name: str, method: str) -> dict[str, Any]:
+        count = len(given) if isinstance(given, Sequence | np.ndarray) else 1
+        if count != len(self.possible_agents):
+            wanted = len(self.possible_agents)
+            raise Malformed(f"{method}() must give {name} of {wanted} agents, in order (got {count})")
+        return dict(zip(self.possible_agents, given, strict=True))
+
+    def close(self) -> None:
+        self.env.close()
