@@ -28,8 +28,9 @@ class AgentsInTuples(ParallelEnv):
 
     def __init__(self, env: gymnasium.Env):
         self.env, self.metadata = env, env.metadata
-        self.seen, self.does = (dict(enumerate(space)) for space in (env.observation_space, env.action_space))
-        self.possible_agents = [f"agent_{number}" for number in self.seen]
+        spaces: Any = env.observation_space, env.action_space  # tuples, see `has_agents_in_tuples`
+        self.seen, self.does = (list(space) for space in spaces)
+        self.possible_agents = [f"agent_{number}" for number in range(len(self.seen))]
         self.agents: list[str] = []
 
     def observation_space(self, agent: str) -> gymnasium.Space:
