@@ -55,7 +55,7 @@ def train(
     >>> folder = train("sumo", scenario="dense", algo="qmix")
     """
     chosen = default_config(config, **settings) if isinstance(config, str) else config.replace(**settings)
-    threads, flushed = torch.get_num_threads(), _flushes_denormals()
+    threads = torch.get_num_threads()
     try:
         cards = range(torch.cuda.device_count())
         with torch.random.fork_rng(cards, device_type="cuda"):  # a run seeds PyTorch's own generators
@@ -68,12 +68,6 @@ def train(
             )
     finally:
         torch.set_num_threads(threads)
-        torch.set_flush_denormal(flushed)
-
-
-def _flushes_denormals() -> bool:
-    """Whether numbers too small for a full mantissa count as 0 in this thread, as training has it."""
-    return float(torch.tensor(1e-38) * 0.1) == 0
 
 
 def evaluate(

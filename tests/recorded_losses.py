@@ -16,8 +16,11 @@ import torch
 
 FILE = Path(__file__).parent / "data" / "recorded_losses.json"
 AVERSE = "--return-scale 10 --warmup-fraction 0 --risk-anneal-fraction 0"
-CARTPOLE = "--env cartpole --num-envs 8 --num-steps 32 --total-timesteps 768 --settle 0 --average 0"
-MEASURED = "--env cartpole --num-envs 64 --num-steps 64 --total-timesteps 12288 --warmup-fraction 0.3"
+EPS = "--eps 0.01 --eps-start 1"
+CARTPOLE = f"--env cartpole --num-envs 8 --num-steps 32 --total-timesteps 768 --settle 0 --average 0 {EPS}"
+MEASURED = (
+    f"--env cartpole --num-envs 64 --num-steps 64 --total-timesteps 12288 --warmup-fraction 0.3 {EPS} --average-of last"
+)
 SUMO = "--env sumo --num-envs 6 --num-steps 24 --total-timesteps 1300 --num-minibatches 3"
 GAME = "--env matrix --num-envs 64 --num-steps 2 --total-timesteps 768 --critic-first 0"
 CLIFF = "--env cliff --num-envs 8 --num-steps 16 --total-timesteps 768"

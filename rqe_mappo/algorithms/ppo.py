@@ -43,7 +43,7 @@ class PPOConfig(ActorCriticConfig):
     average: float = 0.0
     """Share of the actors' learning whose mean weights become the final policy; needs --settle."""
     average_of: Literal["last", "best"] = "last"
-    """Which share: the last, or the one whose training episodes brought most, by the agents' own risk."""
+    """Which share, with --average: the last, or the one whose training episodes brought most by the agents' risk."""
     recurrent: bool = False
     """Actors with memory, a GRU behind the hidden layers; critics too, where they see observations."""
     gru_size: int = 64
@@ -61,7 +61,6 @@ class PPOConfig(ActorCriticConfig):
         require_range(self, eps_start=(1, 1e6))
         require_at_least_one(self, "num_minibatches")
         require(self, self.settle > 0 or not self.average, "average", "be 0 without --settle, in which it takes effect")
-        require(self, self.average > 0 or self.average_of == "last", "average_of", "be last without --average")
 
     def check_environment(self, env: BatchedEnv) -> None:
         try:
@@ -73,7 +72,8 @@ class PPOConfig(ActorCriticConfig):
 
     def stretches(self, env: BatchedEnv, measures: Sequence[RiskMeasure]) -> Stretches | None:
         """What chooses the weights to end with, by each agent's measure; None where those are the last."""
-        return Stretches(self.average, measures, env.num_envs) if self.average_of == "best" else None
+        best = self.average > 0 and self.average_of == "best"
+        return Stretches(self.average, measures, env.num_envs) if best else None
 
     @property
     def memory(self) -> int:
