@@ -11,10 +11,8 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from rqe_mappo import registry
 from rqe_mappo.checkpoint import write_atomically
 from rqe_mappo.config import ConfigError, TrainConfig
 from rqe_mappo.data import vector
-from rqe_mappo.data.workers import die_with
 from rqe_mappo.deploy.loading import load_run
 from rqe_mappo.envs.action_noise import NoisyActions
 from rqe_mappo.evaluation.episodes import MOST_COPIES, chooser, run_episodes
@@ -35,7 +32,7 @@ from rqe_mappo.statistics import Estimate, mean_interval, rate
 from rqe_mappo.sweeps import tables
 from rqe_mappo.sweeps.cross_play_report import draw, gap_rows, show
 from rqe_mappo.sweeps.players import Player, known_players
-from rqe_mappo.sweeps.pools import ending
+from rqe_mappo.sweeps.pools import processes
 from rqe_mappo.training.lock import hold
 
 CELLS = "cells.jsonl"
@@ -247,8 +244,7 @@ def played(cells: Sequence[Cell], kept: Kept) -> list[dict[str, Any]]:
     missing = [number for number, row in enumerate(rows) if row is None]
     if len(missing) < len(cells):
         print(f"{len(cells) - len(missing)} of {len(cells)} cells are kept in {kept.file}")
-    jobs = cells[0].asked.jobs
-    with ending(ProcessPoolExecutor(jobs, get_context("spawn"), _prepare, (os.getpid(),))) as pool:
+    with processes(cells[0].asked.jobs) as pool:
         found = pool.map(Cell.measure, [cells[number] for number in missing])
         for number, row in zip(missing, tqdm(found, total=len(missing), disable=None, unit="cell"), strict=True):
             rows[number] = row
@@ -307,11 +303,3 @@ def check_strangers(asked: CrossPlayConfig) -> None:
                 NoisyActions(env, 1.0)
             except ValueError as error:
                 raise ConfigError(f"--noise and --partners random: {error}") from None
-
-
-def _prepare(owner: int) -> None:
-    """In each process of the pool: it ends with its owner, and has one thread."""
-    import torch
-
-    die_with(owner)
-    torch.set_num_threads(1)

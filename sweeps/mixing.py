@@ -5,10 +5,8 @@ place of seeds.
 """
 
 import math
-import multiprocessing
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -26,7 +24,7 @@ from rqe_mappo.evaluation.episodes import chooser, drive
 from rqe_mappo.statistics import seed_interval
 from rqe_mappo.sweeps import front_plots, style, tables
 from rqe_mappo.sweeps.metrics import HEADLINES
-from rqe_mappo.sweeps.pools import ending
+from rqe_mappo.sweeps.pools import processes
 from rqe_mappo.training.lock import hold
 
 MOST_ALPHAS = 1001
@@ -147,7 +145,7 @@ def _mix(config: MixConfig, runs: Sequence[MixtureRun]) -> None:
             raise ConfigError(f"--out {config.out} holds mixtures of {row['safe']}, {row['neutral']}: choose another")
     missing = [run for run in runs if _name(run.columns()) not in done]
     beside = [] if config.front is None else tables.read(config.front / "results.csv")
-    with ending(ProcessPoolExecutor(config.jobs, multiprocessing.get_context("spawn"), _one_thread)) as pool:
+    with processes(config.jobs) as pool:
         measured = tqdm(pool.map(MixtureRun.measure, missing), total=len(missing), disable=None)
         for run, row in zip(missing, measured, strict=False):
             done[_name(run.columns())] = row
@@ -218,12 +216,6 @@ def _bend(found: dict[float, float]) -> float | None:
 
 def _name(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(row[key]) for key in ("safe", "neutral", "kind", "alpha", "eval_seed"))
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _print(results: Sequence[dict[str, str]], bends: Sequence[dict[str, Any]]) -> None:

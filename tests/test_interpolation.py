@@ -17,7 +17,7 @@ from rqe_mappo.evaluation.episodes import chooser, drive
 from rqe_mappo.functional.policy_gradient import NO_ACTION
 from rqe_mappo.nets import ActionSpec, ActorSpec, DistributionCritic, DistributionCriticSpec, PolicyActor
 from rqe_mappo.nets.utilities import Utilities, UtilitySpec
-from rqe_mappo.sweeps import front_plots, mixing, tables
+from rqe_mappo.sweeps import front_plots, mixing, pools, tables
 from tests import toy
 
 AGENTS = ("a", "b", "c")
@@ -257,7 +257,7 @@ def test_eval_mixes(runs, tmp_path, capsys):
     out = tmp_path / "mix"
     args = ["--mix", str(runs / "safe"), str(runs / "neutral"), "--alpha", "0,0.5,1", "--kind", "all", "--jobs", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mixing, "ProcessPoolExecutor", InThisProcess)  # where the toy environment is known
+        patch.setattr(pools, "ProcessPoolExecutor", InThisProcess)  # where the toy environment is known
         cli.evaluate([*args, "--episodes", "100", "--out", str(out)])
         assert "probability alpha 0.5" in capsys.readouterr().out
         rows = tables.read(out / "results.csv")

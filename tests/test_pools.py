@@ -1,5 +1,9 @@
 """Pools: what was not begun when a block ended by an error is not begun any more."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -7,7 +11,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from rqe_mappo.sweeps.pools import ending
+from rqe_mappo.sweeps.pools import ending, processes
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
@@ -39,3 +43,44 @@ def test_all_is_done_that_was_waited_for():
     with ending(ThreadPoolExecutor(2)) as pool:
         found = list(pool.map(lambda number: number**2, range(20)))
     assert found == [number**2 for number in range(20)]
+
+
+def killed(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_is_told_in_one_line():
+    with pytest.raises(RuntimeError, match=r"^a process at work was killed[^\n]*$"), processes(1) as pool:
+        list(pool.map(killed, range(3)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the system ends them")
+def test_processes_end_with_their_owner():
+    code = """
+import os, time
+from rqe_mappo.sweeps.pools import processes
+if __name__ == "__main__":
+    with processes(1) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600).result()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        worker = int(owner.stdout.readline())
+        owner.kill()
+    until = time.monotonic() + 30
+    while time.monotonic() < until and alive(worker):
+        time.sleep(0.1)
+    assert not alive(worker)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: neither gone nor waiting for its end to be read."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
