@@ -121,7 +121,7 @@ def remarks(found: list[Partner], run: TrainConfig) -> list[str]:
         for one in found
         if (one.trained.env, one.trained.env_config) != (run.env, run.env_config)
     ]
-    last = {one.file.parent: one for one in found}  # of each run, whose files are in order
+    last = {one.file.parent: one for one in sorted(found, key=lambda one: one.timesteps)}  # of each run
     return said + [
         f"--partners {one.file} is of {one.timesteps:,} of its run's {one.trained.total_timesteps:,} steps"
         for one in last.values()
@@ -197,9 +197,15 @@ class Fcp:
         self.env, self.device = env, torch.device(run.device)
         places = torch.arange(len(env.possible_agents), device=self.device)
         own = (torch.arange(env.num_envs, device=self.device) % len(places))[:, None] == places
-        self.partners = partners(run.algorithm.files(), env, self.actor, self.device)
-        self.notes = remarks(self.partners, run)
-        self.rollout = Beside(self.actor, [one.actor for one in self.partners], own)
+        self.run, self.partners, self.notes = run, list[Partner](), list[str]()
+        self.rollout = Beside(self.actor, [], own)
+        self.meet(run.algorithm.files())
+
+    def meet(self, files: list[Path]) -> None:
+        """Take the partners of some files."""
+        self.partners = partners(files, self.env, self.actor, self.device)
+        self.notes = remarks(self.partners, self.run)
+        self.rollout.others = [one.actor for one in self.partners]
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         """Improve agents and critics on the rows of those that act by themselves."""
@@ -214,12 +220,13 @@ class Fcp:
         return self.agents.state_dict() | {"partners": [[str(one.file), one.digest] for one in self.partners]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The reverse; ValueError where a partner's file has changed."""
+        """The reverse; CheckpointError where a partner's file has changed."""
         known = schema.read(list[tuple[str, str]], state.get("partners", []), "partners")
         if known:  # older versions kept none
-            self.partners = partners([Path(file) for file, _ in known], self.env, self.actor, self.device)
-            self.rollout.others = [one.actor for one in self.partners]
+            self.meet([Path(file) for file, _ in known])
             for one, (_, digest) in zip(self.partners, known, strict=True):
                 if one.digest != digest:
-                    raise ValueError(f"--partners {one.file} is not what it was when the run began")
+                    raise CheckpointError(
+                        f"--partners {one.file} is not what it was when the run began: put it back, or train anew"
+                    )
         self.agents.load_state_dict(state)

@@ -272,8 +272,11 @@ def among_runs(matrix: np.ndarray) -> AmongRuns:
         apart = ((drawn @ values) * drawn).sum(-1) - drawn**2 @ own
         return drawn @ own / n, apart / pairs
 
+    nobody = math.nan, math.nan
+    if n < 2:
+        return AmongRuns(float(own.mean()), Estimate(math.nan, *nobody, n), Estimate(math.nan, *nobody, n))
     with_self, with_others = (float(found[0]) for found in means(np.ones((1, n))))
-    gap, nobody = with_self - with_others, (math.nan, math.nan)
+    gap = with_self - with_others
     if n < 3:
         return AmongRuns(with_self, Estimate(with_others, *nobody, n), Estimate(gap, *nobody, n))
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)

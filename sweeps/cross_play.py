@@ -6,11 +6,13 @@ their seed alone what they lose with each other, against with themselves; and a 
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -222,7 +224,7 @@ class Kept:
         """What tells a cell from all others, as text."""
         asked, theirs = cell.asked, cell.names[1]
         if theirs not in self.digests:
-            self.digests[theirs] = _digest(theirs.removeprefix(ONNX)) if theirs.startswith(ONNX) else ""
+            self.digests[theirs] = _digest_beside(theirs.removeprefix(ONNX)) if theirs.startswith(ONNX) else ""
         who = [self.digests[name] for name in cell.names]
         game = _digest(cell.place)  # of the run in whose game they act
         return json.dumps([*cell.names, *who, game, cell.noise, asked.episodes, asked.seed, asked.deterministic])
@@ -238,6 +240,14 @@ def _digest(file: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
+def _digest_beside(file: str) -> str:
+    """Of an ONNX file and of those beside it whose names begin alike, in which its weights may be."""
+    path = Path(file)
+    return " ".join(
+        _digest(str(each)) for each in sorted(path.parent.glob(f"{glob.escape(path.stem)}*")) if each.is_file()
+    )
+
+
 def played(cells: Sequence[Cell], kept: Kept) -> list[dict[str, Any]]:
     """The rows of all cells, of which those that are kept are not played again."""
     rows = [kept.rows.get(kept.key(cell)) for cell in cells]
@@ -245,9 +255,10 @@ def played(cells: Sequence[Cell], kept: Kept) -> list[dict[str, Any]]:
     if len(missing) < len(cells):
         print(f"{len(cells) - len(missing)} of {len(cells)} cells are kept in {kept.file}")
     with processes(cells[0].asked.jobs) as pool:
-        found = pool.map(Cell.measure, [cells[number] for number in missing])
-        for number, row in zip(missing, tqdm(found, total=len(missing), disable=None, unit="cell"), strict=True):
-            rows[number] = row
+        asked = {pool.submit(cells[number].measure): number for number in missing}
+        for done in tqdm(as_completed(asked), total=len(missing), disable=None, unit="cell"):
+            number = asked[done]
+            rows[number] = row = done.result()
             kept.add(cells[number], row)
     return [row for row in rows if row is not None]
 

@@ -22,8 +22,8 @@ def processes(jobs: int) -> Generator[Executor]:
             yield pool
     except BrokenProcessPool:
         raise RuntimeError(
-            "a process at work was killed, for want of memory perhaps: give the same command again, with fewer --jobs; "
-            "what was finished is kept"
+            "a process at work was killed or could not begin, for want of memory perhaps: give the same command again, "
+            "with fewer --jobs; what was finished is kept"
         ) from None
 
 

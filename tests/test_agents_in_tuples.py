@@ -36,11 +36,18 @@ class Foragers(gymnasium.Env):
         earned = [float(action[0]), 10.0 + float(action[1])]
         rewards = {"list": earned, "array": np.array(earned), "common": sum(earned), "many": [*earned, 1.0]}[self.paid]
         over = self.steps == 3
-        return self._seen(), rewards, [over, over] if self.ends == "each" else over, False, {"cost": 2.0}
+        ends = {"one": over, "each": [over, over], "staggered": [self.steps >= 2, over]}[self.ends]
+        return (
+            self._seen(),
+            rewards,
+            ends,
+            False,
+            [{"cost": 2.0}, {"cost": 2.0}] if self.ends == "each" else {"cost": 2.0},
+        )
 
 
 @pytest.mark.parametrize("paid, wanted", [("list", [1, 12]), ("array", [1, 12]), ("common", [13, 13])])
-@pytest.mark.parametrize("ends", ["one", "each"])
+@pytest.mark.parametrize("ends", ["one", "each", "staggered"])
 def test_parts_of_tuples_are_the_agents(paid, wanted, ends):
     env = batched_from(lambda: Foragers(paid, ends), 2)
     assert env.possible_agents == ("agent_0", "agent_1") and env.action_space.counts == (2, 3)
@@ -49,8 +56,9 @@ def test_parts_of_tuples_are_the_agents(paid, wanted, ends):
     step = env.step(np.array([[1, 2], [1, 2]]))
     assert step.reward.tolist() == [wanted, wanted] and step.cost.tolist() == [[2, 2], [2, 2]]
     assert step.obs[0].tolist() == [[1, 1, 0], [-1, -1, -1]] and not step.terminated.any()
-    env.step(np.array([[0, 0], [0, 0]]))
-    assert env.step(np.array([[0, 0], [0, 0]])).terminated.all()
+    assert not env.step(np.array([[0, 0], [0, 0]])).terminated.any(), "who is done first stays until all are"
+    last = env.step(np.array([[0, 0], [0, 0]]))
+    assert last.terminated.all() and last.episodes["length"].tolist() == [[3, 3], [3, 3]]
 
 
 def test_too_many_parts_are_refused_in_one_line():

@@ -52,7 +52,9 @@ def test_returns_of_episodes_by_hand():
     assert [each.tolist() for each in found] == [[3.0, 12.0], []]
     following = trajectory(torch.zeros(3, 1, 2, 1), reward=one[:2])
     following.terminated = torch.tensor([[[1, 1]], [[1, 0]]]).bool()
-    assert [each.tolist() for each in stretches._ended(following)] == [[6.0 + 1.0, 2.0], [10.0]], "6 was carried over"
+    assert [each.tolist() for each in stretches._ended(following)] == [[6.0 + 1.0, 2.0], []], (
+        "6 was carried over; of the other no beginning was seen"
+    )
     following.begins = torch.tensor([[True], [False]])
     stretches.brought[:], stretches.going[:] = 100.0, True
     assert stretches._ended(following)[0].tolist() == [1.0, 2.0], "a copy that begins anew carries nothing over"

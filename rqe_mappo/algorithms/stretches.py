@@ -75,7 +75,8 @@ class Stretches:
 
         share: of the learning, before that. ripe: see `Stretch`.
         """
-        number = 1 - math.ceil((1 - share) / self.length - ROUNDING)
+        number = min(0, 1 - math.ceil((1 - share) / self.length - ROUNDING))
+        self.chosen = None
         if self.kept and number < self.kept[-1].number:  # of a run that was lengthened
             self.kept = []
         if not self.kept or number > self.kept[-1].number:
@@ -84,19 +85,24 @@ class Stretches:
         now = self.kept[-1]
         now.weights.add(net)
         for agent, found in enumerate(self._ended(chunk)):
-            now.returns[agent] = torch.cat((now.returns[agent], found))[-MOST:]
+            now.returns[agent] = torch.cat((now.returns[agent], found))[-MOST:].clone()  # a view would be saved whole
 
     def _ended(self, chunk: Trajectory) -> list[Float[Tensor, " episodes"]]:
-        """Each agent's undiscounted returns of the episodes that ended, from their first step on."""
+        """Each agent's undiscounted returns of the episodes that ended, of those that were seen from their beginning.
+
+        An episode of a copy has one of each agent, which may begin later, rest for some steps, and end earlier.
+        """
         active, begins, lost, reward = (each.cpu() for each in (chunk.active, chunk.begins, chunk.lost, chunk.reward))
-        ended = (chunk.terminated | chunk.truncated).cpu() & active & ~lost
-        found = torch.zeros_like(reward)
+        ended = (chunk.terminated | chunk.truncated).cpu() & active
+        found, whole = torch.zeros_like(reward), torch.zeros_like(ended)
         for step in range(len(reward)):
-            goes_on = self.going & ~begins[step][:, None]
-            self.brought = torch.where(goes_on, self.brought, 0.0) + reward[step] * active[step]
-            found[step] = self.brought
-            self.going = active[step] & ~ended[step] & ~lost[step]
-        return [found[..., agent][ended[..., agent]] for agent in range(found.shape[-1])]
+            fresh = begins[step][:, None]
+            self.going = self.going | fresh
+            self.brought = torch.where(fresh, 0.0, self.brought) + reward[step] * active[step]
+            found[step], whole[step] = self.brought, self.going & ended[step] & ~lost[step]
+            over = ended[step] | lost[step]
+            self.going, self.brought = self.going & ~lost[step], torch.where(over, 0.0, self.brought)
+        return [found[..., agent][whole[..., agent]] for agent in range(found.shape[-1])]
 
     def scores(self) -> list[float]:
         """What the episodes of each stretch brought, by the agents' own risk; -inf where nobody's ended."""
@@ -134,6 +140,7 @@ class Stretches:
             best.weights.give(net)
             self.chosen = best.number
         self.kept = []
+        self.going[:] = False  # what is played meanwhile is not looked at
 
     def state_dict(self) -> dict[str, Any]:
         kept = [

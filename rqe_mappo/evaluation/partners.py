@@ -77,7 +77,8 @@ class OnnxPolicy:
         if len(rest) != 1:
             raise ConfigError(f"--partners onnx:{path} has the inputs {', '.join(inputs)}: one observation is known")
         (self.obs,) = rest
-        if isinstance(batch := (inputs[self.obs].shape or [1])[0], int):
+        batch = (inputs[self.obs].shape or [None])[0]  # of unknown rank: it will do, or be told then
+        if isinstance(batch, int):
             raise ConfigError(f"--partners onnx:{path} takes {batch} observations at a time: export it for any number")
         outputs = [one.name for one in self.session.get_outputs()]
         found = [name for name in ("probabilities", "action") if name in outputs]
@@ -113,7 +114,8 @@ class OnnxPolicy:
             raise ConfigError(f"{file} gives nan, or what is no number: its output {self.output} must be numbers")
         if isinstance(space, Box):
             wanted = (*shape, *space.shape)
-            if found.size != np.prod(wanted) or found.shape[-len(space.shape) :] != space.shape:
+            flat = space.shape == (1,) and found.ndim == 1  # a number each
+            if found.size != np.prod(wanted) or not (flat or found.shape[-len(space.shape) :] == space.shape):
                 raise ConfigError(f"{file} gives {found.shape} numbers, not {(observed.active.size, *space.shape)}")
             if not np.isfinite(found).all():
                 raise ConfigError(f"{file} gives infinite numbers: its output {self.output} must be finite")
