@@ -23,6 +23,7 @@ from rqe_mappo import config as configs
 from rqe_mappo.checkpoint import write_atomically
 from rqe_mappo.statistics import FEWEST_FOR_TAIL, POSITIVE, Estimate, compare, iqm_interval, over_runs, seed_interval
 from rqe_mappo.sweeps import fronts
+from rqe_mappo.sweeps.grid import per_agent_order
 from rqe_mappo.sweeps.job import train_seconds
 from rqe_mappo.sweeps.manifest import Entry, Manifest
 from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, HEADLINES, METRICS, TAIL, Metric, bounds_of
@@ -136,11 +137,27 @@ def _episodes(known: Manifest, entry: Entry) -> list[Row]:
 
 
 def by_label(rows: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
-    """Rows by setting, in order of their first appearance."""
+    """Rows by setting, in order of their first appearance; those that share all but tau, from averse to neutral, as a
+    sweep that was made in several goes holds them in the order of the goes."""
     found: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         found.setdefault(row["label"], []).append(row)
-    return found
+    tolerances = {label: taus for label, own in found.items() if (taus := _tau(own[0]))}
+    series: dict[str, list[str]] = {}
+    for label in tolerances:
+        series.setdefault(found[label][0]["family"], []).append(label)
+    ordered = {family: iter(sorted(labels, key=tolerances.__getitem__)) for family, labels in series.items()}
+    places = [next(ordered[own[0]["family"]]) if label in tolerances else label for label, own in found.items()]
+    return {label: found[label] for label in places}
+
+
+def _tau(row: dict[str, str]) -> tuple[float, ...] | None:
+    """Tau where it is all that tells a setting from others of its family, else None."""
+    name, _, value = row.get("point", "").partition(" ")
+    try:
+        return per_agent_order(value) if name == "tau" else None
+    except ValueError:
+        return None
 
 
 def _values(rows: Sequence[dict[str, str]], column: str) -> np.ndarray:

@@ -49,6 +49,14 @@ def test_comparisons_go_seed_by_seed_and_positive_is_better():
     assert tables.comparisons(RESULTS, "not there") == []
 
 
+def test_settings_that_differ_in_tau_go_from_averse_to_neutral_whatever_the_order_of_their_runs():
+    others = [{**row, "family": "g", "label": f"g {row['label']}", "point": row["label"]} for row in RESULTS[:2]]
+    goes = [RESULTS[1], others[1], RESULTS[3], RESULTS[2], others[0], RESULTS[0], *RESULTS[4:]]
+    assert list(tables.by_label(goes)) == ["tau 0.3", "g tau 0.3", "bad", "tau 2", "g tau inf", "tau inf"]
+    foreign = [{**row, "point": "tau of another kind"} for row in RESULTS]
+    assert list(tables.by_label(foreign)) == ["tau 0.3", "tau inf", "tau 2", "bad"]
+
+
 def test_runs_that_lack_an_objective_are_left_out_of_its_front():
     lacking = [{**row, "collision rate (agent)": ""} if row["label"] == "bad" else row for row in RESULTS]
     assert tables.front_rows(lacking)[0]["settings"] == 3
@@ -60,7 +68,7 @@ def test_runs_that_lack_an_objective_are_left_out_of_its_front():
 
 def test_fronts_of_a_table_by_hand():
     (row,) = tables.front_rows(RESULTS)
-    assert row["front"] == "tau 0.3; tau inf; tau 2" and row["settings"] == 4
+    assert row["front"] == "tau 0.3; tau 2; tau inf" and row["settings"] == 4
     # worst return 0 of a range of 4, worst rate 0.6 of a range of 0.5: a tenth further
     assert (row["reference_first"], row["reference_second"]) == (pytest.approx(-0.4), pytest.approx(0.65))
     first = (1.4 * 0.55) + (1.0 * 0.35) + (1.0 * 0.15)
