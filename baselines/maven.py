@@ -23,10 +23,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rqe_mappo import schema
-from rqe_mappo.algorithms.actor_critic import WIDEST, Optimiser
+from rqe_mappo.algorithms.actor_critic import WIDEST
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.monotonic import MonotonicConfig
 from rqe_mappo.algorithms.off_policy import OffPolicy, squared, utility, value_scalars
+from rqe_mappo.algorithms.optimiser import Optimiser
 from rqe_mappo.config import TrainConfig, require, require_positive, require_range
 from rqe_mappo.data.replay import Episodes, team_state_size
 from rqe_mappo.data.trajectory import Trajectory

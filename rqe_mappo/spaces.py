@@ -8,6 +8,7 @@ import math
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -167,6 +168,8 @@ def to_float32(array: np.ndarray) -> np.ndarray:
         return array.astype(np.float32, copy=False)
     with np.errstate(over="ignore"):
         single = array.astype(np.float32)
+    if np.isfinite(single).all():
+        return single
     beyond = np.isinf(single) & np.isfinite(array)
     if beyond.any():
         found = array[beyond].flat[0]
@@ -192,9 +195,13 @@ def mask_in(*parts: Any) -> Any:
 
 def own_first(obs: np.ndarray) -> np.ndarray:
     """What the critic takes, `[..., A, A * D]`: for each agent the observations `[..., A, D]` of all, its own first."""
-    agents = obs.shape[-2]
-    order = np.array([[i, *(j for j in range(agents) if j != i)] for i in range(agents)])
-    return obs[..., order, :].reshape(*obs.shape[:-1], -1)
+    return obs[..., _each_first(obs.shape[-2]), :].reshape(*obs.shape[:-1], -1)
+
+
+@cache
+def _each_first(agents: int) -> np.ndarray:
+    """Numbers of agents `[A, A]`, each row's own first."""
+    return np.array([[i, *(j for j in range(agents) if j != i)] for i in range(agents)])
 
 
 def _alike(found: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -49,9 +49,6 @@ def preload() -> None:
     torch.set_num_threads(1)
     for env in ("cartpole", "sumo"):
         vector.make(default_config(env), 1).close()
-    weight = torch.nn.Parameter(torch.zeros(1))
-    weight.grad = torch.zeros(1)
-    torch.optim.Adam([weight]).step()  # which imports the compiler
 
 
 def run(

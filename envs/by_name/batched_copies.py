@@ -181,10 +181,11 @@ class BatchedCopies:
                     terminated[copy, i] = i in earned.terminated
                     truncated[copy, i] = not terminated[copy, i] and (cut or i in earned.left)
                 self._see(copy, seen)
-                stay = (self.active[copy] | truncated[copy])[:, None]  # who terminated would not be seen any more
-                last = np.where(stay, self.obs[copy], np.float32(0))
-                final_obs.append(last[truncated[copy]])
-                final_state.append(own_first(last)[truncated[copy]])
+                if truncated[copy].any():
+                    stay = (self.active[copy] | truncated[copy])[:, None]  # who terminated would not be seen any more
+                    last = np.where(stay, self.obs[copy], np.float32(0))
+                    final_obs.append(last[truncated[copy]])
+                    final_state.append(own_first(last)[truncated[copy]])
                 if cut or not seen.acting:
                     ended.append(copy)
             for name, value in (("return", reward), ("cost", cost), ("length", acted)):

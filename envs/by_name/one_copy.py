@@ -9,9 +9,10 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from rqe_mappo.envs.by_name.one_agent import Malformed
-from rqe_mappo.envs.contract import Array
+from rqe_mappo.envs.contract import LARGEST, Array
 from rqe_mappo.spaces import MASK, AgentSpaces, mask_in, short, to_float32
 
+NUMBERS = (int, float, np.integer, np.floating)
 STEP = ("observations", "rewards", "terminations", "truncations", "infos")
 
 
@@ -117,7 +118,7 @@ class Copy:
     def _seen(self, observations: dict[str, Any], infos: dict[str, Any]) -> Seen:
         facts, seen = self.facts, Seen()
         acting = set(self.env.agents)
-        unknown = acting - set(facts.agents)
+        unknown = acting.difference(facts.agents)
         if unknown:
             raise facts.error(f"{sorted(map(str, unknown))[0]} is in agents and not in possible_agents")
         for i, agent in enumerate(facts.agents):
@@ -169,12 +170,16 @@ class Copy:
 
     def _flag(self, value: Any, agent: str) -> bool:
         """Whether an episode ends; None for no. Nan and 'False' would count as True."""
-        array = np.asarray(False if value is None else value)
+        if value is None or isinstance(value, (bool, np.bool_)):  # nearly always
+            return bool(value)
+        array = np.asarray(value)
         if array.size != 1 or not (array.dtype.kind == "b" or (array.dtype.kind in "iu" and array.item() in (0, 1))):
             raise self.facts.error(f"the end of {agent} must be True or False (got {short(value)})")
         return bool(array.item())
 
     def _number(self, value: Any, what: str, agent: str) -> float:
+        if isinstance(value, NUMBERS) and -LARGEST <= value <= LARGEST:  # nearly always
+            return float(np.float32(value))
         try:
             array = np.asarray(value)
         except ValueError:  # lists of unequal lengths

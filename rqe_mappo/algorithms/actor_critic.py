@@ -3,13 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Literal, TypeVar
 
-import torch
-from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor
 
-from rqe_mappo import schema
 from rqe_mappo.algorithms.averages import Means
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.config import (
@@ -116,62 +113,6 @@ def step_sizes(config: ActorCriticConfig, now: Moment) -> tuple[float, float]:
     # once the policy has come to rest, large steps once more, to forget earlier ones
     critic = rate(now.settled) if now.phase == "settle" else main
     return config.learning_rate * main, config.critic_learning_rate * critic
-
-
-class AdamMoments(TypedDict):
-    """What Adam keeps of one array of weights."""
-
-    step: Tensor
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
-
-
-class AdamState(TypedDict):
-    """Adam's state as PyTorch gives it: moments of each array, by its number, and settings of groups of arrays."""
-
-    state: dict[int, AdamMoments]
-    param_groups: list[dict[str, Any]]
-
-
-class Optimiser:
-    """Adam on one network, with clipped gradients."""
-
-    def __init__(self, net: nn.Module, learning_rate: float, max_grad_norm: float):
-        self.net, self.max_grad_norm = net, max_grad_norm
-        self.adam = torch.optim.Adam(net.parameters(), lr=learning_rate, fused=True, eps=1e-5)
-
-    @property
-    def learning_rate(self) -> float:
-        return self.adam.param_groups[0]["lr"]
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self.adam.param_groups[0]["lr"] = value
-
-    def forget(self) -> None:
-        """Drop what was remembered of gradients, after the network was changed by other means."""
-        self.adam.state.clear()
-
-    def descend(self, loss: Tensor) -> None:
-        """One step down the gradient of `loss`."""
-        self.adam.zero_grad()
-        loss.backward()
-        clip_grad_norm_(self.net.parameters(), self.max_grad_norm)
-        self.adam.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.adam.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the moments of `state`, under this optimiser's own settings; ValueError if of another network."""
-        moments, weights = schema.read(AdamState, state, "Adam")["state"], list(self.net.parameters())
-        for number, known in moments.items():
-            wanted = weights[number].shape if 0 <= number < len(weights) else None
-            if {known["exp_avg"].shape, known["exp_avg_sq"].shape} != {wanted} or known["step"].numel() != 1:
-                raise ValueError(f"Adam's moments of array {number} are those of another network")
-        if moments and len(moments) != len(weights):
-            raise ValueError(f"Adam has moments of {len(moments)} arrays, and there are {len(weights)}")
-        self.adam.load_state_dict({"state": moments, "param_groups": self.adam.state_dict()["param_groups"]})
 
 
 Part = TypeVar("Part")

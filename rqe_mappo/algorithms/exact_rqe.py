@@ -17,11 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rqe_mappo import schema
-from rqe_mappo.algorithms.actor_critic import WIDEST, ActorCriticConfig, Optimiser, moment, step_sizes
+from rqe_mappo.algorithms.actor_critic import WIDEST, ActorCriticConfig, moment, step_sizes
 from rqe_mappo.algorithms.averages import fetched
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.episode_returns import EpisodeReturns
 from rqe_mappo.algorithms.groups import agent_groups
+from rqe_mappo.algorithms.optimiser import Optimiser
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
 from rqe_mappo.algorithms.support import Seen, choose_support, complete_returns, start
 from rqe_mappo.config import ConfigError, TrainConfig, each_agent, require_positive, require_range, spelled

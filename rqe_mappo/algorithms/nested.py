@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rqe_mappo.algorithms.actor_critic import Optimiser
 from rqe_mappo.algorithms.advantages import OneStep
+from rqe_mappo.algorithms.optimiser import Optimiser
 from rqe_mappo.algorithms.ppo import Batch
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.trajectory import Trajectory, flat

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from rqe_mappo import schema
 from rqe_mappo.algorithms import divergence
-from rqe_mappo.algorithms.actor_critic import WIDEST, AdamState, Optimiser, annealed
+from rqe_mappo.algorithms.actor_critic import WIDEST, annealed
 from rqe_mappo.algorithms.averages import Means
 from rqe_mappo.algorithms.contract import Progress
+from rqe_mappo.algorithms.optimiser import AdamState, Optimiser
 from rqe_mappo.algorithms.risk_schedule import RiskSchedule
 from rqe_mappo.config import (
     AlgorithmConfig,

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rqe_mappo.algorithms.actor_critic import WIDEST, ActorCriticConfig, Moment, Optimiser
+from rqe_mappo.algorithms.actor_critic import WIDEST, ActorCriticConfig, Moment
 from rqe_mappo.algorithms.averages import MeanWeights, RunningMean
 from rqe_mappo.algorithms.groups import AgentGroups
+from rqe_mappo.algorithms.optimiser import Optimiser
 from rqe_mappo.algorithms.stretches import Stretches
 from rqe_mappo.config import ConfigError, TrainConfig, require, require_at_least_one, require_positive, require_range
 from rqe_mappo.data.trajectory import Trajectory, flat

@@ -16,13 +16,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tyro.conf import arg
 
-from rqe_mappo.algorithms.actor_critic import Optimiser, moment, passes, step_sizes
+from rqe_mappo.algorithms.actor_critic import moment, passes, step_sizes
 from rqe_mappo.algorithms.advantages import ESTIMATORS, AdvantageInputs, OneStep, SoFar, influence_by_age
 from rqe_mappo.algorithms.averages import Moments, fetched
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.episode_returns import EpisodeReturns
 from rqe_mappo.algorithms.groups import AgentGroups, agent_groups
 from rqe_mappo.algorithms.nested import Known, NestedValue
+from rqe_mappo.algorithms.optimiser import Optimiser
 from rqe_mappo.algorithms.ppo import SCALARS, Batch, PolicyUpdate, PPOConfig, advantage_scalars
 from rqe_mappo.algorithms.risk_schedule import RiskConfig, RiskSchedule
 from rqe_mappo.algorithms.support import FollowingSupport, Predicted, SupportConfig, on_grid, promised_bounds

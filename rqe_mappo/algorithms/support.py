@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rqe_mappo import schema
 from rqe_mappo.algorithms.actor_critic import WIDEST
+from rqe_mappo.algorithms.optimiser import Adam
 from rqe_mappo.config import AlgorithmConfig, TrainConfig, require, require_range
 from rqe_mappo.data.trajectory import Trajectory, flat
 from rqe_mappo.envs.by_name.config import ByNameConfig
@@ -327,7 +328,7 @@ class FollowingSupport:
         target = categorical.project_points(atoms, self.critic.atoms.expand_as(probs), probs)
         entropy = categorical.cross_entropy(target, target.clamp(min=1e-12).log())
         self.critic.move(atoms)
-        adam = torch.optim.Adam(self.critic.parameters(), REFIT_RATE)
+        adam = Adam(self.critic.parameters(), REFIT_RATE)
         for step in range(REFIT_STEPS):
             part = slice(step % parts, None, parts)
             loss = (

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rqe_mappo import schema
-from rqe_mappo.algorithms.actor_critic import Optimiser
 from rqe_mappo.algorithms.averages import Moments
 from rqe_mappo.algorithms.episode_returns import EpisodeReturns
+from rqe_mappo.algorithms.optimiser import Optimiser
 from rqe_mappo.algorithms.ppo import Batch, Minibatch, PPOConfig, Sequences
 from rqe_mappo.algorithms.support import complete_returns
 from rqe_mappo.config import ConfigError, TrainConfig, require
