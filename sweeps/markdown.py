@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rqe_mappo.config import ConfigError
-from rqe_mappo.sweeps.metrics import HEADLINES, METRICS, Metric
+from rqe_mappo.sweeps.metrics import HEADLINES, METRICS, OF_GROUPS, Metric
 from rqe_mappo.sweeps.style import pretty
 from rqe_mappo.sweeps.tables import by_label, number, read
 
@@ -14,11 +14,13 @@ SHOWN = tuple(metric for metric in METRICS if metric in HEADLINES or metric.colu
 
 
 def text(folder: Path) -> str:
-    """Means over seeds, then how each setting compares with the reference, from the tables in `folder` alone."""
+    """Means over seeds, of groups of agents too, and comparisons with the reference; from the tables in `folder`."""
     summary, compared = read(folder / "summary.csv"), read(folder / "comparisons.csv")
     if not summary:
         raise ConfigError(f"{folder} has no summary.csv with runs in it: give the folder of a sweep")
     tables = [main_numbers(summary)]
+    if any(groups_of(rows) for rows in by_label(summary).values()):
+        tables.append(of_groups(summary))
     if compared:
         tables.append(f"Better than {pretty(compared[0]['reference'])} by, seed by seed:\n\n{against(compared)}")
     return "\n\n".join(tables)
@@ -33,6 +35,25 @@ def main_numbers(summary: Sequence[dict[str, str]]) -> str:
         for label, rows in found.items()
     ]
     return table(["setting", *(metric.name for metric in shown)], lines)
+
+
+def groups_of(rows: Sequence[dict[str, str]]) -> list[str]:
+    """The groups of agents, apart by their risk, of which there are rows."""
+    levels = (row["metric"].partition(" (")[2].removesuffix(")") for row in rows)
+    return list(dict.fromkeys(level for level in levels if level.startswith("tau ")))
+
+
+def of_groups(summary: Sequence[dict[str, str]]) -> str:
+    """A row a setting and group of agents: means over seeds with 95 % t-intervals."""
+    named = {row["metric"] for row in summary}
+    shown = [metric for metric in OF_GROUPS if any(name.startswith(f"{metric.name} (tau ") for name in named)]
+    lines = []
+    for label, rows in by_label(summary).items():
+        known = {row["metric"]: row for row in rows}
+        for group in groups_of(rows):
+            cells = [_cell(known.get(f"{one.name} ({group})"), ("mean", "low", "high"), one) for one in shown]
+            lines.append([pretty(label), pretty(group), *cells])
+    return table(["setting", "agents", *(metric.name for metric in shown)], lines)
 
 
 def against(compared: Sequence[dict[str, str]]) -> str:

@@ -56,10 +56,6 @@ METRICS = (
     Metric("decisions", "agent", NEITHER, "", "decisions per agent and episode", 1, POSITIVE),
 )
 BY_COLUMN = {metric.column: metric for metric in METRICS}
-_BOUNDS = {metric.name: metric.bounds for metric in METRICS} | {
-    "crosses later than others": SHARE,
-    "train_seconds": POSITIVE,
-}
 
 
 def bounds_of(column: str) -> tuple[float, float]:
@@ -89,3 +85,11 @@ HEADLINES = tuple(
     )
 )  # fmt: skip
 """What bars and comparisons show, where an environment has it."""
+
+OF_GROUPS = (
+    *HEADLINES,
+    Metric("crosses later than others", "agent", NEITHER, "", "crosses later than others", 3, SHARE),
+)
+"""What is told of groups of agents that differ in their risk; their columns have the group's name for a level."""
+
+_BOUNDS = {metric.name: metric.bounds for metric in (*METRICS, *OF_GROUPS)} | {"train_seconds": POSITIVE}

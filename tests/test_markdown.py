@@ -37,6 +37,22 @@ def test_tables_hold_means_and_intervals_and_leave_out_what_is_not_known(tmp_pat
     assert {path.name for path in tmp_path.iterdir()} == {"comparisons.csv", "summary.csv"}
 
 
+def test_groups_of_agents_have_a_table_of_their_own(tmp_path, capsys):
+    of_groups = [
+        {"label": "mixed", "metric": f"{name} ({group})", "mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+        for group, mean in (("tau 0.3 eps 0.01", 0.625), ("tau inf eps 0.01", 0.375))
+        for name in ("mean return", "crosses later than others")
+    ]
+    tables.write(tmp_path / "summary.csv", [*SUMMARY, *of_groups])
+    cli.report([str(tmp_path), "--markdown"])
+    assert capsys.readouterr().out.splitlines()[6:] == [
+        "| setting | agents | mean return | crosses later than others |",
+        "| --- | --- | --- | --- |",
+        "| mixed | τ 0.3 ε 0.01 | 0.62 [0.53, 0.72] | 0.625 [0.525, 0.725] |",
+        "| mixed | τ ∞ ε 0.01 | 0.38 [0.28, 0.47] | 0.375 [0.275, 0.475] |",
+    ]
+
+
 def test_a_folder_without_tables_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.report([str(tmp_path), "--markdown"])
