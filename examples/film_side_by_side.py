@@ -2,7 +2,7 @@
 
 rqe-train --env sumo --tau 0.3 --seed 1 --out runs/safe
 rqe-train --env sumo --tau inf --seed 1 --out runs/neutral
-python examples/film_side_by_side.py runs/safe runs/neutral docs/images/safe_beside_neutral.gif --seed 6
+python examples/film_side_by_side.py runs/safe runs/neutral docs/images/safe_beside_neutral.gif --seed 10
 """
 
 import argparse
