@@ -7,9 +7,11 @@ import io
 import itertools
 import os
 import re
+import signal
 import sys
+import threading
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -36,14 +38,15 @@ Flags of the algorithm and of the environment come last; defaults are those of t
 
 
 def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | None) -> None:
-    """Run `command`; what the user can fix ends in one line and exit code 2, an interrupt in 130."""
+    """Run `command`; what the user can fix ends in one line and exit code 2, Ctrl-C and SIGTERM in 130."""
     given = list(sys.argv[1:] if args is None else args)
     if "--version" in given:
         print(f"{prog} of rqe-mappo {__version__}")
         return
     try:
         try:
-            command(given)
+            with _ended_by_sigterm():
+                command(given)
         finally:
             _flush()  # at the end of the process an error could no longer be told
     except KeyboardInterrupt as stop:
@@ -57,6 +60,20 @@ def main(command: Callable[[list[str]], None], prog: str, args: Sequence[str] | 
         fail(prog, f"not enough memory ({error}): ask for less, such as a smaller --num-envs or --num-steps")
     except (ValueError, ImportError, OSError, RuntimeError, OverflowError) as error:
         fail(prog, str(error))
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Generator[None]:
+    """Within, SIGTERM acts as Ctrl-C does, so that temporary files and processes are put away."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    ours = in_main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _flush() -> None:

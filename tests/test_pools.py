@@ -77,6 +77,26 @@ if __name__ == "__main__":
     assert not alive(worker)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="as above")
+def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path):
+    code = """
+import tempfile, time
+from rqe_mappo.command_line import main
+def command(args):
+    with tempfile.TemporaryDirectory():
+        print("at work", flush=True)
+        time.sleep(600)
+main(command, "rqe-eval", [])
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline() == b"at work\n"
+        assert list(tmp_path.iterdir())
+        process.terminate()
+        assert process.wait(30) == 130
+    assert not list(tmp_path.iterdir())
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs: neither gone nor waiting for its end to be read."""
     try:
