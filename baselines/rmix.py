@@ -33,7 +33,7 @@ from rqe_mappo.algorithms.off_policy import squared
 from rqe_mappo.config import TrainConfig, require
 from rqe_mappo.data.replay import Episodes, team_state_size
 from rqe_mappo.envs.contract import BatchedEnv
-from rqe_mappo.functional import q_learning
+from rqe_mappo.functional import q_learning, quantile
 from rqe_mappo.nets.level_utilities import LevelSpec, LevelUtilities
 from rqe_mappo.nets.mixers import QuantileMixer
 
@@ -144,9 +144,9 @@ class Rmix(TeamQuantiles):
         """What the draws of a target say of the CVaR at `level`; its mean is that, where `predicted` is right."""
         count = predicted.shape[-1]
         place = (level * count - ROUNDING).ceil().clamp(1, count).long() - 1
-        quantile = predicted.detach().sort(-1).values.gather(-1, place[..., None])
-        short = (quantile - drawn).clamp(min=0).mean(-1)
-        return torch.where(level < 1 - ROUNDING, quantile.squeeze(-1) - short / level.clamp(min=1e-6), drawn.mean(-1))
+        boundary = quantile.ascending(predicted.detach()).gather(-1, place[..., None])
+        short = (boundary - drawn).clamp(min=0).mean(-1)
+        return torch.where(level < 1 - ROUNDING, boundary.squeeze(-1) - short / level.clamp(min=1e-6), drawn.mean(-1))
 
 
 def released_loss(

@@ -407,3 +407,33 @@ def test_batch_equals_loop(function):
     values = random_numbers(4, 3, 8)
     loop = torch.stack([torch.stack([function(row) for row in rows]) for rows in values])
     assert_close(function(values), loop, atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.3])
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_gradient_of_the_loss_is_that_of_finite_differences(kappa, shared):
+    predicted, target = random_numbers(3, 2, 5).requires_grad_(), random_numbers(3, 2, 7, seed=1)
+    levels = qt.midpoint_levels(5, torch.float64)
+    if not shared:
+        levels = levels + 0.1 * random_numbers(3, 2, 5, seed=2).tanh()
+    weight = random_numbers(3, 2, seed=3)  # so that rows pass on gradients of their own
+
+    def loss(values: torch.Tensor) -> torch.Tensor:
+        return (weight * qt.huber_quantile_loss(values, target, levels, kappa)).sum()
+
+    assert torch.autograd.gradcheck(loss, predicted)
+
+
+def test_ascending_is_the_sort_of_pytorch_with_its_gradient():
+    values = random_numbers(6, 4, 9).float()
+    values[0, 0, 3], values[1, 1, 2], values[2, 2, 5] = math.nan, math.inf, -math.inf
+    ours, theirs = values.clone().requires_grad_(), values.clone().requires_grad_()
+    weight = random_numbers(6, 4, 9, seed=1).float()
+    found, known = qt.ascending(ours), theirs.sort(-1).values
+    assert torch.equal(found.nan_to_num(), known.nan_to_num())
+    with torch.no_grad():
+        assert torch.equal(qt.ascending(ours).nan_to_num(), known.nan_to_num())
+    for result in (found, known):
+        (result.nan_to_num() * weight).sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)
+    assert qt.ascending(values.transpose(0, 1)).shape == (4, 6, 9)

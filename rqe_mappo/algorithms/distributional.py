@@ -138,19 +138,21 @@ class Distributional(OffPolicy):
         own, kept_own = levels or (None, None)
         double = self.config.double_q
         if not actor.spec.memory and (len(batch.reward) == 1 or not double):  # nothing is looked at twice
-            live = actor.distributions(batch.obs[:-1], present[:-1], own)
+            live = actor.raw(batch.obs[:-1], present[:-1], own)
             with torch.no_grad():
-                kept = target.distributions(batch.obs[1:], present[1:], kept_own)
-                ranking = actor.distributions(batch.obs[1:], present[1:], own) if double else kept
+                kept = target.raw(batch.obs[1:], present[1:], kept_own)
+                ranking = actor.raw(batch.obs[1:], present[1:], own) if double else kept
         else:
-            along = actor.distributions(batch.obs, present, own)
+            along = actor.raw(batch.obs, present, own)
             with torch.no_grad():
-                kept = target.distributions(batch.obs, present, kept_own)[1:]
+                kept = target.raw(batch.obs, present, kept_own)[1:]
             live, ranking = along[:-1], along[1:].detach() if double else kept
         with torch.no_grad():
             agent = torch.arange(batch.obs.shape[2], device=self.device).expand(ranking.shape[:3])
-            best = actor.ranked(ranking, agent, None if batch.avail is None else batch.avail[1:]).argmax(-1)
-        return of_actions(live, batch.action), of_actions(kept, best)
+            avail = None if batch.avail is None else batch.avail[1:]
+            best = actor.ranked(actor.shaped(ranking), agent, avail).argmax(-1)
+            following = target.shaped(of_actions(kept, best))
+        return actor.shaped(of_actions(live, batch.action)), following  # to shape those of all actions takes longer
 
 
 class QuantileRegression(Distributional):

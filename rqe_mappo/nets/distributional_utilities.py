@@ -64,23 +64,33 @@ class DistributionalUtilities(Utilities):
         """The same, so low for actions that are not there that none of them is the greatest."""
         return q_learning.masked(self.worth(predicted), self.there(agent, avail))
 
-    def shaped(self, outputs: Float[Tensor, "*rows O"]) -> Float[Tensor, "*rows actions N"]:
-        """The distributions that the networks' outputs stand for."""
+    def of_actions(self, outputs: Float[Tensor, "*rows O"]) -> Float[Tensor, "*rows actions N"]:
+        """The networks' outputs by action, `raw`."""
+        return outputs.unflatten(-1, (self.spec.actions.outputs, self.spec.size))
+
+    def shaped(self, raw: Float[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
+        """The distributions that numbers stand for which the networks gave, each for itself."""
         raise NotImplementedError
 
     def decoded(self, outputs: Float[Tensor, "*rows O"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
         """Each distribution's worth."""
-        return self.worth(self.shaped(outputs))
+        return self.worth(self.shaped(self.of_actions(outputs)))
 
-    def distributions(
+    def raw(
         self, obs: Float[Tensor, "T B A D"], active: Bool[Tensor, "T B A"], levels: Float[Tensor, " N"] | None = None
     ) -> Float[Tensor, "T B A actions N"]:
-        """Distributions along B episodes from their first steps, as `Utilities.along`.
+        """What the networks give along B episodes from their first steps, as `Utilities.along`; yet to be `shaped`.
 
         levels: those of the quantiles, for networks that take them.
         """
         agent = torch.arange(obs.shape[2], device=obs.device).expand(obs.shape[:3])
-        return self.shaped(self.unrolled(obs, agent, active))
+        return self.of_actions(self.unrolled(obs, agent, active))
+
+    def distributions(
+        self, obs: Float[Tensor, "T B A D"], active: Bool[Tensor, "T B A"], levels: Float[Tensor, " N"] | None = None
+    ) -> Float[Tensor, "T B A actions N"]:
+        """Distributions along B episodes; see `raw`."""
+        return self.shaped(self.raw(obs, active, levels))
 
 
 class CategoricalUtilities(DistributionalUtilities):
@@ -105,8 +115,8 @@ class CategoricalUtilities(DistributionalUtilities):
             last = [layer for layer in net.modules() if isinstance(layer, nn.Linear)][-1]
             last.bias.copy_(bell.repeat(self.spec.actions.outputs))
 
-    def shaped(self, outputs: Float[Tensor, "*rows O"]) -> Float[Tensor, "*rows actions N"]:
-        return outputs.unflatten(-1, (self.spec.actions.outputs, self.spec.size)).log_softmax(-1)
+    def shaped(self, raw: Float[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
+        return raw.log_softmax(-1)
 
     def worth(self, predicted: Float[Tensor, "*rows actions N"]) -> Float[Tensor, "*rows actions"]:
         return self.measure.value(self.atoms, predicted)
@@ -131,8 +141,8 @@ class QuantileUtilities(DistributionalUtilities):
         """Those of the quantiles."""
         return quantile.midpoint_levels(self.spec.size, device=next(self.parameters()).device)
 
-    def shaped(self, outputs: Float[Tensor, "*rows O"]) -> Float[Tensor, "*rows actions N"]:
-        return outputs.unflatten(-1, (self.spec.actions.outputs, self.spec.size)).sort(-1).values
+    def shaped(self, raw: Float[Tensor, "*rows N"]) -> Float[Tensor, "*rows N"]:
+        return quantile.ascending(raw)
 
     def worth(self, predicted: Float[Tensor, "*rows actions N"]) -> Float[Tensor, "*rows actions"]:
         """Of quantiles that stand for equal shares, whatever their number."""
@@ -166,7 +176,7 @@ class ImplicitUtilities(QuantileUtilities):
     def at_levels(
         self, hidden: Float[Tensor, "*rows hidden"], agent: Int[Tensor, "*rows"], levels: Float[Tensor, " N"]
     ) -> Float[Tensor, "*rows actions N"]:
-        """Ascending quantiles, of ascending levels."""
+        """Quantiles of ascending levels; a network's may cross."""
         rows = hidden.relu().reshape(-1, self.hidden)
         if len(self.heads) == 1:
             found = self.heads[0](rows, levels)
@@ -174,13 +184,13 @@ class ImplicitUtilities(QuantileUtilities):
             found = rows.new_empty(len(rows), self.spec.actions.outputs, len(levels))
             for head, mine in zip(self.heads, rows_of_each(agent.flatten(), len(self.heads)), strict=True):
                 found[mine] = head(rows[mine], levels)
-        return found.view(*hidden.shape[:-1], *found.shape[1:]).sort(-1).values
+        return found.view(*hidden.shape[:-1], *found.shape[1:])
 
     def decoded(self, outputs: Float[Tensor, "*rows O"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
         """The worth of each distribution, at the middles of equal shares."""
-        return self.worth(self.at_levels(outputs, agent, self.levels()))
+        return self.worth(self.shaped(self.at_levels(outputs, agent, self.levels())))
 
-    def distributions(
+    def raw(
         self, obs: Float[Tensor, "T B A D"], active: Bool[Tensor, "T B A"], levels: Float[Tensor, " N"] | None = None
     ) -> Float[Tensor, "T B A actions N"]:
         agent = torch.arange(obs.shape[2], device=obs.device).expand(obs.shape[:3])

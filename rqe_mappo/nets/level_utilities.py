@@ -43,14 +43,14 @@ class LevelUtilities(QuantileUtilities):
         outputs = self.spec.actions.outputs * self.spec.size + self.logits
         return AgentNets.build((inputs, *self.spec.hidden, outputs), count, nn.ReLU, 0.1, self.spec.memory)
 
-    def shaped(self, outputs: Float[Tensor, "*rows O"]) -> Float[Tensor, "*rows actions N"]:
-        return super().shaped(outputs[..., : self.spec.actions.outputs * self.spec.size])
+    def of_actions(self, outputs: Float[Tensor, "*rows O"]) -> Float[Tensor, "*rows actions N"]:
+        return super().of_actions(outputs[..., : self.spec.actions.outputs * self.spec.size])
 
     def read(
         self, outputs: Float[Tensor, "*rows O"]
     ) -> tuple[Float[Tensor, "*rows actions N"], Float[Tensor, "*rows choices"]]:
         """Quantiles in ascending order, and which level is chosen, one-hot; its gradient is that of the softmax."""
-        quantiles, ends = self.shaped(outputs), self.spec.actions.outputs * self.spec.size
+        quantiles, ends = self.shaped(self.of_actions(outputs)), self.spec.actions.outputs * self.spec.size
         if not self.logits:
             return quantiles, outputs.new_ones(*outputs.shape[:-1], 1)
         likely = outputs[..., ends:].softmax(-1)
