@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
@@ -86,17 +86,14 @@ class Rmix(TeamQuantiles):
         """The quantile loss of the team, and the squared error of what QMIX makes of the agents' CVaR."""
         acting, there, filled = batch.active, batch.present[1:], batch.filled
         live, choice = self.read(self.nets, batch)
-        agent = torch.arange(batch.obs.shape[2], device=self.device).expand(batch.obs.shape[:3])
-        possible = self.actor.there(agent, batch.avail)
-        worth = q_learning.masked(self.actor.cvar(live, choice), possible)
         with torch.no_grad():
             kept, kept_choice = self.read(self.target, batch)
-            kept_worth = q_learning.masked(self.actor.cvar(kept, kept_choice), possible)
-            best = (worth if self.config.double_q else kept_worth).argmax(-1)
-            following = of_actions(kept, best)[1:] * there[..., None]
-            next_cvar = q_learning.of_actions(kept_worth, best)[1:] * there
-        chosen = of_actions(live[:-1], batch.action) * acting[..., None]
-        cvar = q_learning.of_actions(worth[:-1], batch.action) * acting
+            ranking = (live, choice) if self.config.double_q else (kept, kept_choice)
+            best = self.best(*ranking, batch.avail)
+            following = self.actor.shaped(of_actions(kept, best))[1:] * there[..., None]
+            next_cvar = self.cvar(following, kept_choice[1:])
+        chosen = self.actor.shaped(of_actions(live[:-1], batch.action)) * acting[..., None]
+        cvar = self.cvar(chosen, choice[:-1])
         mixed, level = self.mixer(cvar, batch.state[:-1]), self.actor.level(choice)[:-1]
         if self.config.official_bugs:
             with torch.no_grad():
@@ -127,10 +124,27 @@ class Rmix(TeamQuantiles):
         """The weighed sum."""
         return nets["team"](quantiles, state, obs, present)
 
+    def cvar(
+        self, quantiles: Float[Tensor, "T B A N"], choice: Float[Tensor, "T B A choices"]
+    ) -> Float[Tensor, "T B A"]:
+        """The CVaR of one action each."""
+        return self.actor.cvar(quantiles[..., None, :], choice).squeeze(-1)
+
+    def best(
+        self,
+        raw: Float[Tensor, "T+1 B A actions N"],
+        choice: Float[Tensor, "T+1 B A choices"],
+        avail: Bool[Tensor, "T+1 B A actions"] | None,
+    ) -> Int[Tensor, "T+1 B A"]:
+        """The actions of greatest CVaR, of those that are there."""
+        agent = torch.arange(raw.shape[2], device=self.device).expand(raw.shape[:3])
+        worth = self.actor.cvar(self.actor.shaped(raw), choice)
+        return q_learning.masked(worth, self.actor.there(agent, avail)).argmax(-1)
+
     def read(
         self, nets: nn.ModuleDict, batch: Episodes
     ) -> tuple[Float[Tensor, "T+1 B A actions N"], Float[Tensor, "T+1 B A choices"]]:
-        """Quantiles along episodes, and the levels that are chosen."""
+        """Quantiles along episodes, yet to be `shaped`, and the levels that are chosen."""
         actor, agents = nets["actor"], batch.obs.shape[2]
         if not isinstance(actor, LevelUtilities):
             raise TypeError("the actor must be of level utilities")

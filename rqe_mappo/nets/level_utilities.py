@@ -49,18 +49,18 @@ class LevelUtilities(QuantileUtilities):
     def read(
         self, outputs: Float[Tensor, "*rows O"]
     ) -> tuple[Float[Tensor, "*rows actions N"], Float[Tensor, "*rows choices"]]:
-        """Quantiles in ascending order, and which level is chosen, one-hot; its gradient is that of the softmax."""
-        quantiles, ends = self.shaped(self.of_actions(outputs)), self.spec.actions.outputs * self.spec.size
+        """Quantiles yet to be `shaped`, and which level is chosen, one-hot; its gradient is that of the softmax."""
+        raw, ends = self.of_actions(outputs), self.spec.actions.outputs * self.spec.size
         if not self.logits:
-            return quantiles, outputs.new_ones(*outputs.shape[:-1], 1)
+            return raw, outputs.new_ones(*outputs.shape[:-1], 1)
         likely = outputs[..., ends:].softmax(-1)
         chosen = nn.functional.one_hot(likely.argmax(-1), CHOICES).to(likely.dtype)
-        return quantiles, chosen + likely - likely.detach()
+        return raw, chosen + likely - likely.detach()
 
     def cvar(
         self, quantiles: Float[Tensor, "*rows actions N"], choice: Float[Tensor, "*rows choices"]
     ) -> Float[Tensor, "*rows actions"]:
-        """The CVaR of each action at the level that is chosen."""
+        """The CVaR of each action at the level that is chosen, of ascending quantiles."""
         return (quantiles * (choice @ self.table)[..., None, :]).sum(-1)
 
     def level(self, choice: Float[Tensor, "*rows choices"]) -> Float[Tensor, "*rows"]:
@@ -69,4 +69,5 @@ class LevelUtilities(QuantileUtilities):
 
     def decoded(self, outputs: Float[Tensor, "*rows O"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows actions"]:
         """The CVaR of each action."""
-        return self.cvar(*self.read(outputs))
+        raw, choice = self.read(outputs)
+        return self.cvar(self.shaped(raw), choice)
