@@ -38,9 +38,10 @@ def main_numbers(summary: Sequence[dict[str, str]]) -> str:
 
 
 def groups_of(rows: Sequence[dict[str, str]]) -> list[str]:
-    """The groups of agents, apart by their risk, of which there are rows."""
-    levels = (row["metric"].partition(" (")[2].removesuffix(")") for row in rows)
-    return list(dict.fromkeys(level for level in levels if level.startswith("tau ")))
+    """The groups of agents, apart by their risk, of which something is told."""
+    known = {metric.name for metric in OF_GROUPS}
+    parts = (row["metric"].removesuffix(")").partition(" (") for row in rows)
+    return list(dict.fromkeys(level for name, _, level in parts if name in known and level.startswith("tau ")))
 
 
 def of_groups(summary: Sequence[dict[str, str]]) -> str:

@@ -145,9 +145,9 @@ def by_label(rows: Sequence[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
     tolerances = {label: taus for label, own in found.items() if (taus := _tau(own[0]))}
     series: dict[str, list[str]] = {}
     for label in tolerances:
-        series.setdefault(found[label][0]["family"], []).append(label)
+        series.setdefault(found[label][0].get("family", ""), []).append(label)
     ordered = {family: iter(sorted(labels, key=tolerances.__getitem__)) for family, labels in series.items()}
-    places = [next(ordered[own[0]["family"]]) if label in tolerances else label for label, own in found.items()]
+    places = [next(ordered[own[0].get("family", "")]) if label in tolerances else label for label, own in found.items()]
     return {label: found[label] for label in places}
 
 
@@ -155,7 +155,8 @@ def _tau(row: dict[str, str]) -> tuple[float, ...] | None:
     """Tau where it is all that tells a setting from others of its family, else None."""
     name, _, value = row.get("point", "").partition(" ")
     try:
-        return per_agent_order(value) if name == "tau" else None
+        found = per_agent_order(value) if name == "tau" else None
+        return None if found and any(map(math.isnan, found)) else found
     except ValueError:
         return None
 

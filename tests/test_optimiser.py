@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 from torch import nn
 
@@ -37,11 +38,19 @@ def test_steps_are_those_of_pytorch():
         assert all(torch.equal(moments[name], state["state"][number][name]) for name in moments)
 
 
-def test_a_run_does_not_load_the_compiler(tmp_path):
-    """It takes half of the time to begin a run. CartPole also lays its atoms anew, which descends too."""
-    flags = ["--env", "cartpole", "--total-timesteps", "20000", "--num-envs", "32", "--eval-episodes", "4"]
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--env cartpole --total-timesteps 20000 --num-envs 32",  # lays its atoms anew, which descends too
+        "--env cartpole --total-timesteps 2048 --recurrent",
+        "--env macf --algo riskq --total-timesteps 4000",
+        "--env macf --algo rmix --total-timesteps 4000 --recurrent",
+    ],
+)
+def test_no_run_loads_the_compiler(flags, tmp_path):
+    """It takes half of the time to begin a run."""
     code = (
-        f"import sys; from rqe_mappo.cli import train; train({[*flags, '--out', str(tmp_path / 'run')]!r}); "
-        "sys.exit('torch._dynamo' in sys.modules)"
+        f"import sys; from rqe_mappo.cli import train; train({[*flags.split(), '--out', str(tmp_path / 'run')]!r} + "
+        "['--eval-episodes', '4']); sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

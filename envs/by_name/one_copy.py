@@ -12,7 +12,6 @@ from rqe_mappo.envs.by_name.one_agent import Malformed
 from rqe_mappo.envs.contract import LARGEST, Array
 from rqe_mappo.spaces import MASK, AgentSpaces, mask_in, short, to_float32
 
-NUMBERS = (int, float, np.integer, np.floating)
 STEP = ("observations", "rewards", "terminations", "truncations", "infos")
 
 
@@ -178,7 +177,7 @@ class Copy:
         return bool(array.item())
 
     def _number(self, value: Any, what: str, agent: str) -> float:
-        if isinstance(value, NUMBERS) and -LARGEST <= value <= LARGEST:  # nearly always
+        if isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST:  # nearly always
             return float(np.float32(value))
         try:
             array = np.asarray(value)

@@ -31,7 +31,9 @@ class LevelUtilities(QuantileUtilities):
         super().__init__(spec)
         levels = [(i + 1) / CHOICES for i in range(CHOICES)] if spec.level is None else [spec.level]
         self.register_buffer("known_levels", torch.tensor(levels), persistent=False)  # known from the spec
-        table = torch.stack([quantile_weights(CVaR(level), spec.size) for level in levels])
+        table = torch.empty(len(levels), spec.size)
+        for row, level in zip(table, levels, strict=True):
+            row.copy_(quantile_weights(CVaR(level), spec.size))
         self.register_buffer("table", table, persistent=False)
 
     @property

@@ -40,8 +40,9 @@ class RecurrentNet(nn.Module):
         self.cell = nn.GRUCell(inner[-1], memory)
         for name, weights in self.cell.named_parameters():
             nn.init.orthogonal_(weights) if "weight" in name else nn.init.zeros_(weights)
-        with torch.no_grad():  # the update gate is the second of three
-            self.cell.bias_ih[memory : 2 * memory] = torch.linspace(1, LONGEST - 1, memory).log()
+        if not self.cell.bias_ih.is_meta:  # to compute for an outline would load PyTorch's compiler
+            with torch.no_grad():  # the update gate is the second of three
+                self.cell.bias_ih[memory : 2 * memory] = torch.linspace(1, LONGEST - 1, memory).log()
         self.output = mlp((memory, n_out), activation, last_gain)
 
     def forward(
