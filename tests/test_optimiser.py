@@ -48,7 +48,7 @@ def test_steps_are_those_of_pytorch():
     ],
 )
 def test_no_run_loads_the_compiler(flags, tmp_path):
-    """It takes half of the time to begin a run."""
+    """It takes a third of the time to begin a run."""
     code = (
         f"import sys; from rqe_mappo.cli import train; train({[*flags.split(), '--out', str(tmp_path / 'run')]!r} + "
         "['--eval-episodes', '4']); sys.exit('torch._dynamo' in sys.modules)"

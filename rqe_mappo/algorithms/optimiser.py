@@ -28,7 +28,7 @@ class AdamState(TypedDict):
 class Adam(torch.optim.Adam):
     """Adam without the wrappers by which its methods can be compiled.
 
-    They load PyTorch's compiler when they are first called, which took half of the time to begin a run.
+    They load PyTorch's compiler when they are first called, which took a third of the time to begin a run.
     """
 
     add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
