@@ -83,10 +83,11 @@ class Drima(QuantileRegression):
         levels, count = self.levels(), batch.filled.shape[1]
         place = torch.randint(len(levels), (count,), generator=self.generator).to(self.device)
         optimism = (EDGE + (1 - 2 * EDGE) * torch.rand(count, generator=self.generator)).to(self.device)
-        joint = self.joint(batch.obs[:-1], batch.action, batch.active, batch.state[:-1], levels)
+        obs = self.actor.seen(batch.obs)
+        joint = self.joint(obs[:-1], batch.action, batch.active, batch.state[:-1], levels)
         with torch.no_grad():
             best = utility(self, batch).best
-            following = self.target["joint"](batch.obs[1:], best[1:], batch.present[1:], batch.state[1:], self.levels())
+            following = self.target["joint"](obs[1:], best[1:], batch.present[1:], batch.state[1:], self.levels())
             target = self.distribution_targets(batch, following)
         regression, scalars = self.regression(joint, target, levels, batch.filled)
         asked = torch.stack((optimism, levels[place]), -1)  # [B, 2]

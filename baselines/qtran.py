@@ -74,10 +74,11 @@ class Qtran(OffPolicy):
     def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
         """TD of the joint value, and what ties the utilities to it."""
         agents, filled, acting = utility(self, batch), batch.filled, batch.active
-        obs, state, best = batch.obs[:-1], batch.state[:-1], agents.live[:-1].argmax(-1)
+        seen, state, best = self.actor.seen(batch.obs), batch.state[:-1], agents.live[:-1].argmax(-1)
+        obs = seen[:-1]
         joint = self.joint(obs, batch.action, acting, state)
         with torch.no_grad():
-            following = self.target["joint"](batch.obs[1:], agents.best[1:], batch.present[1:], batch.state[1:])
+            following = self.target["joint"](seen[1:], agents.best[1:], batch.present[1:], batch.state[1:])
             target = self.targets(batch, following)
             at_best = self.joint(obs, best, acting, state)
         value = self.value(state)

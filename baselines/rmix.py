@@ -102,9 +102,10 @@ class Rmix(TeamQuantiles):
             regression = released_loss(chosen[acting], local[acting], self.levels()).mean()
             scalars = self.scalars(chosen, aim[..., None, None].expand_as(chosen), acting)
         else:
-            total = self.mixed(self.nets, chosen, batch.state[:-1], batch.obs[:-1], acting)
+            obs = self.actor.seen(batch.obs)
+            total = self.mixed(self.nets, chosen, batch.state[:-1], obs[:-1], acting)
             with torch.no_grad():
-                team = self.mixed(self.target, following, batch.state[1:], batch.obs[1:], there)
+                team = self.mixed(self.target, following, batch.state[1:], obs[1:], there)
                 drawn = self.distribution_targets(batch, team)
                 aim = self.tail(total, drawn, (level * acting).sum(-1) / acting.sum(-1).clamp(min=1))
             regression, scalars = self.regression(total, drawn, self.levels(), filled)

@@ -261,10 +261,10 @@ class TeamQuantiles(QuantileRegression):
 
     def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
         """The quantile loss of what is `mixed`."""
-        agents, present = self.quantiles(batch), batch.present[1:]
-        total = self.mixed(self.nets, agents.chosen, batch.state[:-1], batch.obs[:-1], batch.active)
+        agents, present, obs = self.quantiles(batch), batch.present[1:], self.actor.seen(batch.obs)
+        total = self.mixed(self.nets, agents.chosen, batch.state[:-1], obs[:-1], batch.active)
         with torch.no_grad():
-            following = self.mixed(self.target, agents.following, batch.state[1:], batch.obs[1:], present)
+            following = self.mixed(self.target, agents.following, batch.state[1:], obs[1:], present)
             target = self.distribution_targets(batch, following)
         return self.regression(total, target, agents.levels, batch.filled)
 

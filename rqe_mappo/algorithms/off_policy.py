@@ -8,7 +8,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -34,12 +34,13 @@ from rqe_mappo.config import (
     require_range,
 )
 from rqe_mappo.data import replay_files
-from rqe_mappo.data.replay import EpisodeReplay, Episodes, ReplayState
+from rqe_mappo.data.replay import EpisodeReplay, Episodes, ReplayState, team_state
 from rqe_mappo.data.trajectory import Trajectory
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import q_learning
 from rqe_mappo.nets.contract import ReturnModel
 from rqe_mappo.nets.distributions import ActionSpec
+from rqe_mappo.nets.normaliser import Normaliser
 from rqe_mappo.nets.utilities import UtilitySpec
 from rqe_mappo.schema import Count
 
@@ -96,6 +97,8 @@ class OffPolicyConfig(AlgorithmConfig):
     """One network of utilities for all agents, which sees who they are (else one each)."""
     actor_hidden: tuple[int, ...] = (64, 64)
     """Hidden layers of the utilities (ReLU)."""
+    normalise_obs: bool = False
+    """Normalise what agents and mixers see by running statistics, which are saved with the policy."""
     recurrent: bool = False
     """Utilities with memory, a GRU behind the hidden layers."""
     gru_size: int = 64
@@ -155,6 +158,7 @@ class OffPolicyConfig(AlgorithmConfig):
             hidden=self.actor_hidden,
             shared=self.shared_actor,
             memory=self.gru_size if self.recurrent else 0,
+            normalise=self.normalise_obs,
             **more,
         )
 
@@ -203,8 +207,11 @@ class OffPolicy:
         self.run, self.config, self.generator, self.start = run, run.algorithm, generator, start
         self.actor: Any = nets["actor"]  # an Actor, of which a rival knows more
         self.device = torch.device(run.device)
-        self.nets = nn.ModuleDict(nets).to(self.device)
-        self.target = copy.deepcopy(self.nets).requires_grad_(False)
+        self.state_normaliser = Normaliser(env.state_space.shape[0]) if self.config.normalise_obs else None
+        more = {} if self.state_normaliser is None else {"state": self.state_normaliser}
+        self.nets = nn.ModuleDict(nets | more).to(self.device)
+        shared: Any = {id(net): net for net in self.nets.modules() if isinstance(net, Normaliser)}
+        self.target = copy.deepcopy(self.nets, shared).requires_grad_(False)  # both see alike
         self.optimiser = Optimiser(self.nets, self.config.learning_rate, self.config.max_grad_norm)
         self.replay = EpisodeReplay(env, self.config.buffer_episodes, run.time_limit, extras)
         self.unit: float | None = None
@@ -215,8 +222,8 @@ class OffPolicy:
 
     @property
     def modules(self) -> dict[str, nn.Module]:
-        """The networks by their names; what has no weights is left out."""
-        return {name: net for name, net in self.nets.items() if any(True for _ in net.parameters())}
+        """The networks by their names; what has nothing to keep is left out."""
+        return {name: net for name, net in self.nets.items() if net.state_dict()}
 
     def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of some episodes, and scalars to log."""
@@ -224,6 +231,7 @@ class OffPolicy:
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
         """Take in a trajectory, and learn; see `rqe_mappo.algorithms.contract.Algorithm`."""
+        self.look(chunk)
         played = self.replay.add(chunk)
         self.played += played
         self.explore = self.config.explore(progress)
@@ -257,6 +265,13 @@ class OffPolicy:
         self.valued = learned.get("value/mean", self.valued)
         return known | learned
 
+    def look(self, chunk: Trajectory) -> None:
+        """Take what agents saw when they acted into the running statistics."""
+        if self.state_normaliser is not None:
+            state = team_state(chunk.state[:-1], chunk.active)[chunk.active.any(-1)]
+            self.state_normaliser.update(state[:, : self.state_normaliser.features])
+            self.actor.normaliser.update(chunk.obs[:-1][chunk.active])
+
     def ready(self) -> bool:
         """Whether the buffer holds enough for a batch."""
         if self.config.window:
@@ -267,8 +282,19 @@ class OffPolicy:
         """What to learn from now."""
         config, given = self.config, (self.generator, self.device)
         if config.window:
-            return self.replay.sample_windows(config.batch_episodes, config.window, *given)
-        return self.replay.sample(config.batch_episodes, *given)
+            return self.seen(self.replay.sample_windows(config.batch_episodes, config.window, *given))
+        return self.seen(self.replay.sample(config.batch_episodes, *given))
+
+    def seen(self, batch: Episodes) -> Episodes:
+        """Episodes with the state as mixers see it, normalised with `--normalise-obs`, but for whose side it is from.
+
+        Observations stay as they are: actors normalise them, and `Utilities.seen` does so for other networks.
+        """
+        if self.state_normaliser is None:
+            return batch
+        width = self.state_normaliser.features
+        state = self.state_normaliser(batch.state[..., :width])
+        return replace(batch, state=torch.cat((state, batch.state[..., width:]), -1))
 
     @torch.no_grad()
     def follow(self) -> None:

@@ -63,7 +63,7 @@ class SingleSteps(Distributional):
             return super().batch()
         correction = self.config.priority_correction + (1 - self.config.priority_correction) * self.share
         self.drawn = self.priorities.draw(self.config.batch_episodes, correction, self.generator)
-        return self.replay.episodes(self.drawn.slot, self.device, self.drawn.first, self.config.window)
+        return self.seen(self.replay.episodes(self.drawn.slot, self.device, self.drawn.first, self.config.window))
 
     def averaged(self, loss: Float[Tensor, "T B A"], counts: Bool[Tensor, "T B A"]) -> Float[Tensor, ""]:
         """The mean where it `counts`; with `--priority` by the weights of windows, whose priorities then change."""

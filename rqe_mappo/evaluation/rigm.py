@@ -102,7 +102,7 @@ def _of(algorithm: TeamQuantiles, visited: Episodes, risk: str, states: int) -> 
     present = torch.cat((visited.active, visited.present[-1:]))
     known = actor.distributions(visited.obs, present)
     every = torch.linspace(0, int(visited.filled.sum()) - 1, states).round().long()
-    parts = (known[:-1], visited.obs[:-1], visited.state[:-1], visited.active)
+    parts = (known[:-1], actor.seen(visited.obs)[:-1], algorithm.seen(visited).state[:-1], visited.active)
     rows, obs, state, active = (part[visited.filled][every] for part in parts)
     agent = torch.arange(obs.shape[1]).expand(obs.shape[:2])
     avail = None if visited.avail is None else visited.avail[:-1][visited.filled][every]

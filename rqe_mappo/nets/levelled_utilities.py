@@ -37,6 +37,11 @@ class LevelledUtilities(Utilities):
             levels = obs.new_tensor((self.spec.agent_level, self.spec.env_level)).expand(*obs.shape[:-1], LEVELS)
         return torch.cat((obs, levels), -1)
 
+    def seen(self, obs: Float[Tensor, "*rows D+2"]) -> Float[Tensor, "*rows D+2"]:
+        """See `Utilities.seen`; levels are as they are."""
+        width = self.spec.obs_dim
+        return torch.cat((super().seen(obs[..., :width]), obs[..., width:]), -1)
+
     def values(
         self,
         obs: Float[Tensor, "*rows D"],

@@ -16,6 +16,7 @@ class Normaliser(nn.Module):
 
     def __init__(self, features: int):
         super().__init__()
+        self.features = features
         self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))
         self.register_buffer("variance", torch.ones(features, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))

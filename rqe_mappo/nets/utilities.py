@@ -12,6 +12,7 @@ from rqe_mappo.nets.contract import Acted
 from rqe_mappo.nets.distributions import ActionSpec, Categorical
 from rqe_mappo.nets.mixers import add_to_output
 from rqe_mappo.nets.mlp import AgentNets
+from rqe_mappo.nets.normaliser import Normaliser
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class UtilitySpec:
     hidden: widths of the hidden layers (ReLU).
     shared: one network for all agents, which then sees who they are; else one each.
     memory: units of the GRU behind the hidden layers; 0: feed-forward.
+    normalise: whether observations are normalised by running statistics.
     """
 
     obs_dim: int
@@ -30,6 +32,7 @@ class UtilitySpec:
     hidden: tuple[int, ...]
     shared: bool = True
     memory: int = 0
+    normalise: bool = False
 
 
 class Utilities(nn.Module):
@@ -48,6 +51,7 @@ class Utilities(nn.Module):
         if spec.actions.counts:
             own = torch.arange(spec.actions.outputs) < torch.tensor(spec.actions.counts)[:, None]
         self.register_buffer("own", own, persistent=False)  # known from the spec
+        self.normaliser = Normaliser(spec.obs_dim) if spec.normalise else None
         inputs = spec.obs_dim + (spec.n_agents if self.named else 0)
         self.nets = self.network(inputs, 1 if spec.shared else spec.n_agents)
 
@@ -91,8 +95,13 @@ class Utilities(nn.Module):
         for net in self.nets:
             add_to_output(net, mean)
 
+    def seen(self, obs: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
+        """Observations as networks see them: normalised, if so specified."""
+        return obs if self.normaliser is None else self.normaliser(obs)
+
     def inputs(self, obs: Float[Tensor, "*rows D"], agent: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows I"]:
-        """What the networks see."""
+        """What the networks see: the observation, and which agent it is of."""
+        obs = self.seen(obs)
         if not self.named:
             return obs
         return torch.cat((obs, nn.functional.one_hot(agent, self.spec.n_agents).to(obs.dtype)), -1)
