@@ -64,12 +64,13 @@ class Qplex(OffPolicy):
         """The squared error of the mixed value."""
         agents, mixer = utility(self, batch), self.target["mixer"]
         best = agents.live[:-1].detach().amax(-1) * batch.active
-        total = self.mixer(agents.chosen, best, batch.state[:-1], batch.action, batch.active)
+        state = batch.state[:-1]
+        importance = self.mixer.importance(state, batch.action, batch.active)
+        total = self.mixer.weighed(agents.chosen, best, state, importance, batch.active)
         with torch.no_grad():
             greatest = agents.target.amax(-1)[1:] * batch.present[1:]
             following: Any = mixer(agents.following, greatest, batch.state[1:], agents.best[1:], batch.present[1:])
             target = self.targets(batch, following)
         scalars = value_scalars(self, total, target, batch.filled)
-        importance = self.mixer.importance(batch.state[:-1], batch.action, batch.active).detach()
-        scalars["mixer/importance"] = importance[batch.active].mean()
+        scalars["mixer/importance"] = importance.detach()[batch.active].mean()
         return squared(total, target, batch.filled), scalars

@@ -92,9 +92,11 @@ def require_at_least_one(settings: Any, *names: str) -> None:
 class AlgorithmConfig:
     """The settings of one algorithm, a frozen dataclass of its own; every field is a flag of rqe-train.
 
+    family: under which name a recipe has settings for algorithms of this kind alone.
     defaults: what the algorithm changes in the recipes of environments.
     """
 
+    family: ClassVar[str] = ""
     defaults: ClassVar[dict[str, Any]] = {}
 
     @property
@@ -244,7 +246,8 @@ def default_config(env: str, scenario: str = "default", algo: str = "rqe-mappo")
 
 def _recipe(env: str, scenario: str, algo: str) -> TrainConfig:
     env_config, kind = _scenario(env, scenario), registry.algorithm(algo).Config
-    recipe = registry.load(registry.environment(env).recipe)(scenario) | kind.defaults
+    recipe = registry.load(registry.environment(env).recipe)(scenario)
+    recipe |= kind.defaults | recipe.get(kind.family, {})
     own = {name: value for name, value in recipe.items() if name in _names(kind)}
     run = {name: value for name, value in recipe.items() if name in _names(TrainConfig)}
     return TrainConfig(env=env, scenario=scenario, algo=algo, env_config=env_config, algorithm=kind(**own), **run)

@@ -111,6 +111,30 @@ def learner(algo: str, env: Any, config: TrainConfig) -> Any:
     return registry.algorithm(algo)(config, env, torch.Generator().manual_seed(0))
 
 
+def test_recipes_have_settings_for_learners_from_replay_alone():
+    for name, env in registry.ENVIRONMENTS.items():
+        for scenario in registry.scenarios(name):
+            recipe = registry.load(env.recipe)(scenario)
+            config = rqe_mappo.default_config(name, scenario, algo="vdn")
+            unknown = set(recipe.get("off_policy", {})) - set(config.flat())
+            assert not unknown, (name, unknown)
+    qmix, c51, ppo = (rqe_mappo.default_config("sumo", algo=algo).flat() for algo in ("qmix", "c51", "rqe-mappo"))
+    assert qmix["window"] > 1 == c51["window"]  # whose own defaults come first
+    assert qmix["normalise_obs"] and not ppo["normalise_obs"]
+
+
+def test_memory_learns_from_whole_episodes_whatever_the_window_and_says_so(tmp_path):
+    config = replaying("vdn", tmp_path, window=3, recurrent=True)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        assert any("not pieces of --window 3" in line for line in config.algorithm.notes(env))
+        run = Run.build(config, tmp_path, env)
+        run.collector.start(env.reset(0))
+        for _ in range(4):
+            run.algorithm.learn(run.collector.collect(1.0)[0], run.progress)
+        batch = run.algorithm.batch()
+    assert bool(batch.ended.any(0).all()) and len(batch.reward) == 2  # steps of the two-step game
+
+
 def test_a_run_that_learned_nothing_says_why(tmp_path):
     config = replaying("vdn", tmp_path, batch_episodes=500)
     with contextlib.closing(vector.make(config, config.num_envs)) as env:

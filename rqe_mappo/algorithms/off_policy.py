@@ -53,6 +53,7 @@ TINY = 1e-6  # a std this small beside the size of the returns is rounding
 class OffPolicyConfig(AlgorithmConfig):
     """Replay, exploration, networks and targets."""
 
+    family = "off_policy"
     defaults = {"learning_rate": 5e-4, "num_steps": 8}  # noqa: RUF012  (as AlgorithmConfig declares it)
 
     buffer_episodes: int = 2000
@@ -62,7 +63,7 @@ class OffPolicyConfig(AlgorithmConfig):
     batch_episodes: int = 32
     """Episodes of a batch, or pieces of them."""
     window: int = 0
-    """Steps of a piece, from where one is drawn among all steps; 0: whole episodes, as a GRU needs."""
+    """Steps of a piece, from where one is drawn among all steps; 0, and always with --recurrent: whole episodes."""
     replay_ratio: float = 8.0
     """Steps learned from for each step played."""
     exploration: float = 0.05
@@ -104,6 +105,11 @@ class OffPolicyConfig(AlgorithmConfig):
     gru_size: int = 64
     """Units of the GRU, with --recurrent."""
 
+    @property
+    def piece(self) -> int:
+        """Steps of what is learned from at once; 0: whole episodes, as memory needs."""
+        return 0 if self.recurrent else self.window
+
     def check(self, run: TrainConfig) -> None:
         require_at_least_one(self, "buffer_episodes", "batch_episodes", "target_interval", "gru_size")
         require_positive(self, "replay_ratio", "learning_rate", "max_grad_norm", "polyak")
@@ -114,8 +120,7 @@ class OffPolicyConfig(AlgorithmConfig):
             contamination=(0, 1), polyak=(0, 1), gru_size=(1, WIDEST), replay_ratio=(0, MOST_REPLAYED),
         )  # fmt: skip
         require(self, self.window >= 0, "window", "be at least 0")
-        require(self, not (self.window and self.recurrent), "window", "be 0 with --recurrent")
-        fits = self.window > 0 or self.batch_episodes <= self.buffer_episodes
+        fits = self.piece > 0 or self.batch_episodes <= self.buffer_episodes
         require(self, fits, "batch_episodes", f"be at most --buffer-episodes {self.buffer_episodes}")
         wide = all(1 <= width <= WIDEST for width in self.actor_hidden)
         require(self, wide, "actor_hidden", f"hold widths from 1 to {WIDEST}")
@@ -137,6 +142,8 @@ class OffPolicyConfig(AlgorithmConfig):
     def notes(self, env: BatchedEnv) -> list[str]:
         need = EpisodeReplay.bytes_at_most(env, self.buffer_episodes)
         said = [f"the replay buffer of {self.buffer_episodes} episodes takes up to {need / 1e6:,.0f} MB"]
+        if self.window > self.piece:
+            said.append(f"with --recurrent whole episodes are learned from, not pieces of --window {self.window}")
         if self.exploration >= 0.5 and self.td_lambda > 0:
             said.append(
                 f"with --exploration {self.exploration:g}, targets of --td-lambda {self.td_lambda:g} hold in part what "
@@ -274,15 +281,15 @@ class OffPolicy:
 
     def ready(self) -> bool:
         """Whether the buffer holds enough for a batch."""
-        if self.config.window:
-            return self.replay.steps >= self.config.window * self.config.batch_episodes
+        if self.config.piece:
+            return self.replay.steps >= self.config.piece * self.config.batch_episodes
         return len(self.replay) >= self.config.batch_episodes
 
     def batch(self) -> Episodes:
         """What to learn from now."""
         config, given = self.config, (self.generator, self.device)
-        if config.window:
-            return self.seen(self.replay.sample_windows(config.batch_episodes, config.window, *given))
+        if config.piece:
+            return self.seen(self.replay.sample_windows(config.batch_episodes, config.piece, *given))
         return self.seen(self.replay.sample(config.batch_episodes, *given))
 
     def seen(self, batch: Episodes) -> Episodes:

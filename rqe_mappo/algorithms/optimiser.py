@@ -42,8 +42,8 @@ class Optimiser:
     """Adam on one network, with clipped gradients."""
 
     def __init__(self, net: nn.Module, learning_rate: float, max_grad_norm: float):
-        self.net, self.max_grad_norm = net, max_grad_norm
-        self.adam = Adam(net.parameters(), lr=learning_rate, fused=True, eps=1e-5)
+        self.weights, self.max_grad_norm = list(net.parameters()), max_grad_norm
+        self.adam = Adam(self.weights, lr=learning_rate, fused=True, eps=1e-5)
 
     @property
     def learning_rate(self) -> float:
@@ -61,7 +61,7 @@ class Optimiser:
         """One step down the gradient of `loss`."""
         self.adam.zero_grad()
         loss.backward()
-        clip_grad_norm_(self.net.parameters(), self.max_grad_norm)
+        clip_grad_norm_(self.weights, self.max_grad_norm)
         self.adam.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Optimiser:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the moments of `state`, under this optimiser's own settings; ValueError if of another network."""
-        moments, weights = schema.read(AdamState, state, "Adam")["state"], list(self.net.parameters())
+        moments, weights = schema.read(AdamState, state, "Adam")["state"], self.weights
         for number, known in moments.items():
             wanted = weights[number].shape if 0 <= number < len(weights) else None
             if {known["exp_avg"].shape, known["exp_avg_sq"].shape} != {wanted} or known["step"].numel() != 1:

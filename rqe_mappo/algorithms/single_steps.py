@@ -20,6 +20,7 @@ from rqe_mappo.data.trajectory import Trajectory
 class SingleStepConfig(RiskyChoice):
     """Steps that are drawn alone, by default or by what was wrong about them."""
 
+    family = ""  # recipes have pieces of episodes for the others
     defaults: ClassVar[dict[str, Any]] = RiskyChoice.defaults | {
         "window": 1,
         "td_lambda": 0.0,

@@ -75,9 +75,20 @@ class DuplexMixer(nn.Module):
         present: Bool[Tensor, "*rows A"],
     ) -> Float[Tensor, "*rows"]:
         """chosen, best: utilities of the joint `action`, and of each agent's best one."""
+        return self.weighed(chosen, best, state, self.importance(state, action, present), present)
+
+    def weighed(
+        self,
+        chosen: Float[Tensor, "*rows A"],
+        best: Float[Tensor, "*rows A"],
+        state: Float[Tensor, "*rows S"],
+        importance: Float[Tensor, "*rows A"],
+        present: Bool[Tensor, "*rows A"],
+    ) -> Float[Tensor, "*rows"]:
+        """The same, for an importance that is known."""
         scale, shift = self.scale(state).abs() + POSITIVE, self.shift(state)
         chosen, best = ((scale * part + shift) * present for part in (chosen, best))
-        return mixing.duplex(chosen, best, self.importance(state, action, present))
+        return mixing.duplex(chosen, best, importance)
 
     def importance(
         self, state: Float[Tensor, "*rows S"], action: Int[Tensor, "*rows A"], present: Bool[Tensor, "*rows A"]
