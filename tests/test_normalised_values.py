@@ -9,6 +9,8 @@ import torch
 
 import rqe_mappo
 from rqe_mappo.data import vector
+from rqe_mappo.evaluation import rigm
+from rqe_mappo.nets.normaliser import LARGEST
 from rqe_mappo.nets.utilities import Utilities
 from rqe_mappo.registry import Environment
 from rqe_mappo.training.loop import train
@@ -110,3 +112,17 @@ def test_a_normalised_run_goes_on_exactly_and_its_policy_sees_as_it_did(tmp_path
     actor: Any = rqe_mappo.Policy.load(whole).actor
     assert isinstance(actor, Utilities)
     assert actor.normaliser is not None and SHIFT < actor.normaliser.mean[0] < SHIFT + SCALE
+
+
+def test_violations_of_rigm_are_counted_with_what_the_mixer_sees(tmp_path, monkeypatch):
+    run, shown = after_some("MOVED", "riskq", tmp_path), []
+    mixed = run.algorithm.mixed
+
+    def seen(nets: Any, quantiles: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
+        shown.append(given)
+        return mixed(nets, quantiles, *given)
+
+    monkeypatch.setattr(run.algorithm, "mixed", seen)
+    rigm._of(run.algorithm, run.algorithm.replay.newest(10), "cvar:0.25", 20)
+    largest = [max(float(part.abs().max()) for part in parts) for parts in zip(*shown, strict=True)][:2]
+    assert all(0.1 < value <= LARGEST for value in largest)  # of states and of observations

@@ -1,7 +1,7 @@
 """Settings that train well, one function an environment; each number has its reason.
 
-Names are those of runs and of algorithms; an algorithm takes those that it has. `off_policy` holds settings for learners
-from replay alone; those that CartPole, the signals and the grids lack have not been looked for.
+Names are those of runs and of algorithms; an algorithm takes those that it has. `off_policy` holds settings for teams
+that learn from replay; where there are none, none have been looked for.
 """
 
 from typing import Any
