@@ -124,5 +124,5 @@ def test_violations_of_rigm_are_counted_with_what_the_mixer_sees(tmp_path, monke
 
     monkeypatch.setattr(run.algorithm, "mixed", seen)
     rigm._of(run.algorithm, run.algorithm.replay.newest(10), "cvar:0.25", 20)
-    largest = [max(float(part.abs().max()) for part in parts) for parts in zip(*shown, strict=True)][:2]
+    largest = [max(float(part.abs().max()) for part in parts) for parts in list(zip(*shown, strict=True))[:2]]
     assert all(0.1 < value <= LARGEST for value in largest)  # of states and of observations
