@@ -5,8 +5,7 @@
 Both sides train on the same PettingZoo environment with as many frames (steps of the environment), the same networks
 and the same settings, which stand in `spread_settings`. What differs all the same stands in README.md. Runs alternate,
 one process and one thread each, and CPU seconds are those of the whole process, start-up included. The last actors of
-both are evaluated by the same code in the same episodes, with drawn actions (MAPPO) or greedy ones. QMIX and VDN have
-a third side: ours in the unit of values that it measures by itself.
+both are evaluated by the same code in the same episodes, with drawn actions (MAPPO) or greedy ones.
 
 PYTHON is an interpreter that has benchmarl 1.5.2 and mpe2; without it only our side is run. Writes
 results/simple_spread.csv (a row a run, as it ends) and simple_spread_summary.csv (of runs of one algorithm and as many
@@ -16,13 +15,12 @@ off starts anew.
 
 import argparse
 import shutil
-from dataclasses import replace
 
 import torch
 
 from benchmarks import beside, spread_settings, tables
 from benchmarks.beside import Contest, ours, theirs
-from benchmarks.spread_settings import AGENTS, ENV, OffPolicy, Trained
+from benchmarks.spread_settings import AGENTS, ENV, Trained
 from rqe_mappo.statistics import Estimate
 
 RESULT, SUMMARY = tables.RESULTS / "simple_spread.csv", tables.RESULTS / "simple_spread_summary.csv"
@@ -52,9 +50,6 @@ def main() -> None:
     sides = {"ours": lambda seed: ours(settings.ours(seed))}
     if args.peer:
         sides["BenchMARL"] = lambda seed: theirs(args.peer, PEER_SCRIPT, settings.theirs(seed), settings.untrained())
-    if isinstance(settings, OffPolicy):
-        measured = replace(settings, value_unit=None)
-        sides["ours, unit measured"] = lambda seed: ours(measured.ours(seed))
     Contest(settings.algo, settings.frames, settings.frames * AGENTS, sides, evaluated, RESULT, SUMMARY).hold()
 
 

@@ -127,7 +127,7 @@ class OffPolicy(Settings):
     steps: int = 100  # of learning between two batches of frames; there 1,000 for six times as many
     replayed_frames: int = 200  # of each; there 128, no whole number of episodes
     polyak: float = 0.005
-    value_unit: float | None = AGENTS  # BenchMARL's reward is the mean over agents, ours their sum; None: measured
+    value_unit: float = AGENTS  # BenchMARL's reward is the mean over agents, ours their sum
     exploration: tuple[float, float] = (0.8, 0.01)  # first and last, annealed over a third of the run
 
     activation = "ReLU"  # ours; BenchMARL has Tanh
@@ -145,9 +145,8 @@ class OffPolicy(Settings):
             "td-lambda": 0.0,
             "target-interval": 1,
             "polyak": self.polyak,
+            "value-unit": self.value_unit,
         }
-        if self.value_unit is not None:
-            flags["value-unit"] = self.value_unit
         return [*super().ours(seed), *_words(flags), "--no-double-q"]
 
     def theirs(self, seed: int) -> dict[str, Any]:
