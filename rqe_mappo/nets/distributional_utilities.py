@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rqe_mappo.functional import q_learning, quantile
 from rqe_mappo.functional.risk import RiskMeasure, parse_risk, quantile_weights
-from rqe_mappo.functional.rows import rows_of_each
+from rqe_mappo.functional.rows import own, rows_of_each
 from rqe_mappo.nets.mixers import add_to_output
 from rqe_mappo.nets.mlp import AgentNets
 from rqe_mappo.nets.utilities import Utilities, UtilitySpec
@@ -37,6 +37,7 @@ class DistributionalUtilities(Utilities):
 
     spec: DistributionalSpec
     tau: Tensor
+    fixed: RiskMeasure | None = None
 
     def __init__(self, spec: DistributionalSpec):
         super().__init__(spec)
@@ -49,7 +50,11 @@ class DistributionalUtilities(Utilities):
     @property
     def measure(self) -> RiskMeasure:
         """What ranks actions."""
-        return parse_risk(self.spec.risk, float(self.tau), clip=None)
+        return self.fixed or parse_risk(self.spec.risk, float(self.tau), clip=None)
+
+    def fix_measure(self) -> None:
+        """Rank actions by today's measure whatever becomes of tau: a graph that is traced reads no tensors."""
+        self.fixed = self.measure
 
     def worth(self, predicted: Float[Tensor, "*rows actions N"]) -> Float[Tensor, "*rows actions"]:
         """The risk measure's value of each distribution."""
@@ -180,6 +185,9 @@ class ImplicitUtilities(QuantileUtilities):
         rows = hidden.relu().reshape(-1, self.hidden)
         if len(self.heads) == 1:
             found = self.heads[0](rows, levels)
+        elif torch.compiler.is_compiling():  # see AgentNets
+            every = [head(rows, levels).flatten(1) for head in self.heads]
+            found = self.of_actions(own(every, agent.flatten()))
         else:
             found = rows.new_empty(len(rows), self.spec.actions.outputs, len(levels))
             for head, mine in zip(self.heads, rows_of_each(agent.flatten(), len(self.heads)), strict=True):
@@ -208,7 +216,11 @@ class LevelHead(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "rows hidden"], levels: Float[Tensor, " N"]
     ) -> Float[Tensor, "rows actions N"]:
+        weights = self.weights(levels)
+        return (hidden @ weights.flatten(0, 1).T).unflatten(-1, weights.shape[:2]) + self.output.bias[:, None]
+
+    def weights(self, levels: Float[Tensor, " N"]) -> Float[Tensor, "actions N hidden"]:
+        """What hidden units are weighed with at each level."""
         waves = torch.arange(COSINES, dtype=levels.dtype, device=levels.device) * torch.pi
         embedded = self.embedding((levels[:, None] * waves).cos()).relu()
-        weights = embedded[None] * self.output.weight[:, None]  # [actions, N, hidden]
-        return (hidden @ weights.flatten(0, 1).T).view(len(hidden), *weights.shape[:2]) + self.output.bias[:, None]
+        return embedded[None] * self.output.weight[:, None]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rqe_mappo.functional.rows import rows_of_each
+from rqe_mappo.functional.rows import own, rows_of_each
 
 LONGEST = 64  # steps
 
@@ -73,7 +73,10 @@ class RecurrentNet(nn.Module):
 
 
 class AgentNets(nn.ModuleList):
-    """One network for all agents, or one each, called for rows of agents."""
+    """One network for all agents, or one each, called for rows of agents.
+
+    A graph that is traced has no branches: there every row passes through all networks, and its agent's is picked.
+    """
 
     def __init__(self, nets: Sequence[nn.Module], memory_size: int, outputs: int):
         super().__init__(nets)
@@ -94,6 +97,8 @@ class AgentNets(nn.ModuleList):
         """Outputs of feed-forward networks, each for the rows of its agent."""
         if len(self) == 1:
             return self[0](inputs)
+        if torch.compiler.is_compiling():
+            return own([net(inputs) for net in self], agent)
         rows = inputs.reshape(-1, inputs.shape[-1])
         outputs = rows.new_empty(len(rows), self.outputs)
         for net, mine in zip(self, rows_of_each(agent.flatten(), len(self)), strict=True):
@@ -108,6 +113,9 @@ class AgentNets(nn.ModuleList):
             return self(inputs, agent), memory
         if len(self) == 1:
             return self[0](inputs, memory)
+        if torch.compiler.is_compiling():
+            every, all_after = zip(*(net(inputs, memory) for net in self), strict=True)
+            return own(every, agent), own(all_after, agent)
         rows, known = inputs.reshape(-1, inputs.shape[-1]), memory.reshape(-1, self.memory_size)
         outputs, after = rows.new_empty(len(rows), self.outputs), torch.empty_like(known)
         for net, mine in zip(self, rows_of_each(agent.flatten(), len(self)), strict=True):

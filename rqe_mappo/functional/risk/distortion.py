@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -99,7 +100,7 @@ class Distortion(OneNumber):
     def value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
         probs = log_probs.exp()
         below, above = tails(probs)
-        first, last = self._outermost_slopes()
+        first, last = self._outermost_slopes
         distorted = self.distort(*_inner(below, above))
         distorted = distorted - first * (OUTERMOST - below).clamp(min=0) + last * (OUTERMOST - above).clamp(min=0)
         # Summed by parts, so that a rounding error of D is multiplied by a gap and not by a whole return.
@@ -107,12 +108,13 @@ class Distortion(OneNumber):
 
     def influence(self, atoms: Atoms, log_probs: LogProbs) -> RowsOfAtoms:
         below, above = tails(log_probs.exp())
-        first, last = self._outermost_slopes()
+        first, last = self._outermost_slopes
         slope = self.slope(*_inner(below, above))
         slope = slope.masked_fill(below < OUTERMOST, first).masked_fill(above < OUTERMOST, last)
         rise = (slope * atoms.diff()).cumsum(-1)
         return centred(torch.nn.functional.pad(rise, (1, 0)), log_probs)
 
+    @cached_property  # of numbers alone, which a graph that is traced cannot read
     def _outermost_slopes(self) -> tuple[float, float]:
         ends = torch.tensor([OUTERMOST, 1 - OUTERMOST], dtype=torch.float64, device="cpu")
         first, last = self.distort(ends, ends.flip(0)).tolist()

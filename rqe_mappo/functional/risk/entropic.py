@@ -53,7 +53,8 @@ class Entropic(RiskMeasure):
             raise ValueError(f"--risk-clip must be > 0 (got {self.clip:g})")
 
     def value(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
-        return (_entropic if atoms.dim() == 1 else _entropic_by_row)(atoms, log_probs, self.tau)
+        shared = atoms.dim() == 1 and not torch.compiler.is_compiling()  # a graph that is traced reads no atoms
+        return (_entropic if shared else _entropic_by_row)(atoms, log_probs, self.tau)
 
     def reference(self, atoms: Atoms, log_probs: LogProbs) -> Rows:
         if self.clip is None:
