@@ -18,7 +18,7 @@ from rqe_mappo.nets.mlp import AgentNets, RecurrentNet
 from rqe_mappo.nets.normaliser import LARGEST, Normaliser
 
 OPSET, IR_VERSION = 17, 8  # of 2022: nothing newer is needed, and older runtimes read them too
-ACTIVATIONS = {nn.Tanh: "Tanh", nn.ReLU: "Relu"}
+ACTIVATIONS: dict[type[nn.Module], str] = {nn.Tanh: "Tanh", nn.ReLU: "Relu"}
 
 
 class Graph:

@@ -24,6 +24,7 @@ from rqe_mappo.nets import (
     QuantileUtilities,
     Utilities,
 )
+from rqe_mappo.nets.distributional_utilities import LevelHead
 
 
 def utility_nodes(graph: Graph, actor: Utilities) -> None:
@@ -127,8 +128,8 @@ def _quantiles(graph: Graph, actor: QuantileUtilities, every: list[str]) -> str:
 
 def _implicit(graph: Graph, actor: ImplicitUtilities, every: list[str]) -> str:
     """Quantiles at fixed levels: what heads make of levels is constant, and weighs hidden units."""
-    found = []
-    for index, (head, value) in enumerate(zip(actor.heads, every, strict=True)):
+    found, heads = [], [head for head in actor.heads if isinstance(head, LevelHead)]
+    for index, (head, value) in enumerate(zip(heads, every, strict=True)):
         hidden = graph.node("Relu", [value], f"heads.{index}.hidden")
         weight, bias = head.weights(actor.levels()), head.output.bias.repeat_interleave(actor.spec.size)
         found.append(graph.linear(hidden, weight.flatten(0, 1), bias, f"heads.{index}"))
