@@ -74,13 +74,12 @@ class LatentUtilities(Utilities):
         usual = nn.functional.one_hot(self.drawn.argmax(), self.spec.latents).to(kept.dtype)
         return torch.where(kept.sum(-1, keepdim=True) > 0, kept, usual)
 
-    def weighed(
-        self, hidden: Float[Tensor, "*rows hidden"], latent: Float[Tensor, "*rows latents"], agent: Int[Tensor, "*rows"]
-    ) -> Float[Tensor, "*rows actions"]:
-        """Utilities of hidden units."""
-        who = nn.functional.one_hot(agent, self.spec.n_agents).to(hidden.dtype)
-        weights = self.weights(torch.cat((latent.expand(*hidden.shape[:-1], -1), who), -1))
-        return torch.einsum("...h,...ha->...a", hidden.relu(), weights.unflatten(-1, (self.hidden, -1)))
+    def weights_by(
+        self, latent: Float[Tensor, "*rows latents"], agent: Int[Tensor, "*rows"]
+    ) -> Float[Tensor, "*rows hidden actions"]:
+        """What latent and agent weigh hidden units with."""
+        who = nn.functional.one_hot(agent, self.spec.n_agents).to(latent.dtype)
+        return self.weights(torch.cat((latent, who), -1)).unflatten(-1, (self.hidden, -1))
 
     def values(
         self,
@@ -94,8 +93,8 @@ class LatentUtilities(Utilities):
             memory = obs.new_zeros(*obs.shape[:-1], self.memory_size)
         latent = self.latent(memory)
         hidden, after = self.nets.step(self.inputs(obs, agent), agent, memory[..., : self.spec.memory])
-        values = q_learning.masked(self.weighed(hidden, latent, agent), self.there(agent, avail))
-        return values, torch.cat((after, latent), -1)
+        values = torch.einsum("...h,...ha->...a", hidden.relu(), self.weights_by(latent, agent))
+        return q_learning.masked(values, self.there(agent, avail)), torch.cat((after, latent), -1)
 
     def along(
         self,
@@ -109,7 +108,9 @@ class LatentUtilities(Utilities):
             raise ValueError("latent utilities need the latents of the episodes")
         agent = torch.arange(obs.shape[2], device=obs.device).expand(obs.shape[:3])
         hidden = self.unrolled(obs, agent, active)
-        return q_learning.masked(self.weighed(hidden, latent[:, None], agent), self.there(agent, avail))
+        weights = self.weights_by(latent[:, None].expand(*agent.shape[1:], -1), agent[0])  # the same at every step
+        values = torch.einsum("tbih,biha->tbia", hidden.relu(), weights)
+        return q_learning.masked(values, self.there(agent, avail))
 
     def act(
         self,
