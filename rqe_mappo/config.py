@@ -247,7 +247,7 @@ def default_config(env: str, scenario: str = "default", algo: str = "rqe-mappo")
 def _recipe(env: str, scenario: str, algo: str) -> TrainConfig:
     env_config, kind = _scenario(env, scenario), registry.algorithm(algo).Config
     recipe = registry.load(registry.environment(env).recipe)(scenario)
-    recipe |= kind.defaults | recipe.get(kind.family, {})
+    recipe = recipe | kind.defaults | recipe.get(kind.family, {})  # the recipe's own dict stays as it is
     own = {name: value for name, value in recipe.items() if name in _names(kind)}
     run = {name: value for name, value in recipe.items() if name in _names(TrainConfig)}
     return TrainConfig(env=env, scenario=scenario, algo=algo, env_config=env_config, algorithm=kind(**own), **run)

@@ -68,8 +68,11 @@ TRACED = [(kind, form) for kind in KINDS if kind not in OTHERS for form in (EACH
 TRACED += [("latent", EACH_WITH_MEMORY), ("implicit", EACH_WITH_MEMORY), *((kind, ALL) for kind in OTHERS)]
 
 
-def invented(kind: str, form: str = ALL) -> Policy:
-    """A policy with random weights, biases, levels, atoms and statistics, so that it has decided preferences."""
+def invented(kind: str, form: str = ALL, reach: float = 1.0) -> Policy:
+    """A policy with random weights, biases, levels, atoms and statistics, so that it has decided preferences.
+
+    reach: how many times wider than usual atoms lie.
+    """
     algo, network, spec, own = (KINDS | OF_PROGRAMS)[kind]
     settings = {"hidden": (8,)} | FORMS[form]
     actions = ActionSpec("discrete", (ACTIONS,), (), settings.pop("counts", ()))
@@ -78,7 +81,11 @@ def invented(kind: str, form: str = ALL) -> Policy:
     with torch.no_grad():
         for weights in actor.parameters():
             weights.normal_(std=2 / weights.shape[-1] ** 0.5 if weights.ndim > 1 else 1)
-        known = {"tau": torch.tensor(0.5), "atoms": torch.linspace(-5, 3, 9), "drawn": torch.tensor([0.2, 0.1, 0.7])}
+        known = {
+            "tau": torch.tensor(0.5),
+            "atoms": reach * torch.linspace(-5, 3, 9),
+            "drawn": torch.tensor([0.2, 0.1, 0.7]),
+        }
         for name in known.keys() & dict(actor.named_buffers()).keys():
             getattr(actor, name).copy_(known[name])
     if actor.normaliser is not None:
@@ -98,6 +105,16 @@ def seen(policy: Policy, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]
         return obs, agent
     mean, std = (part.numpy() for part in policy.actor.normaliser.moments)
     return mean + std * obs, agent
+
+
+@pytest.mark.parametrize("kind", ["atoms", "atoms, worst share"])
+def test_sums_over_atoms_that_lie_far_apart_are_compared_by_their_size(kind):
+    policy = invented(kind, reach=1e4)
+    run = export.run_onnx(export.to_onnx(policy))
+    assert export.largest_difference(policy, run, 4000, seed=1) <= export.TOLERANCE
+    with torch.no_grad():
+        policy.actor.atoms[0] += 10
+    assert export.largest_difference(policy, run, 4000, seed=1) > export.TOLERANCE
 
 
 def agrees(kind: str, form: str, suffix: str) -> None:

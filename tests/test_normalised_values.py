@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import rqe_mappo
+from rqe_mappo import checkpoint
 from rqe_mappo.data import vector
 from rqe_mappo.evaluation import rigm
 from rqe_mappo.nets.normaliser import LARGEST
@@ -126,3 +127,18 @@ def test_violations_of_rigm_are_counted_with_what_the_mixer_sees(tmp_path, monke
     rigm._of(run.algorithm, run.algorithm.replay.newest(10), "cvar:0.25", 20)
     largest = [max(float(part.abs().max()) for part in parts) for parts in list(zip(*shown, strict=True))[:2]]
     assert all(0.1 < value <= LARGEST for value in largest)  # of states and of observations
+
+
+@pytest.mark.parametrize("fault", ["state", "mixer", "nan"])
+def test_violations_of_rigm_of_a_policy_that_lacks_something_end_in_one_line(tmp_path, fault):
+    content = after_some("PLAIN", "riskq", tmp_path).policy_content()
+    if fault == "nan":
+        content["modules"]["state"]["mean"] = torch.full((2,), torch.nan, dtype=torch.float64)
+    else:
+        del content["modules"][fault]
+    path = tmp_path / "step_7.policy.pt"
+    torch.save({"format": checkpoint.POLICY_FORMAT, **content}, path)
+    said = "state mean" if fault == "nan" else f"holds no network '{fault}'"
+    with pytest.raises(checkpoint.CheckpointError, match=said) as refused:
+        rigm.violations(path, ["cvar:0.25"], 20, 0)
+    assert str(path) in str(refused.value) and "\n" not in str(refused.value)

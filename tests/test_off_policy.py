@@ -1,6 +1,7 @@
 """Learners from replay: they learn, go on exactly, and say what they cannot do."""
 
 import contextlib
+import copy
 import math
 import shutil
 from dataclasses import replace
@@ -121,6 +122,28 @@ def test_recipes_have_settings_for_learners_from_replay_alone():
     qmix, c51, ppo = (rqe_mappo.default_config("sumo", algo=algo).flat() for algo in ("qmix", "c51", "rqe-mappo"))
     assert qmix["window"] > 1 == c51["window"]  # whose own defaults come first
     assert qmix["normalise_obs"] and not ppo["normalise_obs"]
+
+
+def test_a_recipe_that_is_a_dict_of_its_own_stays_as_it_is(monkeypatch):
+    recipe = {"num_envs": 4, "num_steps": 64, "off_policy": {"window": 7}}
+    monkeypatch.setattr("tests.toy.recipe", lambda scenario: recipe)
+    kept = copy.deepcopy(recipe)
+    assert rqe_mappo.default_config("tests.toy:ENTRY", algo="qmix").algorithm.window == 7
+    assert recipe == kept
+    assert rqe_mappo.default_config("tests.toy:ENTRY").num_steps == 64
+
+
+def test_pieces_longer_than_all_that_the_buffer_holds_are_learned_from_once_it_is_full(tmp_path):
+    few = {"window": 1000, "num_steps": 16, "num_envs": 4, "total_timesteps": 512}
+    with contextlib.closing(vector.make(config := replaying("vdn", tmp_path, **few), 4)) as env:
+        run = Run.build(config, tmp_path, env)
+        run.collector.start(env.reset(0))
+        run.algorithm.learn(run.collector.collect(1.0)[0], run.progress)
+        said = run.algorithm.warnings()[0]
+        assert "28 episodes ended (56 steps)" in said and "8 pieces of --window 1000 are 8000" in said
+    folder = train(replaying("vdn", tmp_path / "run", **few, buffer_episodes=40), quiet=True)
+    steps = load_tensors(checkpoint.newest(folder)[1])["algorithm"]["steps"]
+    assert steps > 0
 
 
 def test_memory_learns_from_whole_episodes_whatever_the_window_and_says_so(tmp_path):

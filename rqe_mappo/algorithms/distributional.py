@@ -34,7 +34,8 @@ class RiskyChoice(OffPolicyConfig):
 
     risk: Annotated[str, arg(help=f"Risk measure by which actions are chosen: {GRAMMAR}.")] = "entropic"
     tau: float = float("inf")
-    """Risk tolerance of entropic and mean-variance, in stds of the first returns; inf: neutral."""
+    """Risk tolerance of entropic and mean-variance, in the unit of values (--value-unit) unless --return-scale is given;
+    inf: neutral."""
     return_scale: float | None = None
     """Unit of tau; given here it is not measured."""
     contamination: Suppress[float] = 0.0
@@ -88,7 +89,7 @@ class QuantileConfig(RiskyChoice):
     levels: Literal["fixed", "sampled"] = "fixed"
     """Their levels: the middles of equal shares, or drawn anew in each share at every learning step."""
     kappa: float = 0.05
-    """Where the quantile loss is quadratic about 0, in stds of the first returns; 0: nowhere."""
+    """Where the quantile loss is quadratic about 0, in the unit of values (--value-unit); 0: nowhere."""
 
     def check(self, run: TrainConfig) -> None:
         super().check(run)

@@ -143,7 +143,10 @@ class OffPolicyConfig(AlgorithmConfig):
         need = EpisodeReplay.bytes_at_most(env, self.buffer_episodes)
         said = [f"the replay buffer of {self.buffer_episodes} episodes takes up to {need / 1e6:,.0f} MB"]
         if self.window > self.piece:
-            said.append(f"with --recurrent whole episodes are learned from, not pieces of --window {self.window}")
+            said.append(
+                f"with --recurrent whole episodes are learned from, --batch-episodes {self.batch_episodes} at once, not "
+                f"pieces of --window {self.window}"
+            )
         if self.exploration >= 0.5 and self.td_lambda > 0:
             said.append(
                 f"with --exploration {self.exploration:g}, targets of --td-lambda {self.td_lambda:g} hold in part what "
@@ -280,19 +283,19 @@ class OffPolicy:
             self.actor.normaliser.update(chunk.obs[:-1][chunk.active])
 
     def ready(self) -> bool:
-        """Whether the buffer holds enough for a batch."""
-        if self.config.piece:
+        """Whether the buffer holds enough for a batch, or is full."""
+        if self.config.piece and len(self.replay) < self.config.buffer_episodes:
             return self.replay.steps >= self.config.piece * self.config.batch_episodes
-        return len(self.replay) >= self.config.batch_episodes
+        return len(self.replay) >= (1 if self.config.piece else self.config.batch_episodes)
 
     def batch(self) -> Episodes:
         """What to learn from now."""
         config, given = self.config, (self.generator, self.device)
         if config.piece:
-            return self.seen(self.replay.sample_windows(config.batch_episodes, config.piece, *given))
-        return self.seen(self.replay.sample(config.batch_episodes, *given))
+            return self.for_mixers(self.replay.sample_windows(config.batch_episodes, config.piece, *given))
+        return self.for_mixers(self.replay.sample(config.batch_episodes, *given))
 
-    def seen(self, batch: Episodes) -> Episodes:
+    def for_mixers(self, batch: Episodes) -> Episodes:
         """Episodes with the state as mixers see it, normalised with `--normalise-obs`, but for whose side it is from.
 
         Observations stay as they are: actors normalise them, and `Utilities.seen` does so for other networks.
@@ -346,10 +349,14 @@ class OffPolicy:
     def warnings(self) -> list[str]:
         if self.steps:
             return divergence.warnings(self.valued, self.replay, self.run.gamma)
-        ended = f"{len(self.replay)} episodes ended"
+        ended = f"{self.replay.count} episodes ended"
         if not self.ready():
-            wanted = f"--batch-episodes is {self.config.batch_episodes}: lower it, or raise --total-timesteps"
-            return [f"nothing was learned: {ended}, and {wanted}"]
+            piece, count = self.config.piece, self.config.batch_episodes
+            wanted = f"--batch-episodes is {count}"
+            if piece:
+                ended += f" ({self.replay.steps} steps)"
+                wanted = f"--batch-episodes {count} pieces of --window {piece} are {count * piece}"
+            return [f"nothing was learned: {ended}, and {wanted}: lower it, or raise --total-timesteps"]
         return [f"nothing was learned: {ended}, and none earned anything: explore more, or longer"]
 
     def write_files(self, folder: Path) -> None:

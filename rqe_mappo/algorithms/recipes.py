@@ -29,7 +29,8 @@ def sumo(scenario: str) -> dict[str, Any]:
             batch_episodes=64,
             value_unit=4.0,  # seconds, about the std of what one vehicle earns in the end; measured, it is 50
             normalise_obs=True,
-            # With a step size of 5e-4 and 0.05 at random to the end, three of four pilots ended at -11.3 to -11.8 s.
+            # One pilot each (benchmarks/results/sumo_pilots.csv): with 5e-4 and 0.05 at random to the end -11.8 s, with
+            # these -11.0.
             learning_rate=1e-3,
             anneal_lr=True,
             exploration=0.02,

@@ -20,7 +20,7 @@ from rqe_mappo.data.trajectory import Trajectory
 class SingleStepConfig(RiskyChoice):
     """Steps that are drawn alone, by default or by what was wrong about them."""
 
-    family = ""  # recipes have pieces of episodes for the others
+    family = ""  # what recipes have for teams, such as longer windows, is not for these
     defaults: ClassVar[dict[str, Any]] = RiskyChoice.defaults | {
         "window": 1,
         "td_lambda": 0.0,
@@ -64,7 +64,7 @@ class SingleSteps(Distributional):
             return super().batch()
         correction = self.config.priority_correction + (1 - self.config.priority_correction) * self.share
         self.drawn = self.priorities.draw(self.config.batch_episodes, correction, self.generator)
-        return self.seen(self.replay.episodes(self.drawn.slot, self.device, self.drawn.first, self.config.window))
+        return self.for_mixers(self.replay.episodes(self.drawn.slot, self.device, self.drawn.first, self.config.window))
 
     def averaged(self, loss: Float[Tensor, "T B A"], counts: Bool[Tensor, "T B A"]) -> Float[Tensor, ""]:
         """The mean where it `counts`; with `--priority` by the weights of windows, whose priorities then change."""

@@ -129,7 +129,8 @@ def facts(policy: Policy) -> dict[str, str]:
     """What is known of the run, for the file's metadata; structured values as JSON.
 
     agents (names, in the order of `agent`); environment, scenario, settings; algorithm, risk, tau, eps; return_scale,
-    the unit of tau; timesteps; package. Of a value method risk is what ranks actions, tau in the unit of its settings.
+    the unit of tau; timesteps; package. Of a value method risk is what ranks actions, tau in the unit of its settings,
+    and utility_tau that in units of utilities, where distributions are ranked.
     Of actions: action_kind (discrete, multi-discrete, box), action_sizes (of each
     choice; of a box, how many numbers); action_start, where the first action is not 0; action_counts, where agents lack
     actions; squash, action_low and action_high of a box. spaces, what agents observe and do, of environments by name.
@@ -158,6 +159,8 @@ def facts(policy: Policy) -> dict[str, str]:
     known |= described_spaces.described(policy.spaces)
     if policy.actor.memory_size:
         known["memory"] = policy.actor.memory_size
+    if isinstance(policy.actor, DistributionalUtilities):
+        known["utility_tau"] = float(policy.actor.tau)
     if config["env"] == "sumo":
         from rqe_mappo.envs.sumo_intersection.dynamics import ACTIONS_MPS2
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.functional.policy_gradient import NO_ACTION
-from rqe_mappo.nets import PolicyActor, Utilities
+from rqe_mappo.nets import CategoricalUtilities, PolicyActor, Utilities
 from rqe_mappo.nets.distributions import Categorical, Gaussian
 
 TOLERANCE = 1e-5
@@ -93,7 +93,8 @@ def largest_difference(policy: Policy, run: Run, inputs: int, seed: int) -> floa
     """The largest difference between `run` and the policy, of any output on `inputs` random inputs.
 
     Observations are in units of the running statistics of those that the policy was trained on, if it has some. Of
-    continuous actions and of utilities beyond ±1 the difference is relative, but for actions that the agent lacks.
+    continuous actions and of utilities beyond ±1 the difference is relative, but for actions that the agent lacks; of
+    utilities that are sums over atoms it is relative to the largest atom.
     """
     actor, spec = actor_of(policy), policy.spec
     obs, agent = random_inputs(spec.obs_dim, spec.n_agents, inputs, seed)
@@ -104,10 +105,11 @@ def largest_difference(policy: Policy, run: Run, inputs: int, seed: int) -> floa
     if actor.memory_size:
         given.append(random_memory(spec.memory, inputs, seed, latents=actor.memory_size - spec.memory))
     relative, worst = spec.actions.kind == "box" or isinstance(actor, Utilities), 0.0
+    least = max(1.0, float(actor.atoms.abs().max())) if isinstance(actor, CategoricalUtilities) else 1.0
     due = computed(actor, *map(torch.from_numpy, given))
     for got, expected in zip(run(*given), (value.numpy() for value in due), strict=True):
         gap, size = np.abs(got - expected), np.abs(expected)
-        scale = np.where(relative & (expected != NO_ACTION), np.maximum(1, size), 1)
+        scale = np.where(relative & (expected != NO_ACTION), np.maximum(least, size), 1)
         worst = max(worst, float((gap / scale).max()))
         if np.isnan(gap).any():
             return math.nan

@@ -29,9 +29,9 @@ class Graph:
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """A node with one output; gives the output's name."""
-        return self.split(op, inputs, [output], **attributes)[0]
+        return self.several(op, inputs, [output], **attributes)[0]
 
-    def split(self, op: str, inputs: Sequence[str], outputs: list[str], **attributes: Any) -> list[str]:
+    def several(self, op: str, inputs: Sequence[str], outputs: list[str], **attributes: Any) -> list[str]:
         """A node with several outputs; gives their names."""
         self.nodes.append(self.onnx.helper.make_node(op, inputs, outputs, **attributes))
         return outputs
@@ -66,7 +66,7 @@ class Graph:
         for part, value in (("ih", seen), ("hh", memory)):
             weight, bias = (getattr(cell, f"{kind}_{part}") for kind in ("weight", "bias"))
             every = self.linear(value, weight, bias, f"{name}.{part}")
-            parts[part] = self.split("Split", [every], [f"{name}.{part}.{gate}" for gate in "rzn"], axis=1)
+            parts[part] = self.several("Split", [every], [f"{name}.{part}.{gate}" for gate in "rzn"], axis=1)
         (r_in, z_in, n_in), (r_kept, z_kept, n_kept) = parts["ih"], parts["hh"]
         r, z = (
             self.node("Sigmoid", [self.node("Add", pair, f"{name}.{gate}.sum")], f"{name}.{gate}")

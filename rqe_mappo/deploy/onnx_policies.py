@@ -30,7 +30,7 @@ def _choices(graph: Graph, actor: PolicyActor, found: str, own: str | None) -> N
         node("Softmax", [found], "probabilities", axis=-1)
         return
     widths = graph.constant(torch.tensor(sizes), "sizes")
-    parts = graph.split("Split", [found, widths], [f"choice.{index}" for index in range(len(sizes))], axis=1)
+    parts = graph.several("Split", [found, widths], [f"choice.{index}" for index in range(len(sizes))], axis=1)
     node("Concat", [node("Softmax", [part], f"{part}.probs", axis=-1) for part in parts], "probabilities", axis=-1)
 
 

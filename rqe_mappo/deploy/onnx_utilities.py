@@ -62,7 +62,7 @@ def _latent(graph: Graph, actor: LatentUtilities) -> str:
     gru = kept = "memory"
     if actor.spec.memory:
         widths = constant(torch.tensor([actor.spec.memory, actor.spec.latents]), "memory.widths")
-        gru, kept = graph.split("Split", ["memory", widths], ["memory.gru", "memory.latent"], axis=1)
+        gru, kept = graph.several("Split", ["memory", widths], ["memory.gru", "memory.latent"], axis=1)
     total = node("ReduceSum", [kept, constant(torch.tensor([1]), "memory.latent.axis")], "memory.latent.sum")
     there = node("Greater", [total, constant(torch.tensor(0.0), "memory.latent.none")], "memory.latent.there")
     usual = constant(torch.eye(actor.spec.latents)[actor.drawn.argmax()], "latent.usual")
@@ -115,7 +115,7 @@ def _ascending(graph: Graph, actor: QuantileUtilities, value: str) -> str:
     """Quantiles `[batch, actions, N]`, sorted."""
     all_of_them = graph.constant(torch.tensor([actor.spec.size]), "quantiles.count")
     names = ["quantiles", "quantiles.places"]
-    return graph.split("TopK", [_by_action(graph, actor, value), all_of_them], names, axis=-1, largest=0)[0]
+    return graph.several("TopK", [_by_action(graph, actor, value), all_of_them], names, axis=-1, largest=0)[0]
 
 
 def _quantiles(graph: Graph, actor: QuantileUtilities, every: list[str]) -> str:
@@ -143,7 +143,7 @@ def _levels(graph: Graph, actor: LevelUtilities, every: list[str]) -> str:
     if not actor.logits:
         return _sum(graph, _ascending(graph, actor, found), constant(actor.table, "table"))
     widths = constant(torch.tensor([actor.spec.actions.outputs * actor.spec.size, actor.logits]), "outputs.widths")
-    raw, logits = graph.split("Split", [found, widths], ["quantiles.raw", "levels.logits"], axis=1)
+    raw, logits = graph.several("Split", [found, widths], ["quantiles.raw", "levels.logits"], axis=1)
     likely = node("Softmax", [logits], "levels.likely", axis=-1)
     level = node("ArgMax", [likely], "level", axis=1, keepdims=1)
     weights = node("Gather", [constant(actor.table, "table"), level], "weights")  # [batch, 1, N]

@@ -74,8 +74,7 @@ def violations(run_or_file: Path, risks: Sequence[str], states: int, seed: int) 
         actions, agents = run.algorithm.actor.spec.actions.outputs, len(env.possible_agents)
         if actions**agents > MOST_JOINT:
             raise ConfigError(f"--rigm compares at most {MOST_JOINT} joint actions (this run has {actions}^{agents})")
-        for name, module in run.algorithm.modules.items():
-            module.load_state_dict(policy["modules"][name])
+        run.take_in(policy, run_or_file)
         algorithm = run.algorithm
         visited = _visited(run, algorithm.replay, states, seed)
     finally:
@@ -102,7 +101,7 @@ def _of(algorithm: TeamQuantiles, visited: Episodes, risk: str, states: int) -> 
     present = torch.cat((visited.active, visited.present[-1:]))
     known = actor.distributions(visited.obs, present)
     every = torch.linspace(0, int(visited.filled.sum()) - 1, states).round().long()
-    parts = (known[:-1], actor.seen(visited.obs)[:-1], algorithm.seen(visited).state[:-1], visited.active)
+    parts = (known[:-1], actor.seen(visited.obs)[:-1], algorithm.for_mixers(visited).state[:-1], visited.active)
     rows, obs, state, active = (part[visited.filled][every] for part in parts)
     agent = torch.arange(obs.shape[1]).expand(obs.shape[:2])
     avail = None if visited.avail is None else visited.avail[:-1][visited.filled][every]

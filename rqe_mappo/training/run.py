@@ -129,14 +129,8 @@ class Run:
             raise CheckpointError(
                 f"{policy_file} and {training_file.name} are of different steps: use another checkpoint"
             )
-        if missing := [name for name in self.algorithm.modules if name not in policy["modules"]]:
-            raise CheckpointError(
-                f"{policy_file} holds no network {missing[0]!r}, which its settings ask for: "
-                "an older version wrote it, start a new run"
-            )
         try:
-            for name, module in self.algorithm.modules.items():
-                module.load_state_dict(policy["modules"][name])
+            self.take_in(policy, policy_file)
             self._restore(training)
             if isinstance(self.algorithm, KeepsFiles):
                 self.notes += self.algorithm.read_files(self.folder)
@@ -145,6 +139,20 @@ class Run:
         except Exception as error:  # whatever algorithms and environments, also a user's own, make of a wrong state
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             raise CheckpointError(f"{training_file} does not fit this run ({cause}): use another checkpoint") from error
+
+    def take_in(self, policy: dict[str, Any], source: Path) -> None:
+        """Take the weights of a policy file; CheckpointError where networks are missing or hold what is not finite."""
+        if missing := [name for name in self.algorithm.modules if name not in policy["modules"]]:
+            raise CheckpointError(
+                f"{source} holds no network {missing[0]!r}, which its settings ask for: "
+                "an older version wrote it, start a new run"
+            )
+        try:
+            for name, module in self.algorithm.modules.items():
+                module.load_state_dict(policy["modules"][name])
+            finite.check_weights(self.algorithm.modules)
+        except (RuntimeError, finite.NotFinite) as error:
+            raise CheckpointError(f"{source} does not fit its own settings: {' '.join(str(error).split())}") from None
 
     def _check_settings(self, saved: TrainConfig, policy_file: Path) -> None:
         """CheckpointError where a checkpoint was made under settings of which this run has others."""
