@@ -34,8 +34,8 @@ class RiskyChoice(OffPolicyConfig):
 
     risk: Annotated[str, arg(help=f"Risk measure by which actions are chosen: {GRAMMAR}.")] = "entropic"
     tau: float = float("inf")
-    """Risk tolerance of entropic and mean-variance, in the unit of values (--value-unit) unless --return-scale is given;
-    inf: neutral."""
+    """Risk tolerance of entropic and mean-variance, in --return-scale, else in the unit of values (--value-unit); inf:
+    neutral."""
     return_scale: float | None = None
     """Unit of tau; given here it is not measured."""
     contamination: Suppress[float] = 0.0

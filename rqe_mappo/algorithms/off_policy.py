@@ -144,8 +144,8 @@ class OffPolicyConfig(AlgorithmConfig):
         said = [f"the replay buffer of {self.buffer_episodes} episodes takes up to {need / 1e6:,.0f} MB"]
         if self.window > self.piece:
             said.append(
-                f"with --recurrent whole episodes are learned from, --batch-episodes {self.batch_episodes} at once, not "
-                f"pieces of --window {self.window}"
+                f"with --recurrent whole episodes are learned from, --batch-episodes {self.batch_episodes} at once, "
+                f"not pieces of --window {self.window}"
             )
         if self.exploration >= 0.5 and self.td_lambda > 0:
             said.append(

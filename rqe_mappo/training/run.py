@@ -141,7 +141,7 @@ class Run:
             raise CheckpointError(f"{training_file} does not fit this run ({cause}): use another checkpoint") from error
 
     def take_in(self, policy: dict[str, Any], source: Path) -> None:
-        """Take the weights of a policy file; CheckpointError where networks are missing or hold what is not finite."""
+        """Take the weights of a policy file; CheckpointError where networks are missing or of another shape."""
         if missing := [name for name in self.algorithm.modules if name not in policy["modules"]]:
             raise CheckpointError(
                 f"{source} holds no network {missing[0]!r}, which its settings ask for: "
@@ -150,8 +150,7 @@ class Run:
         try:
             for name, module in self.algorithm.modules.items():
                 module.load_state_dict(policy["modules"][name])
-            finite.check_weights(self.algorithm.modules)
-        except (RuntimeError, finite.NotFinite) as error:
+        except RuntimeError as error:
             raise CheckpointError(f"{source} does not fit its own settings: {' '.join(str(error).split())}") from None
 
     def _check_settings(self, saved: TrainConfig, policy_file: Path) -> None:
