@@ -284,9 +284,10 @@ class OffPolicy:
 
     def ready(self) -> bool:
         """Whether the buffer holds enough for a batch, or is full."""
-        if self.config.piece and len(self.replay) < self.config.buffer_episodes:
-            return self.replay.steps >= self.config.piece * self.config.batch_episodes
-        return len(self.replay) >= (1 if self.config.piece else self.config.batch_episodes)
+        if not self.config.piece:
+            return len(self.replay) >= self.config.batch_episodes
+        full = len(self.replay) == self.config.buffer_episodes
+        return full or self.replay.steps >= self.config.piece * self.config.batch_episodes
 
     def batch(self) -> Episodes:
         """What to learn from now."""

@@ -25,7 +25,7 @@ def sumo(scenario: str) -> dict[str, Any]:
         average=0.4,  # the last checkpoint is a draw from bold and careful ones
         settle=0.05,
         off_policy=dict(
-            window=10,  # of up to 80 steps; whole episodes left 3,000 learning steps in a run, pieces 12,000
+            window=10,  # of up to 80 steps; whole episodes left 3,000 learning steps in a run, pieces 20,000
             batch_episodes=64,
             value_unit=4.0,  # seconds, about the std of what one vehicle earns in the end; measured, it is 50
             normalise_obs=True,
