@@ -130,7 +130,8 @@ class EpisodeReplay:
             slot = self.slot[copies]
             at = self.length[slot]
             first = at == 0
-            self._write(before, t, copies[first], slot[first], at[first])
+            if first.any():
+                self._write(before, t, copies[first], slot[first], at[first])
             if t == 0:  # the trajectory before did not know who joins here, and so from whose side the state is
                 self._write({"state": before["state"]}, t, copies, slot, at)
             self.arrays["present"][slot, at] |= done["active"][t, copies]  # some may join an episode late
@@ -214,10 +215,10 @@ class EpisodeReplay:
     ) -> Episodes:
         """The episodes in these slots, or at `most` so many steps of each from its `first` one on."""
         length = self.length[slot] if first is None else self.length[slot] - first
-        cut = self.cut_out(slot) if first is None else self.cut_from(slot, first, min(most, int(length.max())))
+        steps = min(most, int(length.max()))
+        found = {name: values.to(device) for name, values in self.cut(slot, first, steps).items()}
         length = length.to(device)
-        found = {name: values.to(device).transpose(0, 1).contiguous() for name, values in cut.items()}
-        time = torch.arange(len(found["reward"]), device=device)[:, None]
+        time = torch.arange(steps, device=device)[:, None]
         ended, followed = time == length - 1, found["present"][1:].any(-1)
         extras = {name: found.pop(name) for name in self.extras}
         return Episodes(
@@ -229,27 +230,30 @@ class EpisodeReplay:
             extras=extras,
         )
 
-    def cut_out(self, slot: Int[Tensor, " B"]) -> dict[str, Tensor]:
-        """Arrays `[B, steps, ...]` of the episodes in these slots, zero behind their ends; all actions are there."""
-        length = self.length[slot]
-        steps, found = int(length.max()), {}
+    def cut(self, slot: Int[Tensor, " B"], first: Int[Tensor, " B"] | None, steps: int) -> dict[str, Tensor]:
+        """Arrays `[steps, B, ...]` of episodes from their `first` steps on; zero, and all available, behind their ends.
+
+        Those of `SEEN` have a step more.
+        """
+        found, length = {}, self.length[slot]
+        place = torch.arange(steps + 1)[:, None] + (0 if first is None else first)
+        longer = length + (length > 0)  # after the last step something is seen; of no episode nothing is
+        ends = {False: length, True: longer}
+        beyond = bool((place[-1] >= longer).any())  # else no step lies behind its end
         for name, kept in self.arrays.items():
-            more = int(name in SEEN)
-            found[name] = values = kept[:, : steps + more].index_select(0, slot)
-            behind = torch.arange(steps + more) >= (length + more * (length > 0))[:, None]
-            values[behind] = name == "avail"
+            seen = name in SEEN
+            at = (place if seen else place[:-1]).clamp(max=kept.shape[1] - 1) + slot * kept.shape[1]
+            values = kept.flatten(0, 1).index_select(0, at.flatten()).unflatten(0, (-1, len(slot)))
+            if beyond:
+                behind = place[: len(values)] >= ends[seen]
+                values.masked_fill_(behind.reshape(*behind.shape, *(1,) * (values.ndim - 2)), name == "avail")
+            found[name] = values
         return found
 
-    def cut_from(self, slot: Int[Tensor, " B"], first: Int[Tensor, " B"], steps: int) -> dict[str, Tensor]:
-        """The same of `steps` steps from each episode's `first` one on."""
-        found, place, length = {}, first[:, None] + torch.arange(steps + 1), self.length[slot][:, None]
-        behind = [place[:, :-1] >= length, place > length]
-        for name, kept in self.arrays.items():
-            more = int(name in SEEN)
-            at = place[:, : steps + more].clamp(max=kept.shape[1] - 1)
-            found[name] = values = kept[slot[:, None], at]
-            values[behind[more]] = name == "avail"
-        return found
+    def cut_out(self, slot: Int[Tensor, " B"]) -> dict[str, Tensor]:
+        """The same `[B, steps, ...]` of the whole episodes in these slots."""
+        whole = self.cut(slot, None, int(self.length[slot].max()))
+        return {name: values.transpose(0, 1).contiguous() for name, values in whole.items()}
 
     def put_in(self, slot: Int[Tensor, " B"], length: Int[Tensor, " B"], arrays: dict[str, Tensor]) -> None:
         """The reverse of `cut_out`; ValueError for what is of another environment."""

@@ -109,7 +109,7 @@ class CategoricalUtilities(DistributionalUtilities):
 
     def __init__(self, spec: DistributionalSpec):
         super().__init__(spec)
-        self.register_buffer("atoms", torch.linspace(-1, 1, spec.size))
+        self.register_buffer("atoms", torch.tensor([2 * j / (spec.size - 1) - 1 for j in range(spec.size)]))
 
     @torch.no_grad()
     def lay(self, atoms: Float[Tensor, " N"], mean: float, std: float) -> None:

@@ -174,11 +174,12 @@ class Utilities(nn.Module):
         explore: float = 0.0,
     ) -> Acted:
         """See `rqe_mappo.nets.contract.Actor`; without `explore` the greedy actions, whatever is drawn."""
-        policy, memory = self(obs, agent, memory, avail)
+        values, memory = self.values(obs, agent, memory, avail)
+        policy = Categorical(self.spec.actions, values, masked=True)  # whose mode is the greatest
         drawn = policy.mode()
         if uniform is not None and explore > 0:
             there = self.there(agent, avail)
             if there is None:
-                there = torch.ones_like(policy.logits, dtype=torch.bool)
+                there = torch.ones_like(values, dtype=torch.bool)
             drawn = q_learning.explored(drawn[..., 0], uniform, there, explore)[..., None]
         return Acted(policy.action(drawn), memory, {"drawn": drawn})
