@@ -125,7 +125,7 @@ class OffPolicy(Settings):
     batch_frames: int = 1_000  # there 6,000: four updates of what is explored in a run
     learning_rate: float = 5e-4  # there 5e-5, for 3 million frames
     steps: int = 100  # of learning between two batches of frames; there 1,000 for six times as many
-    replayed_frames: int = 200  # of each; there 128, no whole number of episodes
+    replayed_frames: int = 200  # of each, drawn one by one; there 128
     polyak: float = 0.005
     value_unit: float = AGENTS  # BenchMARL's reward is the mean over agents, ours their sum
     exploration: tuple[float, float] = (0.8, 0.01)  # first and last, annealed over a third of the run
@@ -137,7 +137,8 @@ class OffPolicy(Settings):
         first, last = self.exploration
         flags = {
             "buffer-episodes": self.frames // ENV.max_steps,
-            "batch-episodes": self.replayed_frames // ENV.max_steps,
+            "batch-episodes": self.replayed_frames,
+            "window": 1,
             "replay-ratio": self.steps * self.replayed_frames / self.batch_frames,
             "exploration-start": first,
             "exploration": last,

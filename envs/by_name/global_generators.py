@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+numpy_random: Any = np.random  # whose stubs do not know all of it
+
 
 class GlobalGenerators:
     """Python's, NumPy's and, where it is loaded, PyTorch's global generator, as environments within `with` see them.
@@ -27,9 +29,9 @@ class GlobalGenerators:
     def seed(self, seed: int) -> None:
         """Start anew from `seed`, at least 0."""
         self._seed = seed
-        numpy = np.random.MT19937()
-        numpy.state = np.random.RandomState(seed % 2**32).get_state(legacy=False)
-        self._states: list[Any] = [random.Random(seed).getstate(), numpy]
+        numbers: Any = np.random.MT19937()
+        numbers.state = np.random.RandomState(seed % 2**32).get_state(legacy=False)
+        self._states: list[Any] = [random.Random(seed).getstate(), numbers]
 
     def __enter__(self) -> None:
         self._outer, states = _states(), self._states
@@ -45,12 +47,12 @@ class GlobalGenerators:
 
 
 def _states() -> list[Any]:
-    states: list[Any] = [random.getstate(), np.random.get_bit_generator()]
+    states: list[Any] = [random.getstate(), numpy_random.get_bit_generator()]
     return [*states, sys.modules["torch"].get_rng_state()] if "torch" in sys.modules else states
 
 
 def _set(states: list[Any]) -> None:
     random.setstate(states[0])
-    np.random.set_bit_generator(states[1])
+    numpy_random.set_bit_generator(states[1])
     if len(states) > 2:
         sys.modules["torch"].set_rng_state(states[2])
