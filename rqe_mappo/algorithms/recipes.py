@@ -172,6 +172,8 @@ def predator_prey(scenario: str) -> dict[str, Any]:
         gamma=0.99,  # episodes last up to 200 steps, and their end is not observed
         num_minibatches=8,
         critic_hidden=(128, 128),  # it sees the whole grid
+        # Batches of 32 whole episodes, of 200 steps, leave 600 learning steps in a run, and these 6,000.
+        off_policy=dict(window=10, batch_episodes=64),
     )
 
 

@@ -101,6 +101,7 @@ class EpisodeReplay:
         self.free = deque(range(env.num_envs, slots))
         self.finished: deque[int] = deque()  # slots, the oldest first
         self._whole: Tensor | None = None
+        self._behind: Tensor | None = None
 
     @staticmethod
     def bytes_at_most(env: BatchedEnv, capacity: int) -> int:
@@ -179,7 +180,7 @@ class EpisodeReplay:
             self.count += 1
             self.slot[copy] = slot = self.free.popleft() if self.free else self.finished.popleft()
             self.length[slot] = 0
-            self._whole = None
+            self._whole = self._behind = None
 
     def sample(self, size: int, generator: torch.Generator, device: torch.device) -> Episodes:
         """`size` of the whole episodes, drawn with replacement."""
@@ -194,13 +195,20 @@ class EpisodeReplay:
         return self._whole
 
     @property
+    def behind(self) -> Int[Tensor, " F"]:
+        """How many steps lie behind at the end of each whole episode."""
+        if self._behind is None:
+            self._behind = self.length[self.whole].cumsum(0)
+        return self._behind
+
+    @property
     def steps(self) -> int:
         """How many steps the whole episodes have."""
-        return int(self.length[self.whole].sum())
+        return int(self.behind[-1]) if len(self.finished) else 0
 
     def sample_windows(self, size: int, steps: int, generator: torch.Generator, device: torch.device) -> Episodes:
         """`size` pieces of at most `steps` steps, which begin at steps drawn with replacement, each as likely."""
-        behind = self.length[self.whole].cumsum(0)
+        behind = self.behind
         drawn = torch.randint(int(behind[-1]), (size,), generator=generator)
         index = torch.searchsorted(behind, drawn, right=True)
         slot = self.whole[index]
@@ -281,7 +289,7 @@ class EpisodeReplay:
         cut = {name: values[skip:, : steps + (name in SEEN)] for name, values in arrays.items()}
         self.put_in(torch.tensor(slots), length, cut)
         self.finished.extend(slots)
-        self._whole = None
+        self._whole = self._behind = None
 
     def state_dict(self) -> dict[str, Any]:
         """The episodes under way, as far as they are."""
