@@ -31,7 +31,7 @@ def test_the_benchmark_asks_both_sides_for_the_same(algo):
         assert own.critic_learning_rate == experiment["lr"] and own.critic_hidden == theirs["hidden"]
         assert not (own.norm_adv or own.anneal_lr or own.value_norm or own.value_clip)
     else:
-        learned, length = own.batch_episodes * ours.env_config.max_steps, ours.env_config.max_steps
+        learned, length = own.batch_episodes * own.piece, ours.env_config.max_steps
         assert learned == experiment["off_policy_train_batch_size"]
         assert own.replay_ratio * rows == learned * experiment["off_policy_n_optimizer_steps"]
         assert own.buffer_episodes * length == experiment["off_policy_memory_size"] == experiment["max_n_frames"]
