@@ -10,10 +10,11 @@ an expectile: near 1 the agent's level ignores what is low because a teammate ex
 them. So optimism about teammates needs none about the environment.
 
 Chosen here: expectiles for the agent's level, and VaR for the environment's; levels drawn for each episode of a batch;
-next actions by the levels of acting. What differs in replay and observations is said in `vdn`.
+next actions by the levels of acting; at least one hidden layer in utilities. What differs in replay and observations is
+said in `vdn`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -30,6 +31,7 @@ from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import q_learning
 from rqe_mappo.nets.levelled_utilities import LEVELS, JointQuantiles, LevelledSpec, LevelledUtilities
 
+LEAST_HIDDEN = (64,)  # with none, as in recipes of tables, utilities would be linear in the levels
 EDGE = 0.01  # levels of learning stay so far from 0 and 1, where nothing would draw from one side
 
 
@@ -67,7 +69,8 @@ class Drima(QuantileRegression):
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
         config, agents, state_dim = run.algorithm, len(env.possible_agents), team_state_size(env)
         own = {"agent_level": config.agent_level, "env_level": config.env_level}
-        actor = LevelledUtilities(config.utilities(env, LevelledSpec, **own))
+        spec = config.utilities(env, LevelledSpec, **own)
+        actor = LevelledUtilities(replace(spec, hidden=spec.hidden or LEAST_HIDDEN))
         choices = actor.spec.actions.outputs
         self.joint = JointQuantiles(actor.spec.obs_dim, state_dim, agents, choices, config.joint_hidden)
         self.mixer = config.mixer(env, more=LEVELS)

@@ -43,9 +43,10 @@ class Game:
 
 
 PLAIN: dict[str, dict[str, Any]] = {name: {} for name in ("iql", "vdn", "qmix", "qtran", "qplex", "central-q")}
+OPTIMISTIC = {"drima": {"agent_level": 0.98, "env_level": 0.5, "total_timesteps": 30_000}}
 SHORT = {
     "A": Game("matrix", "penalty-2x2", "uniform", ONE_STEP, PLAIN, 10),
-    "B": Game("matrix", "penalty-3x3", "uniform", ONE_STEP, PLAIN, 10),
+    "B": Game("matrix", "penalty-3x3", "uniform", ONE_STEP, PLAIN | OPTIMISTIC, 10),
     "C": Game("matrix", "penalty-3x3-hard", "uniform", ONE_STEP, PLAIN, 10),
     "E": Game("step-games", "two-step", "uniform", TWO_STEPS, PLAIN, 10),
     "F": Game("step-games", "m-step", "greedy but for 1 to 0.05", M_STEPS, {"qmix": {}, "maven": {}}, 5),

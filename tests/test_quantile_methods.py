@@ -331,6 +331,18 @@ def test_the_released_rules_of_rmix_collapse_and_a_run_says_so(tmp_path):
     assert spread[True] < 0.05 * spread[False]
 
 
+@pytest.mark.parametrize("scenario", ["risky-safe", "penalty-3x3"])
+def test_what_levels_do_to_utilities_is_no_straight_line(scenario):
+    """Recipes of tables have no hidden layers, and what is worst of five equally likely ones is none either."""
+    config = rqe_mappo.default_config("matrix", scenario, "drima", num_envs=4)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        model = learner("drima", env, config)
+        obs = torch.as_tensor(env.reset(0).obs[None]).expand(3, -1, -1, -1)
+        levels = torch.tensor([0.1, 0.5, 0.9])[:, None, None, None].expand(*obs.shape[:3], 2)
+        values = model.actor.along(obs, torch.ones(obs.shape[:3], dtype=torch.bool), None, levels)
+    assert ((values[0] + values[2]) / 2 - values[1]).abs().max() > 1e-4
+
+
 # What is refused, and what is said
 
 
