@@ -14,8 +14,8 @@ next actions by the levels of acting; at least one hidden layer in utilities. Wh
 said in `vdn`.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,13 +31,15 @@ from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import q_learning
 from rqe_mappo.nets.levelled_utilities import LEVELS, JointQuantiles, LevelledSpec, LevelledUtilities
 
-LEAST_HIDDEN = (64,)  # with none, as in recipes of tables, utilities would be linear in the levels
 EDGE = 0.01  # levels of learning stay so far from 0 and 1, where nothing would draw from one side
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrimaConfig(QuantileConfig, MonotonicConfig):
     """Settings of the DRIMA-style method."""
+
+    # Recipes of tables have no hidden layers, and utilities would be linear in the levels.
+    defaults: ClassVar[dict[str, Any]] = QuantileConfig.defaults | {"actor_hidden": (64, 64)}
 
     risk: Suppress[str] = "neutral"
     tau: Suppress[float] = float("inf")
@@ -58,6 +60,7 @@ class DrimaConfig(QuantileConfig, MonotonicConfig):
         super().check(run)
         for name in ("agent_level", "env_level"):
             require(self, 0 < getattr(self, name) < 1, name, "be in (0, 1)")
+        require(self, len(self.actor_hidden) > 0, "actor_hidden", "have a layer, as utilities see levels")
         require_range(self, joint_hidden=(1, WIDEST))
 
 
@@ -69,8 +72,7 @@ class Drima(QuantileRegression):
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
         config, agents, state_dim = run.algorithm, len(env.possible_agents), team_state_size(env)
         own = {"agent_level": config.agent_level, "env_level": config.env_level}
-        spec = config.utilities(env, LevelledSpec, **own)
-        actor = LevelledUtilities(replace(spec, hidden=spec.hidden or LEAST_HIDDEN))
+        actor = LevelledUtilities(config.utilities(env, LevelledSpec, **own))
         choices = actor.spec.actions.outputs
         self.joint = JointQuantiles(actor.spec.obs_dim, state_dim, agents, choices, config.joint_hidden)
         self.mixer = config.mixer(env, more=LEVELS)

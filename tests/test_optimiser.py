@@ -1,5 +1,6 @@
 """The optimiser: the steps of PyTorch's Adam, without loading its compiler."""
 
+import copy
 import subprocess
 import sys
 
@@ -90,6 +91,23 @@ def descended(long: bool) -> list[torch.Tensor]:
 def test_gradients_are_clipped_as_by_pytorch_whatever_else_descends_in_between():
     for ours, theirs in zip(descended(long=True), descended(long=False), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["lent to another optimiser", "copied", "given other arrays"])
+def test_weights_that_were_untied_are_tied_again(change):
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
+    optimiser = Optimiser(net, 1e-2, 0.5)
+    if change == "lent to another optimiser":
+        Optimiser(net[0], 1e-2, 0.5).descend(net(torch.ones(2, 3)).mean())
+    elif change == "copied":
+        net, optimiser = copy.deepcopy((net, optimiser))
+    else:
+        for weights in net.parameters():
+            weights.data = weights.data.clone()
+    before = [weights.detach().clone() for weights in net.parameters()]
+    optimiser.descend(net(torch.ones(2, 3)).mean())
+    for was, now in zip(before, net.parameters(), strict=True):
+        torch.testing.assert_close((was - now).abs(), torch.full_like(was, 1e-2), rtol=0.01, atol=0)
 
 
 def test_the_state_is_that_of_adam_array_by_array():

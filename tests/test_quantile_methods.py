@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import resource
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import scipy.stats
 import torch
 
 import rqe_mappo
-from rqe_mappo import registry
+from rqe_mappo import checkpoint, nets, registry
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.algorithms.distributional import of_actions, of_team
 from rqe_mappo.baselines.rmix import released_loss
@@ -346,6 +347,19 @@ def test_what_levels_do_to_utilities_is_no_straight_line(scenario):
 # What is refused, and what is said
 
 
+@pytest.mark.parametrize("size", [1, 10**9])
+@pytest.mark.parametrize("algo", ["c51", "qr-dqn", "ddn", "rmix"])
+def test_networks_of_another_size_than_their_weights_are_refused_at_once(algo, size):
+    config = small(algo)
+    with contextlib.closing(vector.make(config, 2)) as env:
+        actor = learner(algo, env, config).actor
+    described: Any = checkpoint.to_plain(nets.describe(actor))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="is described as"):
+        nets.check(described | {"size": size}, actor.state_dict())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
+
+
 @pytest.mark.parametrize(
     ("algo", "changes", "said"),
     [
@@ -354,11 +368,12 @@ def test_what_levels_do_to_utilities_is_no_straight_line(scenario):
         ("ddn", {"kappa": -1.0}, "--kappa must be"),
         ("rmix", {"level": 0.0}, "--level must be in"),
         ("drima", {"agent_level": 1.0}, "--agent-level must be in"),
+        ("drima", {"actor_hidden": ()}, "--actor-hidden must have a layer"),
         ("qr-dqn", {"window": 0}, "--window must be"),
         ("c51", {"return_low": 1.0}, "--return-low must go with --return-high"),
         ("qr-dqn", {"recurrent": True}, "--recurrent must be left out"),
     ],
-    ids=["cvar", "tau", "kappa", "level", "optimism", "window", "support", "memory"],
+    ids=["cvar", "tau", "kappa", "level", "optimism", "straight", "window", "support", "memory"],
 )
 def test_settings_that_cannot_be_are_refused(algo, changes, said):
     with pytest.raises(ConfigError, match=said):

@@ -14,8 +14,8 @@ class GlobalGenerators:
     """Python's, NumPy's and, where it is loaded, PyTorch's global generator, as environments within `with` see them.
 
     They follow from the seed alone, whatever the program around draws; and what the program draws from its own does not
-    depend on the environments. NumPy's are exchanged and not copied, which takes fifty times as long; a second normal
-    number that its old functions hold back for the next call is forgotten then.
+    depend on what environments draw. NumPy's are exchanged and not copied, which takes a hundred times as long: so the
+    second of two normal numbers, which its old functions hold back for the next call, is forgotten on both sides.
 
     >>> generators = GlobalGenerators(3)
     >>> with generators:

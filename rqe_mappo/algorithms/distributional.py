@@ -275,7 +275,7 @@ def of_team(following: Float[Tensor, "T B A N"], there: Bool[Tensor, "T B A"]) -
 
     Who has left goes on being paid with the team.
     """
-    if there.shape[2] == 1:  # its episode is over when it leaves
+    if there.shape[2] == 1:  # nobody else is there
         return following
     mean = (following * there[..., None]).sum(2, keepdim=True) / there.sum(2).clamp(min=1)[..., None, None]
     own = there | ~there.any(2, keepdim=True)  # where nobody is left, nothing follows: probabilities still sum to 1

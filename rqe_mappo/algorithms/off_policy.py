@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -199,7 +200,6 @@ class OffPolicy:
 
     nets: the networks that learn, "actor" among them. target: the same, as they were a while ago.
     start: lets what they predict begin at a mean, in units of `unit`. extras: what else of the actor's is replayed.
-    modules: the networks by their names; what has nothing to keep is left out.
     unit: values are learned in it: given, or the std of the team's returns to go in the first episodes, measured once.
     """
 
@@ -226,11 +226,15 @@ class OffPolicy:
         self.optimiser = Optimiser(self.nets, self.config.learning_rate, self.config.max_grad_norm)
         self.replay = EpisodeReplay(env, self.config.buffer_episodes, run.time_limit, extras)
         self.unit: float | None = None
-        self.modules = {name: net for name, net in self.nets.items() if net.state_dict()}
         self.steps = self.played = self.learned = 0
         self.due = 0.0  # steps still to learn from
         self.explore = self.config.exploration_start
         self.valued = 0.0  # on average, in reward, when last learned from
+
+    @cached_property
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks by their names, once there are all; what has nothing to keep is left out."""
+        return {name: net for name, net in self.nets.items() if net.state_dict()}
 
     def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of some episodes, and scalars to log."""

@@ -47,7 +47,8 @@ class Optimiser:
     """Adam on one network, with clipped gradients.
 
     The network's weights and their gradients become views of two long arrays, so that clipping and Adam are a few
-    operations and not some for each layer: of small networks these took a fifth of a learning step.
+    operations and not some for each layer: of small networks these took a fifth of a learning step. Weights that a loss
+    does not depend on have a gradient of zero, and go on by their momentum.
     """
 
     def __init__(self, net: nn.Module, learning_rate: float, max_grad_norm: float):
@@ -56,15 +57,23 @@ class Optimiser:
         self.sizes = [len(array) for array in apart]
         self.all = torch.cat(apart)
         self.all.grad = self.gradient = torch.zeros_like(self.all)
-        self.gradients = self.parts(self.gradient)
-        for array, own in zip(self.weights, self.parts(self.all), strict=True):
-            array.data = own
+        self.views = list(zip(self.weights, self.parts(self.all), self.parts(self.gradient), strict=True))
+        self.tie()
         self.adam = Adam([self.all], lr=learning_rate, fused=True, eps=1e-5)
 
     def parts(self, long: Tensor) -> list[Tensor]:
         """What of a long array belongs to each array of weights, in its shape."""
         parts = zip(long.split(self.sizes), self.weights, strict=True)
         return [part[: array.numel()].view(array.shape) for part, array in parts]
+
+    @torch.no_grad()
+    def tie(self) -> None:
+        """Let weights and gradients be views, also of a network that was moved, copied or lent to another optimiser."""
+        for array, place, gradient in self.views:
+            if array.data_ptr() != place.data_ptr():
+                place.copy_(array)
+                array.data = place
+            array.grad = gradient
 
     @property
     def learning_rate(self) -> float:
@@ -81,8 +90,7 @@ class Optimiser:
     def descend(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`."""
         self.gradient.zero_()
-        for array, own in zip(self.weights, self.gradients, strict=True):
-            array.grad = own  # another optimiser of the same weights may have dropped it
+        self.tie()
         loss.backward()
         self.gradient.mul_((self.max_grad_norm / (self.gradient.norm() + TINY)).clamp(max=1))
         self.adam.step()
@@ -97,7 +105,8 @@ class Optimiser:
             number: {"step": moments["step"], **dict(zip(MOMENTS, own, strict=True))}
             for number, own in enumerate(apart)
         }
-        return known | {"state": state}
+        (group,) = known["param_groups"]
+        return {"state": state, "param_groups": [group | {"params": list(state)}]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the moments of `state`, under this optimiser's own settings; ValueError if of another network."""

@@ -76,7 +76,7 @@ def check_records(records: Iterable[Mapping[str, np.ndarray]], agents: Sequence[
 
 
 def check_weights(modules: Mapping[str, nn.Module]) -> None:
-    """NotFinite for weights and statistics of networks; the device is asked once."""
+    """NotFinite for weights and statistics of networks; the device is asked once where all is well."""
     named = {f"{name} {key}": value for name, net in modules.items() for key, value in net.state_dict().items()}
     _check_tensors({name: value for name, value in named.items() if value.is_floating_point() and value.numel()})
 

@@ -109,7 +109,9 @@ class CategoricalUtilities(DistributionalUtilities):
 
     def __init__(self, spec: DistributionalSpec):
         super().__init__(spec)
-        self.register_buffer("atoms", torch.tensor([2 * j / (spec.size - 1) - 1 for j in range(spec.size)]))
+        self.register_buffer("atoms", torch.zeros(spec.size))
+        if not self.atoms.is_meta:  # to compute for an outline would load PyTorch's compiler
+            torch.linspace(-1, 1, spec.size, out=self.atoms)
 
     @torch.no_grad()
     def lay(self, atoms: Float[Tensor, " N"], mean: float, std: float) -> None:
