@@ -218,7 +218,8 @@ class OffPolicy:
         self.run, self.config, self.generator, self.start = run, run.algorithm, generator, start
         self.actor: Any = nets["actor"]  # an Actor, of which a rival knows more
         self.device = torch.device(run.device)
-        self.state_normaliser = Normaliser(env.state_space.shape[0]) if self.config.normalise_obs else None
+        mixes = len(nets) > 1  # an actor alone sees no state
+        self.state_normaliser = Normaliser(env.state_space.shape[0]) if self.config.normalise_obs and mixes else None
         more = {} if self.state_normaliser is None else {"state": self.state_normaliser}
         self.nets = nn.ModuleDict(nets | more).to(self.device)
         shared: Any = {id(net): net for net in self.nets.modules() if isinstance(net, Normaliser)}
@@ -278,10 +279,11 @@ class OffPolicy:
 
     def look(self, chunk: Trajectory) -> None:
         """Take what agents saw when they acted into the running statistics."""
+        if self.config.normalise_obs:
+            self.actor.normaliser.update(chunk.obs[:-1][chunk.active])
         if self.state_normaliser is not None:
             state = team_state(chunk.state[:-1], chunk.active)[chunk.active.any(-1)]
             self.state_normaliser.update(state[:, : self.state_normaliser.features])
-            self.actor.normaliser.update(chunk.obs[:-1][chunk.active])
 
     def ready(self) -> bool:
         """Whether the buffer holds enough for a batch, or is full."""
