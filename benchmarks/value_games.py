@@ -43,7 +43,7 @@ class Game:
 
 
 PLAIN: dict[str, dict[str, Any]] = {name: {} for name in ("iql", "vdn", "qmix", "qtran", "qplex", "central-q")}
-OPTIMISTIC = {"drima": {"agent_level": 0.98, "env_level": 0.5, "total_timesteps": 30_000}}
+OPTIMISTIC = {"drima": {"agent_level": 0.98, "env_level": 0.5, "total_timesteps": 60_000}}
 SHORT = {
     "A": Game("matrix", "penalty-2x2", "uniform", ONE_STEP, PLAIN, 10),
     "B": Game("matrix", "penalty-3x3", "uniform", ONE_STEP, PLAIN | OPTIMISTIC, 10),
