@@ -10,8 +10,8 @@ Data. Single agents: uniform. Teams: both agents do the same, by a coin. From un
 the risky pair even when neutral: what both get apart, 0, is then half of the data, and quantile by quantile the least
 absolute errors are had by a sum that gives up the pair's good outcomes below the median.
 
-DRIMA-style learns from uniform play, as its agents' level is what forgives teammates (of pairs alone it learns nothing
-of who does otherwise), and three times as long: it learns for all levels, and low quantiles come last.
+DRIMA-style learns from uniform play, as its agents' level is what forgives teammates; of pairs alone it learns nothing
+of who does otherwise.
 
 RiskQ's attention settles on one of two agents who see the same, within a few rounds; the other one's order of actions
 stays as it began. Without attention each has a weight of its own.
@@ -128,17 +128,16 @@ class Alike:
 
 def taken(algo: str, game: Game, settings: dict[str, Any], seed: int) -> list[int]:
     """What each agent takes after learning."""
-    optimist = algo == "drima"
     with tempfile.TemporaryDirectory() as folder:
         config = default_config(game.env, game.scenario, algo).replace(**SETTINGS | settings, seed=seed, out=folder)
         with contextlib.closing(vector.make(config, config.num_envs)) as env:
             run = Run.build(config, Path(folder), env)
             actor: Any = run.algorithm.actor
-            playing: Any = Alike(actor) if game is TEAM and not optimist else actor
+            playing: Any = Alike(actor) if game is TEAM and algo != "drima" else actor
             collector = Collector(env, playing, config.num_steps, torch.device("cpu"), run.generator)
             first = env.reset(seed)
             collector.start(first)
-            for _ in range(3 * ROUNDS if optimist else ROUNDS):
+            for _ in range(ROUNDS):
                 run.algorithm.learn(collector.collect(1.0)[0], Progress(0, 1))
             agents = torch.arange(len(env.possible_agents))
             values, _ = actor.values(torch.as_tensor(first.obs[0]), agents)

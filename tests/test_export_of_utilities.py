@@ -80,7 +80,7 @@ def invented(kind: str, form: str = ALL, reach: float = 1.0) -> Policy:
     actor = network(spec(obs_dim=OBS, n_agents=AGENTS, actions=actions, **settings, **own))
     with torch.no_grad():
         for weights in actor.parameters():
-            weights.normal_(std=2 / weights.shape[-1] ** 0.5 if weights.ndim > 1 else 1)
+            weights.normal_(std=2 / weights.shape[-1] ** 0.5 if weights.ndim > 1 else 0.5)
         known = {
             "tau": torch.tensor(0.5),
             "atoms": reach * torch.linspace(-5, 3, 9),

@@ -208,11 +208,15 @@ class ImplicitUtilities(QuantileUtilities):
 
 
 class LevelHead(nn.Module):
-    """Quantiles of actions, of hidden units and of levels."""
+    """Quantiles of actions, of hidden units and of levels.
+
+    Features of levels are smooth (SiLU) and not the paper's ReLU, whose units all go out at levels that are rare and far
+    away: of a gamble that loses 20 one time in ten, the quantile at 0.05 then moved by 0.6 in 1000 learning steps.
+    """
 
     def __init__(self, hidden: int, actions: int):
         super().__init__()
-        self.embedding = nn.Linear(COSINES, hidden)
+        self.embedding = nn.Sequential(nn.Linear(COSINES, hidden), nn.SiLU())
         self.output = nn.Linear(hidden, actions)
 
     def forward(
@@ -224,5 +228,5 @@ class LevelHead(nn.Module):
     def weights(self, levels: Float[Tensor, " N"]) -> Float[Tensor, "actions N hidden"]:
         """What hidden units are weighed with at each level."""
         waves = torch.arange(COSINES, dtype=levels.dtype, device=levels.device) * torch.pi
-        embedded = self.embedding((levels[:, None] * waves).cos()).relu()
+        embedded = self.embedding((levels[:, None] * waves).cos())
         return embedded[None] * self.output.weight[:, None]
