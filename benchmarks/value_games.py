@@ -1,8 +1,9 @@
-"""Value methods on games whose answers are known: `python -m benchmarks.value_games` (22 minutes on two free cores).
+"""Value methods on games whose answers are known: `python -m benchmarks.value_games` (27 minutes on two free cores).
 
 What agents earn by their greedy actions after learning from data whose distribution is stated, seed by seed, in
 benchmarks/results/value_games.csv; rows that stand there are kept, so that it goes on where it was stopped. With
-`--long` (hours): QPLEX at its published settings, and predator-prey, in benchmarks/results/value_games_long.csv.
+`--long`, QPLEX at its published settings (20 runs of 12 to 18 CPU minutes) and predator-prey (12 of 6 to 10), in
+benchmarks/results/value_games_long.csv. What is earned of predator-prey is the team's reward.
 """
 
 import argparse
