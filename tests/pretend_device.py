@@ -55,6 +55,18 @@ class Held(torch.Tensor):
         tensor.held = held
         return tensor
 
+    @property
+    def data(self) -> torch.Tensor:
+        """Without what it is to PyTorch, in the same memory; may be given other memory, as a network's weights are."""
+        return self.detach()
+
+    @data.setter
+    def data(self, other: "Held") -> None:
+        self.held = other.held
+
+    def data_ptr(self) -> int:
+        return self.held.data_ptr()
+
     def __repr__(self) -> str:
         return f"{NAME}: {self.held}"
 
