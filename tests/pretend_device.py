@@ -67,6 +67,14 @@ class Held(torch.Tensor):
     def data_ptr(self) -> int:
         return self.held.data_ptr()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        """PyTorch's own copies the storage of whatever has a place in memory, and this has none."""
+        if id(self) not in memo:
+            copied = self.detach().clone()
+            parameter = isinstance(self, torch.nn.Parameter)
+            memo[id(self)] = torch.nn.Parameter(copied, self.requires_grad) if parameter else copied
+        return memo[id(self)]
+
     def __repr__(self) -> str:
         return f"{NAME}: {self.held}"
 
