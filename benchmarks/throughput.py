@@ -131,23 +131,28 @@ def measured(*flags: str) -> Any:
 
 
 def methods(rounds: int) -> None:
-    """Every algorithm that learns on the intersection, feed-forward and with memory."""
+    """Every algorithm that learns on the intersection, feed-forward and with memory; written after each round."""
     from rqe_mappo import registry
 
     small = {"exact-rqe", "central-q", "fcp"}  # for games, for agents who all observe the same, for a population
     kinds = [(algo, flags) for algo in registry.ALGORITHMS if algo not in small for flags in ((), ("--recurrent",))]
     figures: dict[tuple[str, tuple[str, ...]], list[dict[str, float]]] = {kind: [] for kind in kinds}
-    for _ in range(rounds):
+    for done in range(1, rounds + 1):
         for algo, flags in kinds:
             figures[algo, flags].append(measured("--method", algo, *flags))
-    rows = []
-    for (algo, flags), seen in figures.items():
-        speeds = [each["per second"] for each in seen]
-        rows.append({"algo": algo, "memory": "GRU" if flags else "none", "per second": round(statistics.median(speeds)),
-                     "lowest": round(min(speeds)), "highest": round(max(speeds)),
-                     "MB": round(statistics.median(each["MB"] for each in seen)), "rounds": rounds})  # fmt: skip
-        print("  ".join(map(str, rows[-1].values())), flush=True)
-    tables.write(tables.RESULTS / "throughput_methods.csv", rows)
+            latest = figures[algo, flags][-1]
+            print(done, algo, *flags, *(f"{name} {value:.0f}" for name, value in latest.items()), sep="  ", flush=True)
+        tables.write(tables.RESULTS / "throughput_methods.csv", [of_method(*kind, figures[kind]) for kind in kinds])
+
+
+def of_method(algo: str, flags: tuple[str, ...], seen: list[dict[str, float]]) -> dict[str, Any]:
+    """The row of one algorithm, of what was `seen` of it round by round."""
+    speeds = [each["per second"] for each in seen]
+    return {
+        "algo": algo, "memory": "GRU" if flags else "none", "per second": round(statistics.median(speeds)),
+        "lowest": round(min(speeds)), "highest": round(max(speeds)),
+        "MB": round(statistics.median(each["MB"] for each in seen)), "rounds": len(seen),
+    }  # fmt: skip
 
 
 def rivals(rounds: int) -> None:
