@@ -1,8 +1,8 @@
 """Value methods on games whose answers are known: `python -m benchmarks.value_games` (about half an hour).
 
 What agents earn by their greedy actions after learning from data whose distribution is stated, seed by seed, in
-benchmarks/results/value_games.csv; rows that stand there are kept, so that it goes on where it was stopped. It took 22
-minutes on two free cores before the DRIMA-style runs, ten of about a CPU minute, were added. With `--long`, in
+benchmarks/results/value_games.csv; rows that stand there are kept, so that it goes on where it was stopped. All of
+it takes some 54 CPU minutes, so 27 on two free cores. With `--long`, in
 benchmarks/results/value_games_long.csv: predator-prey, 12 runs of 4 to 10 CPU minutes, and QPLEX at its published
 settings, 20 runs of some 18, reckoned from a twentieth of one. Of predator-prey the team's reward is what is earned.
 """
