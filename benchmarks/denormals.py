@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import tables
+from rqe_mappo.training import logs
 
 RESULT = tables.RESULTS / "denormals.csv"
 JOBS: dict[str, dict[str, Any]] = {
@@ -49,7 +50,7 @@ def measured(job: str, seed: int, kind: str, out: str) -> tuple[float, list[dict
     with open(Path(out) / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     return json.loads(done.stdout.splitlines()[-1]), [
-        {key: row[key] for key in row if key != "charts/SPS"} for row in rows
+        {key: row[key] for key in row if key not in logs.TIMED} for row in rows
     ]
 
 

@@ -92,4 +92,7 @@ OF_GROUPS = (
 )
 """What is told of groups of agents that differ in their risk; their columns have the group's name for a level."""
 
-_BOUNDS = {metric.name: metric.bounds for metric in (*METRICS, *OF_GROUPS)} | {"train_seconds": POSITIVE}
+TIMES = ("train_seconds", "train_cpu_seconds")
+"""What training took: wall time, and the time of its process."""
+
+_BOUNDS = {metric.name: metric.bounds for metric in (*METRICS, *OF_GROUPS)} | dict.fromkeys(TIMES, POSITIVE)

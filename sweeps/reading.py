@@ -38,8 +38,8 @@ COLUMNS = {
 MIXED = ("safe", "neutral", "alpha", "eval_seed")  # those of results.csv too where there is "kind"
 WHOLE = {"seed", "episodes", "settings", "seeds", "pairs", "global_step", "episode", "agent"}
 NUMBERS = {
-    "train_seconds", "return", "mean", "low", "high", "better_by", "probability", "probability_low",
-    "probability_high", "hypervolume", "reference_first", "reference_second", "alpha",
+    "train_seconds", "train_cpu_seconds", "charts/cpu_seconds", "return", "mean", "low", "high", "better_by",
+    "probability", "probability_low", "probability_high", "hypervolume", "reference_first", "reference_second", "alpha",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from rqe_mappo.sweeps import fronts
 from rqe_mappo.sweeps.grid import per_agent_order
 from rqe_mappo.sweeps.job import train_seconds
 from rqe_mappo.sweeps.manifest import Entry, Manifest
-from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, HEADLINES, METRICS, TAIL, Metric, bounds_of
+from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, HEADLINES, METRICS, TAIL, TIMES, Metric, bounds_of
 from rqe_mappo.sweeps.reading import episodes, evaluation, number, read
 
 Row = dict[str, Any]
@@ -90,10 +91,17 @@ def _result(known: Manifest, entry: Entry) -> Row:
     for name in SETTINGS:
         row[name] = settings.get(name, "")
     row |= {name: value for name, value in entry.flags.items() if name not in SETTINGS}
-    row |= {"timesteps": found["timesteps"], "train_seconds": train_seconds(folder), "episodes": found["episodes"]}
+    row |= {"timesteps": found["timesteps"], "train_seconds": train_seconds(folder)}
+    row |= {"train_cpu_seconds": cpu_seconds(read(folder / "metrics.csv")), "episodes": found["episodes"]}
     row |= cells(found["metrics"])
     critic = found.get("critic", {})
     return row | {f"critic {name}": critic[name] for name in ("ks", "value_gap_in_std") if name in critic}
+
+
+def cpu_seconds(logged: Sequence[Mapping[str, str]]) -> float | str:
+    """The CPU time of all attempts, each of which counts from 0, by the rows of metrics.csv; "" where they lack it."""
+    times = [float(text) for row in logged if (text := row.get("charts/cpu_seconds"))]
+    return sum(now - before if now >= before else now for before, now in pairwise((0.0, *times))) if times else ""
 
 
 def cells(metrics: Sequence[Mapping[str, Any]]) -> Row:
@@ -192,7 +200,7 @@ def summarise(results: Sequence[dict[str, str]]) -> list[Row]:
     """Mean and interquartile mean over the seeds of each setting, both with intervals: `over_seeds`, `iqm_interval`."""
     found = []
     for label, rows in by_label(results).items():
-        for column in (*metric_columns(results), "train_seconds"):
+        for column in (*metric_columns(results), *TIMES):
             metric = BY_COLUMN.get(column)
             mean = over_seeds(rows, column)
             if mean is None:

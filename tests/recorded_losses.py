@@ -61,7 +61,7 @@ def scalars(flags: str) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
 
     def keep(log: logs.RunLog, step: int, values: dict[str, float]) -> None:
-        rows.append({"step": float(step)} | {name: value for name, value in values.items() if name != "charts/SPS"})
+        rows.append({"step": float(step)} | {name: value for name, value in values.items() if name not in logs.TIMED})
 
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(logs.RunLog, "row", keep):
         cli.train([*flags.split(), "--log-interval", "1", "--eval-episodes", "0", "--out", folder])

@@ -310,6 +310,12 @@ def test_training_time_counts_every_attempt_up_to_its_last_checkpoint(tmp_path):
     assert train_seconds(tmp_path) == pytest.approx(15)
 
 
+def test_cpu_time_counts_every_attempt_from_zero():
+    logged = [{"charts/cpu_seconds": text} for text in ("2", "5.5", "", "1", "4")]
+    assert tables.cpu_seconds(logged) == 9.5
+    assert tables.cpu_seconds([{"global_step": "1"}]) == ""
+
+
 def outcomes(where, *jobs: Job) -> dict[str, Outcome]:
     for job in jobs:
         where.submit(job)
@@ -384,7 +390,7 @@ def test_results_hold_what_the_run_measured(swept):
     assert (row["env"], row["algo"], row["device"], row["seed"], row["episodes"]) == (
         "cartpole", "rqe-mappo", "cpu", "1", "100",
     )  # fmt: skip
-    assert float(row["train_seconds"]) > 0
+    assert float(row["train_seconds"]) > 0 and float(row["train_cpu_seconds"]) > 0
     episodes = tables.read(folder / "episodes.csv.gz")
     assert len(episodes) == 100
     assert np.mean([float(e["return"]) for e in episodes]) == pytest.approx(mean["value"], rel=1e-4)

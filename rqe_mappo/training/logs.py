@@ -19,6 +19,7 @@ from rqe_mappo.statistics import cvar
 
 INCIDENTS = {"collision": "collisions", "fell": "falls", "timed_out": "time-outs"}
 LINES_PER_RUN = 20
+TIMED = {"charts/SPS", "charts/cpu_seconds"}  # scalars that are others each time a run is made
 FEWEST_FOR_CVAR = 20  # episodes; the worst 5 % of fewer are less than one
 
 

@@ -146,7 +146,7 @@ def loop(
     episodes: list[dict[str, np.ndarray]] = []
     shown: Scalars = {}
     warned, content = False, False
-    began, first_step = time.monotonic(), run.step
+    began, began_cpu, first_step = time.monotonic(), time.process_time(), run.step
     while run.step < config.total_timesteps and not stop.asked and not content:
         progress = run.progress
         try:
@@ -171,7 +171,7 @@ def loop(
             shown |= summarise(episodes)
             episodes.clear()
             speed = (run.step - first_step) / (time.monotonic() - began)
-            charts = {"charts/SPS": speed}
+            charts = {"charts/SPS": speed, "charts/cpu_seconds": time.process_time() - began_cpu}
             if workers := vector.workers_of(run.env):
                 charts["charts/worker_restarts"] = float(sum(workers.restarts))
             log.row(run.step, shown | scalars | charts)
