@@ -118,7 +118,7 @@ def method(algo: str, recurrent: bool) -> dict[str, float]:
     replays = issubclass(registry.algorithm(algo).Config, OffPolicyConfig)
     # Rollouts of 8 steps for learners from replay, whose episodes last 80 at first: 192 steps until they learn at their
     # ratio, and as many that count. The others' rollouts have 96.
-    updates, before = (24, 24) if replays else (4, 2)
+    updates, before = (24, 24) if replays else (2, 1)
     speed = ours_training("sumo", "default", updates, algo=algo, before=before, **changes)
     return {"per second": speed, "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
