@@ -135,9 +135,13 @@ def measured(*flags: str) -> Any:
 def methods(rounds: int) -> None:
     """Every algorithm that learns on the intersection, feed-forward and with memory; written after each round."""
     from rqe_mappo import registry
+    from rqe_mappo.algorithms.single_steps import SingleStepConfig
 
     small = {"exact-rqe", "central-q", "fcp"}  # for games, for agents who all observe the same, for a population
-    kinds = [(algo, flags) for algo in registry.ALGORITHMS if algo not in small for flags in ((), ("--recurrent",))]
+    kinds: list[tuple[str, tuple[str, ...]]] = []
+    for algo in [name for name in registry.ALGORITHMS if name not in small]:
+        remembers = not issubclass(registry.algorithm(algo).Config, SingleStepConfig)
+        kinds += [(algo, ()), *([(algo, ("--recurrent",))] if remembers else [])]
     figures: dict[tuple[str, tuple[str, ...]], list[dict[str, float]]] = {kind: [] for kind in kinds}
     for done in range(1, rounds + 1):
         for algo, flags in kinds:
