@@ -182,8 +182,9 @@ def over_seeds() -> Iterator[Case]:
                 interval(cvar, crashes(rng, n, 0.03) + 5 * s * rng.normal(), seed=1, resamples=RESAMPLES)
                 for n in _lengths(rng, k)
             ]), tail)  # fmt: skip
+    for runs in (2, 3, 5):
         for share in (0.0005, 0.003, 0.05):
-            for spread in (0.0, 0.5, 1.0):
+            for spread in (0.0, 0.5, 1.0, 1.7):
                 yield Case(
                     "rate over runs", f"{share:g}, std between runs {spread:g} of it", 1000, runs,
                     lambda rng, k=runs, p=share, s=spread: over_runs([

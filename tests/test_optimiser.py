@@ -124,3 +124,21 @@ def test_the_state_is_that_of_adam_array_by_array():
     assert all(torch.equal(known["exp_avg"], twin.state_dict()["state"][at]["exp_avg"]) for at, known in state.items())
     with pytest.raises(ValueError, match="array 0 are those of another network"):
         Optimiser(nn.Linear(4, 2), 1e-2, 0.5).load_state_dict({"state": state, "param_groups": []})
+
+
+def test_adam_of_pytorch_goes_on_from_the_state():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
+    optimiser = Optimiser(net, 1e-2, 1e9)
+    for _ in range(2):
+        optimiser.descend(net(torch.ones(4, 3)).square().mean())
+    twin = copy.deepcopy(net)
+    theirs = torch.optim.Adam(twin.parameters(), fused=True)
+    theirs.load_state_dict(copy.deepcopy(optimiser.state_dict()))  # else both have the same moments
+    for _ in range(3):
+        optimiser.descend(net(torch.ones(4, 3)).square().mean())
+        theirs.zero_grad()
+        twin(torch.ones(4, 3)).square().mean().backward()
+        theirs.step()
+    assert {float(known["step"]) for known in theirs.state.values()} == {5}
+    for ours, other in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, other)

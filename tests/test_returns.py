@@ -117,6 +117,18 @@ def test_lambda_targets_are_the_mixture_of_n_step_distributions():
             assert_close(targets[t, e], mixture, atol=1e-14, rtol=0)
 
 
+@pytest.mark.parametrize(("lowest", "reward"), [(True, 0.3), (True, 0.5), (False, -0.3), (False, -0.9)])
+def test_what_lies_on_an_outermost_atom_is_not_moved_inwards_by_a_trace(lowest, reward):
+    atoms, none = torch.arange(-10.0, 11.0, dtype=torch.float64), torch.zeros(20, dtype=torch.bool)
+    place = 0 if lowest else 20
+    next_probs = torch.eye(21, dtype=torch.float64)[place].repeat(20, 1)
+    targets = lambda_targets(atoms, torch.full((20,), reward, dtype=torch.float64), next_probs, none, none, 1.0, 0.9)
+    expected = float(atoms[place])
+    for target in targets.flip(0):
+        expected = reward + 0.1 * float(atoms[place]) + 0.9 * expected
+        assert float(cat.mean(atoms, target)) == pytest.approx(expected, abs=0.02)  # of a spacing of 1; it was 0.5
+
+
 def test_discounted_lambda_targets_of_a_batch_equal_the_loop():
     atoms = torch.linspace(-4, 4, 33, dtype=torch.float64)
     fine = torch.linspace(-4, 4, 32 * FINER + 1, dtype=torch.float64)

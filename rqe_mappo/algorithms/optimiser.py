@@ -102,7 +102,7 @@ class Optimiser:
         (moments,) = known["state"].values()
         apart = zip(*(self.parts(moments[name]) for name in MOMENTS), strict=True)
         state = {
-            number: {"step": moments["step"], **dict(zip(MOMENTS, own, strict=True))}
+            number: {"step": moments["step"].clone(), **dict(zip(MOMENTS, own, strict=True))}  # Adam counts in place
             for number, own in enumerate(apart)
         }
         (group,) = known["param_groups"]
@@ -123,5 +123,5 @@ class Optimiser:
             for name, array in long.items():
                 for number, own in enumerate(self.parts(array)):
                     own.copy_(moments[number][name])
-            together = {0: {"step": moments[0]["step"], **long}}
+            together = {0: {"step": moments[0]["step"].clone(), **long}}
         self.adam.load_state_dict({"state": together, "param_groups": self.adam.state_dict()["param_groups"]})

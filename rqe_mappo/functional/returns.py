@@ -51,7 +51,8 @@ def lambda_targets(
     """Distributions of the lambda-return, `q_t = Pi[r_t + gamma ((1 - lam) p_{t+1} + lam q_{t+1})]`, Pi the projection.
 
     A mixture of the n-step target distributions with weights `(1 - lam) lam^(n-1)`; its mean is the scalar
-    lambda-return within the support. At `ended` and at the last step the mixture is `next_probs` alone; where
+    lambda-return within the support, but for a fiftieth of the spacing where all lies on an outermost atom and rewards
+    are off the grid. At `ended` and at the last step the mixture is `next_probs` alone; where
     `terminated`, the target is the Dirac at `r_t`.
 
     Each projection off the grid widens the distribution: it adds up to a quarter of the squared spacing to the
@@ -112,16 +113,17 @@ def _carried_targets(
 ) -> Float[Tensor, " time *batch atoms"]:
     """`lambda_targets` for gamma = 1 and rewards off the grid.
 
-    The mixture is carried on the grid `atoms + offset`, on which adding a reward is exact: it moves the distribution by
+    The mixture is carried on the grid `wide + offset`, on which adding a reward is exact: it moves the distribution by
     whole atoms and changes the offset. A distribution is projected when it enters the mixture and when it is read.
+    wide: the atoms and one below them, without which what lies on the lowest would enter at `offset` more.
     """
-    one = torch.ones_like(reward[0])
+    wide = torch.cat((atoms[:1] - spacing, atoms))
     trace = lam * (~ended).to(reward.dtype)
-    carried, offset = next_probs[-1], torch.zeros_like(reward[0])
+    carried, offset = wide, torch.zeros_like(reward[0])  # of nothing yet
     targets = []
     for t in reversed(range(reward.shape[0])):
         offset = torch.where(trace[t] > 0, offset, 0.0)
-        mixture = categorical.project(atoms, next_probs[t], -offset, one)
+        mixture = categorical.project_points(wide, atoms - offset[..., None], next_probs[t])
         if targets:
             mixture = torch.lerp(mixture, carried, trace[t][..., None])
         moved = offset + reward[t]
@@ -129,9 +131,12 @@ def _carried_targets(
         # after an end the return is the reward alone, which the offset puts onto an atom
         place = ((reward[t] - atoms[0]) / spacing).floor() * spacing + atoms[0]
         ends = terminated[t][..., None]
-        target, shifted = (categorical.project(atoms, mixture, by, one) for by in (moved, whole))
+        target, shifted = (
+            categorical.project_points(grid, wide + by[..., None], mixture)
+            for grid, by in ((atoms, moved), (wide, whole))
+        )
         targets.append(torch.where(ends, categorical.dirac(atoms, reward[t]), target))
-        carried = torch.where(ends, categorical.dirac(atoms, place), shifted)
+        carried = torch.where(ends, categorical.dirac(wide, place), shifted)
         offset = torch.where(terminated[t], reward[t] - place, moved - whole)
     return torch.stack(targets[::-1])
 
