@@ -259,9 +259,9 @@ def among_runs(matrix: np.ndarray) -> AmongRuns:
     Borgatti, 'Non-parametric standard errors and tests for network statistics' (1999), but that it has no pairs of a
     run with its copy. Of the difference it is `t_{n-1} sqrt(n / (n - 1))` times; in means of pairs draws spread less,
     as `w` copies of a run have the weight `w (n - w)`, and it is `t_{n-1} / (n s)` times, `s` the spread of that weight
-    in the whole: exact where each run has an effect and pairs have none. It covers where runs, pairs or both have effects, and from six runs on
-    also where pairs get on, or do not, by a habit that they share, for which leaving out a run at a time gives hardly
-    any width; of three runs with one of two habits it then covers 77 %, of four 87 %.
+    in the whole: exact where each run has an effect and pairs have none. It covers where runs, pairs or both have
+    effects, and from six runs on also where pairs get on, or do not, by a habit that they share, for which leaving out
+    a run at a time gives hardly any width; of three runs with one of two habits it then covers 77 %, of four 87 %.
     """
     from scipy.stats import t
 
