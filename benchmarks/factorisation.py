@@ -1,4 +1,4 @@
-"""Four theorems on factorised values in numbers: `python -m benchmarks.factorisation` (seconds; docs/factorisation.md).
+"""Four theorems on factorised values in numbers: `python -m benchmarks.factorisation` (half a minute).
 
 Writes benchmarks/results/factorisation.csv, one row a number: what theory derives, where it derives one, and what
 iterating came to. Thresholds are found by bisection, to 1e-6, of what an iterated run does.

@@ -10,6 +10,7 @@ from rqe_mappo import registry
 from rqe_mappo.config import ConfigError, per_agent, spelled
 
 TAUS = ("0.3", "0.5", "1", "2", "10", "inf")
+NOT_EVERYWHERE = ("exact-rqe", "central-q", "fcp")  # for games of tables, for agents who observe the same, for partners
 NUMBERS = ("tau", "eps")  # written in one way, so that .3 and 0.30 name the same run
 
 
@@ -69,9 +70,9 @@ def ablation(tau: str, eps: str) -> list[Setting]:
 
 def compare(rivals: Sequence[str]) -> list[Setting]:
     """One setting for each of `rivals`: the name of an algorithm, then its flags. All if there are none, but for
-    exact-rqe, which is for small games, and fcp, which needs partners."""
+    those that are not for every environment: `NOT_EVERYWHERE`."""
     settings = []
-    for text in rivals or [name for name in registry.ALGORITHMS if name not in ("exact-rqe", "fcp")]:
+    for text in rivals or [name for name in registry.ALGORITHMS if name not in NOT_EVERYWHERE]:
         try:
             name, *words = shlex.split(text)
         except ValueError:

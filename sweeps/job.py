@@ -20,6 +20,7 @@ from rqe_mappo.sweeps import reading
 
 State = Literal["waiting", "done", "failed", "interrupted"]
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+LARGEST_LOG = 2**24  # bytes of a log that are searched for warnings
 LOG_TAIL = 4000  # characters at the end of a log that are searched for the reason of a failure
 POLL_S = 1.0
 Started = Callable[[subprocess.Popen], None]
@@ -137,6 +138,15 @@ def _reason(code: int, log: Path) -> str:
         file.seek(max(0, log.stat().st_size - LOG_TAIL))
         lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1].removeprefix("rqe-train: ") if lines else f"exit code {code}"
+
+
+def warnings(log: Path) -> list[str]:
+    """What the log of a run warns of, each once."""
+    if not log.is_file():
+        return []
+    with open(log, "rb") as file:
+        lines = file.read(LARGEST_LOG).decode(errors="replace").splitlines()
+    return list(dict.fromkeys(line for line in lines if line.startswith("warning: ")))
 
 
 def begin_attempt(folder: Path) -> None:

@@ -42,6 +42,7 @@ METRICS = (
     Metric("mean return", "agent", MORE, REWARD, "mean return", 2),
     Metric("CVaR5 of return", "agent", MORE, REWARD, "mean of the worst 5 % of returns (CVaR5)", 2),
     Metric("std of return", "agent", NEITHER, REWARD, "std of the return", 2, POSITIVE),
+    Metric("team reward", "episode", MORE, REWARD, "reward of the team", 2),
     Metric("collision rate", "agent", LESS, "", "collisions per agent", 4, SHARE),
     Metric("collision rate", "episode", LESS, "", "episodes with a collision", 4, SHARE),
     Metric("fall rate", "agent", LESS, "", "falls per episode", 4, SHARE),
@@ -80,8 +81,8 @@ FRONTS = tuple(
 HEADLINES = tuple(
     BY_COLUMN[name]
     for name in (
-        "mean return (agent)", "CVaR5 of return (agent)", "collision rate (agent)", "fall rate (agent)",
-        "travel time s (agent)",
+        "team reward (episode)", "mean return (agent)", "CVaR5 of return (agent)", "collision rate (agent)",
+        "fall rate (agent)", "travel time s (agent)",
     )
 )  # fmt: skip
 """What bars and comparisons show, where an environment has it."""

@@ -10,6 +10,7 @@ from string import Template
 
 from rqe_mappo.checkpoint import write_atomically
 from rqe_mappo.sweeps import front_plots, manifest
+from rqe_mappo.sweeps.job import warnings
 from rqe_mappo.sweeps.manifest import Manifest
 from rqe_mappo.sweeps.metrics import BY_COLUMN, FRONTS, HEADLINES
 from rqe_mappo.sweeps.style import pretty
@@ -86,6 +87,7 @@ def html(known: Manifest) -> str:
     labels = list(by_label(tables["summary"]))
     sections = [
         ("What did not finish", _unfinished(known)),
+        ("Warnings", _warnings(known)),
         ("Main numbers", _headlines(tables["summary"], tables["results"], labels)),
         ("Plots", _plots(known.folder / "plots")),
         (f"Against {pretty(known.reference)}", _comparisons(tables["comparisons"])),
@@ -131,6 +133,14 @@ def _unfinished(known: Manifest) -> str:
         for entry in known.jobs.values() if entry.state != "done"
     ]  # fmt: skip
     return _table(("run", "state", "why", "log"), rows, "text") if rows else ""
+
+
+def _warnings(known: Manifest) -> str:
+    rows = [
+        [escape(entry.name), escape(warning.removeprefix("warning: "))]
+        for entry in known.jobs.values() if entry.state == "done" for warning in warnings(known.log(entry.name))
+    ]  # fmt: skip
+    return _table(("run", "it warned"), rows, "text") if rows else ""
 
 
 def _headlines(summary: Rows, results: Rows, labels: Sequence[str]) -> str:

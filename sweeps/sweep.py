@@ -23,13 +23,14 @@ from rqe_mappo.config import ConfigError, TrainConfig, spelled
 from rqe_mappo.evaluation.report import FEWEST_FOR_TAIL
 from rqe_mappo.sweeps import grid, manifest
 from rqe_mappo.sweeps.backends import Backend, Local, Ray, Slurm
-from rqe_mappo.sweeps.job import Job, Outcome, finished, steps_done
+from rqe_mappo.sweeps.job import Job, Outcome, finished, steps_done, warnings
 from rqe_mappo.sweeps.manifest import Manifest
 from rqe_mappo.training.lock import hold
 from rqe_mappo.training.run import versions
 
 EPISODES = 1000  # the worst 5 % are then fifty
 MAY_DIFFER = configs.CHANGEABLE_ON_RESUME - {"total_timesteps"} | {"out"}
+PASSED_ON = "Further flags, such as --total-timesteps, are passed on to rqe-train."
 KINDS = {
     "tau": "the price of risk aversion: tau times seeds",
     "ablation": "risk aversion and bounded rationality, each with and without the other",
@@ -65,11 +66,13 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--ray", metavar="ADDRESS", nargs="?", const="", help="run on a Ray cluster, or a new one here")
     common.add_argument("--slurm", metavar="KEY=VALUE,...", nargs="?", const="", help="run on SLURM, through submitit")
     main = Parser(
-        prog="rqe-sweep", allow_abbrev=False, description=__doc__, epilog="Further flags are passed on to rqe-train.",
+        prog="rqe-sweep", allow_abbrev=False, description=__doc__, epilog=PASSED_ON,
     )  # fmt: skip
     kinds = main.add_subparsers(dest="kind", required=True, parser_class=Parser, metavar="{" + ",".join(KINDS) + "}")
     made = {
-        name: kinds.add_parser(name, parents=[common], help=text, description=text, allow_abbrev=False)
+        name: kinds.add_parser(
+            name, parents=[common], help=text, description=text, epilog=PASSED_ON, allow_abbrev=False
+        )
         for name, text in KINDS.items()
     }
     made["tau"].add_argument("--taus", default=",".join(grid.TAUS), help=f"values (default: {','.join(grid.TAUS)})")
@@ -77,7 +80,8 @@ def parser() -> argparse.ArgumentParser:
     made["ablation"].add_argument("--eps", help="eps where rationality is bounded (default: the recipe's)")
     made["compare"].add_argument(
         "--algo", action="append", default=[],
-        help="an algorithm, its own flags behind it: --algo mappo --algo 'rqe-mappo --tau 0.3' (default: all)",
+        help="an algorithm, its own flags behind it: --algo mappo --algo 'rqe-mappo --tau 0.3' (default: all "
+        f"but {', '.join(grid.NOT_EVERYWHERE)}); the first is what others are compared with",
     )  # fmt: skip
     made["grid"].add_argument(
         "--grid", action="append", default=[], required=True, metavar="FLAG=V,V",
@@ -222,16 +226,18 @@ class Progress:
     def log(self, text: str) -> None:
         tqdm.write(text) if self.bar is not None else print(text, flush=True)
 
-    def job_ended(self, outcome: Outcome, log: str, headline: str) -> None:
+    def job_ended(self, outcome: Outcome, log: Path, headline: str) -> None:
         self.ended += 1
         count = f"[{self.ended:>{len(str(len(self.jobs)))}}/{len(self.jobs)}]"
         minutes = f"{int(outcome.seconds // 60)}:{int(outcome.seconds % 60):02d}"
         texts = {
             "done": f"done{f' in {minutes}' * bool(outcome.seconds)}  {headline}",
-            "failed": f"failed: {outcome.reason}  (log: {log})",
+            "failed": f"failed: {outcome.reason}  (log: {os.path.relpath(log)})",
             "interrupted": "stopped; its progress is saved",
         }
         self.log(f"{count} {outcome.name}  {texts[outcome.state]}".rstrip())
+        for warning in warnings(log) if outcome.state == "done" else ():
+            self.log(f"{' ' * len(count)} {warning}")
 
     def close(self) -> None:
         if self.bar is not None:
@@ -252,7 +258,7 @@ def run_jobs(jobs: Sequence[Job], known: Manifest, backend: Backend) -> bool:
             elif outcome.state != "waiting":
                 known.record(outcome)
                 headline = tables.headline(Path(known.run_folder(outcome.name))) if outcome.state == "done" else ""
-                progress.job_ended(outcome, os.path.relpath(known.log(outcome.name)), headline)
+                progress.job_ended(outcome, known.log(outcome.name), headline)
                 if outcome.state == "done":
                     tables.write_results(known)
             if stop.count > handled:

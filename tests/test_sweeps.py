@@ -1,5 +1,6 @@
 """Sweeps: what is run, how they survive, and that their tables and plots stand by themselves."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -354,8 +355,8 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(swept, monkeypatch,
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
         progress = Progress([job])
         progress.tick()
-        progress.job_ended(Outcome("run", "done", 75.0), "run.log", "mean return 3")
-        progress.job_ended(Outcome("run", "failed", 75.0, "no luck"), "run.log", "")
+        progress.job_ended(Outcome("run", "done", 75.0), Path("run.log"), "mean return 3")
+        progress.job_ended(Outcome("run", "failed", 75.0, "no luck"), Path("run.log"), "")
         progress.close()
         printed = capsys.readouterr()
         assert "[1/1] run  done in 1:15  mean return 3" in printed.out and "no luck  (log: run.log)" in printed.out
@@ -459,6 +460,22 @@ def test_page_needs_nothing_but_itself_and_escapes_what_it_shows(swept):
     assert text.count("data:image/png;base64,") == 5
     assert not any(f'{attribute}="{scheme}' in text for attribute in ("src", "href") for scheme in ("http", "//"))
     assert "url(" not in text and "@import" not in text
+
+
+def test_what_runs_warned_of_is_on_the_console_and_on_the_page(swept, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(swept[0], folder, ignore=shutil.ignore_patterns("runs"))
+    known, name = manifest.load(folder), "devicecpu__s1"
+    warning = "warning: nothing was learned <b>"
+    assert "stayed risk-neutral: train longer" in page.html(known)  # the run was short
+    known.log(name).write_text("training in here\n")
+    assert "it warned" not in page.html(known)
+    known.log(name).write_text(f"training in here\n{warning}\n  5%  warning: not at the beginning\n{warning}\n")
+    assert page.html(known).count("nothing was learned &lt;b&gt;") == 1
+    with contextlib.closing(Progress([])) as progress:
+        progress.job_ended(Outcome(name, "done", 60.0), known.log(name), "mean return 1")
+    done, said = capsys.readouterr().out.splitlines()
+    assert done == f"[1/0] {name}  done in 1:00  mean return 1" and said.strip() == warning
 
 
 def test_parser_shows_help(capsys):

@@ -142,7 +142,7 @@ class OffPolicyConfig(AlgorithmConfig):
 
     def notes(self, env: BatchedEnv) -> list[str]:
         need = EpisodeReplay.bytes_at_most(env, self.buffer_episodes)
-        said = [f"the replay buffer of {self.buffer_episodes} episodes takes up to {need / 1e6:,.0f} MB"]
+        said = [f"the replay buffer of {self.buffer_episodes} episodes takes up to {math.ceil(need / 1e6):,} MB"]
         if self.window > self.piece:
             said.append(
                 f"with --recurrent whole episodes are learned from, --batch-episodes {self.batch_episodes} at once, "
@@ -353,6 +353,9 @@ class OffPolicy:
     def warnings(self) -> list[str]:
         if self.steps:
             return divergence.warnings(self.valued, self.replay, self.run.gamma)
+        if not self.replay.count:
+            fix = f"raise --total-timesteps, or lower --num-envs {self.run.num_envs}, whose copies share them"
+            return [f"nothing was learned: no episode ended in {self.run.total_timesteps} decisions: {fix}"]
         ended = f"{self.replay.count} episodes ended"
         if not self.ready():
             piece, count = self.config.piece, self.config.batch_episodes
@@ -360,7 +363,7 @@ class OffPolicy:
             if piece:
                 ended += f" ({self.replay.steps} steps)"
                 wanted = f"--batch-episodes {count} pieces of --window {piece} are {count * piece}"
-            return [f"nothing was learned: {ended}, and {wanted}: lower it, or raise --total-timesteps"]
+            return [f"nothing was learned: {ended}, and {wanted}: lower --batch-episodes, or raise --total-timesteps"]
         return [f"nothing was learned: {ended}, and none earned anything: explore more, or longer"]
 
     def write_files(self, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """What a file gives of a policy, and whether it does: its outputs, and how far they are from PyTorch's."""
 
-import json
 import math
 from collections.abc import Callable
 
@@ -23,8 +22,9 @@ Run = Callable[..., Outputs]
 def actor_of(policy: Policy) -> PolicyActor | Utilities:
     """The policy's actor; ValueError for one of another kind than files here can hold."""
     if not isinstance(policy.actor, PolicyActor | Utilities):
-        algo = json.loads(policy.config_json).get("algo")
-        raise ValueError(f"policies of --algo {algo} cannot be exported: use Policy.load, which needs no environment")
+        raise ValueError(
+            f"policies of --algo {policy.algo} cannot be exported: use Policy.load, which needs no environment"
+        )
     return policy.actor
 
 

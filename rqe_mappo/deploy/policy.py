@@ -1,5 +1,6 @@
 """A trained policy for those who deploy it: load, act, look at the predicted return distribution."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,15 @@ class Policy(ActingPolicy):
             taus = np.atleast_1d(self.risk["tau"]).tolist()
             self.measures = tuple(parse_risk(self.risk["name"], tau, clip=self.risk["clip"]) for tau in taus)
         self.memory: Memory | None = None
+
+    @property
+    def algo(self) -> str:
+        """The algorithm that it was trained by, as its file says."""
+        return str(json.loads(self.config_json).get("algo"))
+
+    def __repr__(self) -> str:
+        env = json.loads(self.config_json).get("env")
+        return f"Policy(--algo {self.algo} --env {env}, {len(self.agents)} agents, {self.timesteps:,} decisions)"
 
     @property
     def measure(self) -> RiskMeasure:
@@ -292,7 +302,10 @@ class Policy(ActingPolicy):
 
     def _known_returns(self) -> ReturnModel:
         if self.returns is None:
-            raise ValueError("nothing in this run predicts the return of its policy (exact-rqe: of joint actions only)")
+            raise ValueError(
+                f"--algo {self.algo} has no critic that predicts the return of its policy: what it learned is of "
+                "actions"
+            )
         return self.returns
 
     def _team_views(self, view: Any, agent: Any) -> "TeamViews | None":

@@ -82,7 +82,10 @@ def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path
         raise ValueError("--laws shows what a critic predicts, and a scripted policy has none: leave it out")
     if critic is not None and not critic.predicts_distribution and settings.distributions:
         raise ValueError(
-            "--laws shows distributions, and this run's critic predicts only the mean return: leave it out"
+            "--laws shows the distribution that a critic predicts of its policy's return, and that of "
+            f"--algo {critic.algo} predicts "
+            + ("nothing" if critic.returns is None else "only the mean")
+            + ": leave it out"
         )
     if critic is not None:
         critic.seed(settings.seed)
