@@ -117,6 +117,29 @@ def test_sums_over_atoms_that_lie_far_apart_are_compared_by_their_size(kind):
     assert export.largest_difference(policy, run, 4000, seed=1) > export.TOLERANCE
 
 
+@pytest.mark.parametrize("kind", ["utilities", "quantiles", "atoms"])
+def test_actions_that_are_not_there_are_not_taken_however_low_others_are(kind):
+    policy = invented(kind, EACH)
+    with torch.no_grad():
+        for net in policy.actor.nets:
+            [layer for layer in net.modules() if isinstance(layer, torch.nn.Linear)][-1].bias -= 1e12
+        if kind == "atoms":
+            policy.actor.atoms.copy_(torch.linspace(-2e12, -1e12, 9))
+    obs, agent = seen(policy, 300, seed=3)
+    counts = np.array(policy.spec.actions.counts)[agent]
+    acted = policy.actor.act(*map(torch.from_numpy, (obs, agent)), torch.zeros(300, 0), uniform=None)
+    assert (acted.extras["drawn"][..., 0].numpy() < counts).all()
+    (utilities,) = export.run_onnx(export.to_onnx(policy))(obs, agent)
+    assert (utilities.argmax(-1) < counts).all() and utilities.max() < -9e8
+
+
+@pytest.mark.parametrize("kind, wrong", [("levelled", {"env_level": float("inf")}), ("atoms", {"risk": "cvar:oops"})])
+def test_a_network_that_could_not_act_is_not_built(kind, wrong):
+    known = nets.describe(invented(kind).actor)
+    with pytest.raises(ValueError, match=r"levels must be|oops"):
+        nets.build(known | wrong)
+
+
 def agrees(kind: str, form: str, suffix: str) -> None:
     policy = invented(kind, form)
     write, read = export.FORMATS[suffix]

@@ -161,7 +161,10 @@ def test_memory_learns_from_whole_episodes_whatever_the_window_and_says_so(tmp_p
 def test_a_run_that_learned_nothing_says_why(tmp_path):
     config = replaying("vdn", tmp_path, batch_episodes=500)
     with contextlib.closing(vector.make(config, config.num_envs)) as env:
-        assert "--batch-episodes is 500: lower it" in learner("vdn", env, config).warnings()[0]
+        vdn = learner("vdn", env, config)
+        assert "no episode ended" in vdn.warnings()[0] and "lower --num-envs 4" in vdn.warnings()[0]
+        vdn.replay.count = 3
+        assert "3 episodes ended, and --batch-episodes is 500: lower --batch-episodes" in vdn.warnings()[0]
 
 
 def test_what_central_q_cannot_learn_in_is_refused_with_the_first_trajectory(tmp_path):

@@ -7,10 +7,12 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
+from rqe_mappo.checkpoint import CheckpointError
 from rqe_mappo.data import replay_files
 from rqe_mappo.data.priorities import Drawn, Priorities
 from rqe_mappo.data.replay import EpisodeReplay
 from rqe_mappo.data.trajectory import Trajectory
+from rqe_mappo.files import load_tensors, save_tensors
 
 T, E, A, D, S, HORIZON = 7, 3, 2, 2, 3, 5
 
@@ -178,6 +180,52 @@ def test_a_buffer_read_back_from_its_files_is_the_same(tmp_path):
     third.load_state_dict(replay.state_dict())
     with pytest.raises(ValueError, match="lacks episode"):
         replay_files.read(tmp_path, third)
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    replay, _ = kept_and_played(0)
+    replay_files.write(tmp_path, replay)
+    (tmp_path / "replay" / ".episodes_000000000000_000000000003.pt.1af3ceb3.part").write_bytes(b"half")
+    replay_files.drop_old(tmp_path, replay)
+    assert not list((tmp_path / "replay").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "wrong"),
+    [
+        ("action", 3, "actions beyond the 3"),
+        ("action", -1, "action holds numbers"),
+        ("reward", np.nan, "reward holds numbers"),
+        ("reward", 1e38, "reward holds numbers"),
+        ("obs", np.inf, "obs holds numbers"),
+        ("active", 0, "nobody acts"),
+        ("length", 0, "at least 1"),
+    ],
+)
+def test_episodes_that_were_not_played_here_are_refused(name, number, wrong, tmp_path):
+    replay, _ = kept_and_played(0)
+    replay_files.write(tmp_path, replay)
+    (path,) = (tmp_path / "replay").iterdir()
+    kept = load_tensors(path)
+    (kept["length"] if name == "length" else kept["arrays"][name])[0] = number
+    save_tensors(path, kept)
+    again = EpisodeReplay(env(), 1000, "bootstrap")
+    again.load_state_dict(replay.state_dict())
+    with pytest.raises(CheckpointError, match=f"{path.name} holds no episodes of this run.*{wrong}.*--no-keep-buffer"):
+        replay_files.read(tmp_path, again)
+
+
+@pytest.mark.parametrize("error", [0.0, 1e-30, 3e38])
+def test_priorities_of_errors_of_any_size_stay_within_episodes(error):
+    replay, play = EpisodeReplay(env(), 6, "bootstrap"), Play(3)
+    while len(replay) < 6:
+        replay.add(play.chunk())
+    priorities, generator = Priorities(replay, 10.0), torch.Generator().manual_seed(0)
+    for _ in range(20):
+        drawn = priorities.draw(64, 1.0, generator)
+        assert bool((drawn.first < replay.length[drawn.slot]).all())
+        assert bool(drawn.weight.isfinite().all()) and float(drawn.weight.max()) == 1
+        priorities.update(drawn, torch.full((64,), error))
 
 
 def test_windows_are_drawn_by_their_priorities_and_weighed_back():

@@ -11,6 +11,7 @@ from rqe_mappo import schema
 from rqe_mappo.data.replay import EpisodeReplay
 
 LEAST = 1e-6  # added to every error, so that no window is never drawn again
+MOST = 1e30  # counted of an error; in float64 its tenth power is still a number
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Priorities:
     def __init__(self, replay: EpisodeReplay, alpha: float):
         self.replay, self.alpha, self.greatest = replay, alpha, 1.0
         slots = len(replay.length)
-        self.priority = torch.zeros(slots, replay.horizon)
+        self.priority = torch.zeros(slots, replay.horizon, dtype=torch.float64)  # tenth powers of errors fit in
         self.of_episode = torch.zeros(slots, dtype=torch.float64)
         self.known = 0  # episodes that have priorities
         self.restored: Tensor | None = None
@@ -53,7 +54,7 @@ class Priorities:
         episodes = self.of_episode[finished]
         uniform = torch.rand(2, size, generator=generator, dtype=torch.float64)
         slot = finished[_places(episodes.cumsum(0).expand(size, -1), uniform[0])]
-        steps = self.priority[slot].double()
+        steps = self.priority[slot]
         first = _places(steps.cumsum(-1), uniform[1])
         chance = steps.gather(-1, first[:, None]).squeeze(-1) / episodes.sum()
         weight = (self.replay.steps * chance) ** -correction
@@ -61,16 +62,16 @@ class Priorities:
 
     def update(self, drawn: Drawn, error: Float[Tensor, " B"]) -> None:
         """The errors of windows that were drawn."""
-        priority = (error.detach().cpu().abs() + LEAST) ** self.alpha
+        priority = (error.detach().cpu().double().abs().clamp(max=MOST) + LEAST) ** self.alpha
         self.greatest = max(self.greatest, float(priority.max()))
         self.priority[drawn.slot, drawn.first] = priority
-        self.of_episode[drawn.slot] = self.priority[drawn.slot].double().sum(-1)
+        self.of_episode[drawn.slot] = self.priority[drawn.slot].sum(-1)
 
     def _take_in(self) -> None:
         """Give the greatest priority to episodes that have ended since."""
         finished = self.replay.whole
         new = finished[-(self.replay.count - self.known) :] if self.replay.count > self.known else finished[:0]
-        self._put(new, torch.full((len(new), self.replay.horizon), self.greatest))
+        self._put(new, torch.full((len(new), self.replay.horizon), self.greatest, dtype=torch.float64))
         self.known = self.replay.count
 
     def settle(self) -> None:
@@ -85,7 +86,7 @@ class Priorities:
     def _put(self, slot: Int[Tensor, " F"], priority: Float[Tensor, "F horizon"]) -> None:
         there = torch.arange(self.replay.horizon) < self.replay.length[slot][:, None]
         self.priority[slot] = priority * there
-        self.of_episode[slot] = self.priority[slot].double().sum(-1)
+        self.of_episode[slot] = self.priority[slot].sum(-1)
 
     def state_dict(self) -> PriorityState:
         self._take_in()
@@ -99,7 +100,7 @@ class Priorities:
         found = schema.read(PriorityState, state, "priorities")
         if found["priority"].shape[1:] != (self.replay.horizon,) or not bool((found["priority"] >= 0).all()):
             raise ValueError(f"priorities.priority must be at least 0, of {self.replay.horizon} steps an episode")
-        self.restored, self.greatest = found["priority"], found["greatest"]
+        self.restored, self.greatest = found["priority"].double(), found["greatest"]
 
 
 def _places(cumulative: Float[Tensor, "B N"], uniform: Float[Tensor, " B"]) -> Int[Tensor, " B"]:

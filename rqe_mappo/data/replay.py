@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rqe_mappo import schema
 from rqe_mappo.data.trajectory import Trajectory
-from rqe_mappo.envs.contract import BatchedEnv
+from rqe_mappo.envs.contract import LARGEST, BatchedEnv
 from rqe_mappo.schema import Count
 
 SEEN = ("obs", "state", "avail", "present")  # before each step, and after the last
@@ -87,6 +87,7 @@ class EpisodeReplay:
     def __init__(self, env: BatchedEnv, capacity: int, time_limit: str, extras: Sequence[str] = ()):
         self.capacity, self.time_limit, self.extras = capacity, time_limit, tuple(extras)
         self.common_reward, self.horizon, self.count = env.common_reward, env.horizon, 0
+        self.actions = int(getattr(env.action_space, "n", 0))
         slots, steps, agents = capacity + env.num_envs, env.horizon, len(env.possible_agents)
         self.arrays = {
             "obs": torch.empty(slots, steps + 1, agents, *env.observation_space.shape),
@@ -269,19 +270,36 @@ class EpisodeReplay:
         if len(length) != len(slot) or steps > self.horizon or (length < 0).any():
             raise ValueError(f"replay.length must have {len(slot)} entries from 0 to {self.horizon}")
         if "avail" in arrays:
-            self._allow(arrays["avail"].shape[-1])
+            self._allow(self.actions)
         if set(arrays) != set(self.arrays):
             raise ValueError(f"replay.arrays must be {', '.join(self.arrays)}")
         for name, values in arrays.items():
             kept = self.arrays[name]
             if values.shape != (len(slot), steps + (name in SEEN), *kept.shape[2:]) or values.dtype != kept.dtype:
                 raise ValueError(f"replay.arrays.{name} is of another environment")
-            kept[slot, : values.shape[1]] = values
+        self._check(length, arrays)
+        for name, values in arrays.items():
+            self.arrays[name][slot, : values.shape[1]] = values
         self.length[slot] = length
+
+    def _check(self, length: Int[Tensor, " B"], arrays: dict[str, Tensor]) -> None:
+        """ValueError for episodes that were not played here: arrays come from files."""
+        most = LARGEST * arrays["active"].shape[-1]  # the team's reward is a sum
+        for name, values in arrays.items():
+            wrong = values.is_floating_point() and values.numel() and not float(values.abs().max()) <= most
+            if wrong or (values.dtype == torch.int64 and (values < 0).any()):
+                raise ValueError(f"replay.arrays.{name} holds numbers that no environment gives")
+        if (arrays["action"] >= self.actions).any():
+            raise ValueError(f"replay.arrays.action holds actions beyond the {self.actions} that there are")
+        played = torch.arange(arrays["active"].shape[1]) < length[:, None]
+        if not arrays["active"].any(-1)[played].all():
+            raise ValueError("replay.arrays.active has steps in which nobody acts")
 
     def restore(self, length: Int[Tensor, " B"], arrays: dict[str, Tensor], skip: int = 0) -> None:
         """Take in whole episodes that `cut_out` gave, newer than all there are, without the first `skip` of them."""
         length = length[skip:]
+        if (length < 1).any():
+            raise ValueError("replay.length must be at least 1 of whole episodes")
         if len(length) > len(self.free):
             raise ValueError(f"the replay buffer holds {self.capacity} episodes")
         steps = int(length.max())

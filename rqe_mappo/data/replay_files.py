@@ -49,7 +49,9 @@ def write(folder: Path, replay: EpisodeReplay) -> None:
 
 
 def drop_old(folder: Path, replay: EpisodeReplay) -> None:
-    """Remove the files of which no episode is in the buffer any more."""
+    """Remove the files of which no episode is in the buffer any more, and what killed processes left half written."""
+    for path in (folder / FOLDER).glob(".episodes_*.part"):
+        path.unlink(missing_ok=True)
     for _, behind, path in _files(folder):
         if behind <= replay.count - len(replay):
             path.unlink(missing_ok=True)

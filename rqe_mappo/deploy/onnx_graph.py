@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rqe_mappo.functional.policy_gradient import LEAST, NO_ACTION
 from rqe_mappo.nets.mlp import AgentNets, RecurrentNet
 from rqe_mappo.nets.normaliser import LARGEST, Normaliser
 
@@ -43,6 +44,13 @@ class Graph:
     def of_agent(self, table: Tensor, name: str) -> str:
         """Of a table with a row for each agent, the row's agent's."""
         return self.node("Gather", [self.constant(table, f"{name}.of_each"), "agent"], name)
+
+    def masked(self, values: str, there: str) -> str:
+        """See `rqe_mappo.functional.q_learning.masked`."""
+        least, none = (
+            self.constant(torch.tensor(each), name) for each, name in ((LEAST, "least"), (NO_ACTION, "none"))
+        )
+        return self.node("Where", [there, self.node("Max", [values, least], "kept"), none], "allowed")
 
     def linear(self, value: str, weight: Tensor, bias: Tensor | None, name: str) -> str:
         """`value @ weight.T + bias`."""

@@ -3,7 +3,6 @@
 import torch
 
 from rqe_mappo.deploy.onnx_graph import Graph
-from rqe_mappo.functional.policy_gradient import NO_ACTION
 from rqe_mappo.nets import PolicyActor
 
 
@@ -24,7 +23,7 @@ def _choices(graph: Graph, actor: PolicyActor, found: str, own: str | None) -> N
     """`logits` and `probabilities`, those of each choice summing to 1."""
     node, sizes = graph.node, actor.spec.actions.sizes
     if own is not None:
-        found = node("Where", [own, found, graph.constant(torch.tensor(NO_ACTION), "no_action")], "allowed")
+        found = graph.masked(found, own)
     node("Identity", [found], "logits")
     if len(sizes) == 1:
         node("Softmax", [found], "probabilities", axis=-1)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from rqe_mappo.deploy.onnx_graph import Graph
-from rqe_mappo.functional.policy_gradient import NO_ACTION
 from rqe_mappo.functional.risk import CVaR, Neutral
 from rqe_mappo.nets import (
     CategoricalUtilities,
@@ -37,8 +36,7 @@ def utility_nodes(graph: Graph, actor: Utilities) -> None:
     every, after = graph.networks(actor.nets, graph.seen(actor.normaliser, _told(actor)), memory)
     found = KINDS[type(actor)](graph, actor, every)
     if actor.own is not None:
-        no_action = graph.constant(torch.tensor(NO_ACTION), "no_action")
-        found = graph.node("Where", [graph.of_agent(actor.own, "own"), found, no_action], "allowed")
+        found = graph.masked(found, graph.of_agent(actor.own, "own"))
     graph.node("Identity", [found], "utilities")
     remembered = [graph.chosen(after, "memories")] if after else []
     if isinstance(actor, LatentUtilities):

@@ -9,6 +9,8 @@ from torch import Tensor
 
 NO_ACTION = -1e9
 """The logit of an action that an agent does not have: probability 0, and finite, so that 0 log 0 is 0."""
+LEAST = 0.99 * NO_ACTION
+"""What an action that an agent has counts at least where others are not there, so that these are never preferred."""
 
 
 def clipped_surrogate(

@@ -4,14 +4,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rqe_mappo.functional.policy_gradient import NO_ACTION
+from rqe_mappo.functional.policy_gradient import LEAST, NO_ACTION
 
 
 def masked(
     values: Float[Tensor, "*batch actions"], avail: Bool[Tensor, "*batch actions"] | None
 ) -> Float[Tensor, "*batch actions"]:
-    """Values of actions, those that are not there so low that none of them is the greatest."""
-    return values if avail is None else values.masked_fill(~avail, NO_ACTION)
+    """Values of actions, `NO_ACTION` for those that are not there, above which all others are kept."""
+    return values if avail is None else values.clamp(min=LEAST).masked_fill(~avail, NO_ACTION)
 
 
 def of_actions(values: Float[Tensor, "*batch actions"], action: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rqe_mappo.functional.policy_gradient import NO_ACTION
+from rqe_mappo.functional import q_learning
 from rqe_mappo.nets.contract import Acted
 from rqe_mappo.nets.distributions import ActionDistribution, ActionSpec, Categorical, Gaussian
 from rqe_mappo.nets.mlp import AgentNets
@@ -98,9 +98,7 @@ class PolicyActor(nn.Module):
             log_std = self.log_std[0] if self.spec.shared else self.log_std[agent]
             return Gaussian(self.spec.actions, outputs, log_std.expand_as(outputs), own)
         there = avail if own is None else own if avail is None else own & avail
-        if there is not None:
-            outputs = outputs.masked_fill(~there, NO_ACTION)
-        return Categorical(self.spec.actions, outputs, masked=there is not None)
+        return Categorical(self.spec.actions, q_learning.masked(outputs, there), masked=there is not None)
 
     @property
     def stds(self) -> Float[Tensor, "nets U"]:

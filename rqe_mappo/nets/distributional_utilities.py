@@ -41,6 +41,7 @@ class DistributionalUtilities(Utilities):
 
     def __init__(self, spec: DistributionalSpec):
         super().__init__(spec)
+        parse_risk(spec.risk, spec.tau, clip=None)  # ValueError now, not when it acts
         self.register_buffer("tau", torch.tensor(spec.tau))
 
     @property

@@ -28,6 +28,11 @@ class LevelledUtilities(Utilities):
     kind = "levelled utilities"
     spec: LevelledSpec
 
+    def __init__(self, spec: LevelledSpec):
+        super().__init__(spec)
+        if not (0 < spec.agent_level < 1 and 0 < spec.env_level < 1):
+            raise ValueError("levels must be in (0, 1)")
+
     def network(self, inputs: int, count: int) -> AgentNets:
         return super().network(inputs + LEVELS, count)
 
