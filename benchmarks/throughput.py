@@ -31,6 +31,7 @@ def ours_training(
     from rqe_mappo.algorithms.contract import Progress
     from rqe_mappo.config import default_config
     from rqe_mappo.data import vector
+    from rqe_mappo.training.loop import tiny_numbers_as_zero
     from rqe_mappo.training.run import Run
 
     config = default_config(env, scenario, algo)
@@ -41,13 +42,14 @@ def ours_training(
     run.collector.start(environment.reset(0))
     midway = Progress(config.total_timesteps // 2, config.total_timesteps)
     clock = time.perf_counter if wall else time.process_time
-    decisions, began = 0, 0.0
-    for update in range(before + updates):
-        if update == before:
-            decisions, began = 0, clock()
-        chunk, _ = run.collector.collect()
-        run.algorithm.learn(chunk, midway)
-        decisions += int(chunk.active.sum())
+    decisions, began, explore = 0, 0.0, run.algorithm.explore  # always as at first: all play in the same traffic
+    with tiny_numbers_as_zero():
+        for update in range(before + updates):
+            if update == before:
+                decisions, began = 0, clock()
+            chunk, _ = run.collector.collect(explore)
+            run.algorithm.learn(chunk, midway)
+            decisions += int(chunk.active.sum())
     spent = clock() - began
     environment.close()
     return decisions / spent
