@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import io
 import itertools
 import os
@@ -164,7 +165,18 @@ def parse(kind: type[Parsed], prog: str, args: list[str], default: Any = None, a
         paragraphs = [part for part in re.split(r"[─╰╯\-]{9,}", body) if part.strip()]
         own = r"^Error parsing \S+: (?=--)"  # our own messages name the flag themselves
         message = re.sub(own, "", " ".join(paragraphs[0].split()))
+        if unknown := re.match(r"Unrecognized options: (--[^\s,=]+)", message):
+            message = f"{unknown[1]} is no flag{_meant(unknown[1], kind, **keywords)}"
         fail(prog, f"{message} (see {prog} --help)")
+
+
+def _meant(flag: str, kind: Any, **keywords: Any) -> str:
+    """Which flag of the help looks like an unknown one."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        tyro.cli(kind, args=["--help"], registry=READERS, **keywords)
+    close = difflib.get_close_matches(flag, re.findall(r"--[a-z][a-z0-9-]*", said.getvalue()), 1, cutoff=0.75)
+    return f": do you mean {close[0]}?" if close else ""
 
 
 def train_config(args: list[str]) -> tuple[TrainConfig, Path | None]:

@@ -49,6 +49,23 @@ def test_results_of_rqe_eval_go_neither_into_a_file_nor_into_another_run(run, tm
 
 
 @pytest.mark.parametrize(
+    ("command", "args", "said"),
+    [
+        (cli.train, ["--num-env", "3"], "--num-env is no flag: do you mean --num-envs?"),
+        (
+            cli.train,
+            ["--algo", "qmix", "--batch-epsiodes=3"],
+            "--batch-epsiodes is no flag: do you mean --batch-episodes?",
+        ),
+        (cli.train, ["--xyzzy"], "--xyzzy is no flag (see rqe-train --help)"),
+        (cli.evaluate, ["sumo", "--driver", "sumo", "--collision-cots", "3"], "do you mean --collision-cost?"),
+    ],
+)
+def test_unknown_flags_are_told_what_they_look_like(command, args, said, capsys):
+    assert said in complaint(capsys, command, *args)
+
+
+@pytest.mark.parametrize(
     ("args", "words"),
     [
         (["--tau", "0"], ["--tau", "must be > 0", "inf"]),
