@@ -86,7 +86,7 @@ def bars(results: Rows) -> Figure:
         axes.set_xlim(min(low, 0) if min(map(np.min, found)) < 0 else 0, high if max(map(np.max, found)) > 0 else 0)
     figure.axes[0].set_yticks(place, [pretty(label) for label in settings])
     figure.axes[0].set_ylim(-0.6, len(settings) - 0.4)
-    key = f"bars: means, with 95 % t-intervals from {FEWEST_SEEDS} seeds on; dots: seeds"
+    key = f"bars: means, 95 % t-intervals from {FEWEST_SEEDS} seeds; dots: seeds"
     title(figure, "Settings side by side", f"{sample_counts(results)}; {key}")
     return figure
 
