@@ -140,6 +140,16 @@ def test_a_network_that_could_not_act_is_not_built(kind, wrong):
         nets.build(known | wrong)
 
 
+def test_a_policy_says_what_it_is_whatever_settings_its_file_holds():
+    policy = invented("utilities")
+    assert repr(policy) == "Policy(--algo qmix --env step-games, 3 agents, 7 decisions)"
+    for strange in ("[]", "no JSON", "{}"):
+        policy.config_json = strange
+        assert repr(policy) == "Policy(--algo ? --env ?, 3 agents, 7 decisions)"
+        with pytest.raises(ValueError, match=r"--algo \? has no critic"):
+            policy.value(torch.zeros(1, OBS))
+
+
 def agrees(kind: str, form: str, suffix: str) -> None:
     policy = invented(kind, form)
     write, read = export.FORMATS[suffix]

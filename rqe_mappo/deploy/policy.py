@@ -1,5 +1,6 @@
 """A trained policy for those who deploy it: load, act, look at the predicted return distribution."""
 
+import contextlib
 import json
 import math
 from collections.abc import Sequence
@@ -84,11 +85,18 @@ class Policy(ActingPolicy):
     @property
     def algo(self) -> str:
         """The algorithm that it was trained by, as its file says."""
-        return str(json.loads(self.config_json).get("algo"))
+        return self._setting("algo")
+
+    def _setting(self, name: str) -> str:
+        """A setting of the run; "?" where a stranger's file has none."""
+        with contextlib.suppress(ValueError):
+            known = json.loads(self.config_json)
+            return str(known.get(name, "?")) if isinstance(known, dict) else "?"
+        return "?"
 
     def __repr__(self) -> str:
-        env = json.loads(self.config_json).get("env")
-        return f"Policy(--algo {self.algo} --env {env}, {len(self.agents)} agents, {self.timesteps:,} decisions)"
+        place = f"--algo {self.algo} --env {self._setting('env')}"
+        return f"Policy({place}, {len(self.agents)} agents, {self.timesteps:,} decisions)"
 
     @property
     def measure(self) -> RiskMeasure:
