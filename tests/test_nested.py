@@ -84,8 +84,7 @@ def test_cvar_is_found_by_descending_its_identification():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lam", [0.0, 0.95])
-@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize(("gamma", "lam"), [(0.5, 0.95), (1.0, 0.0)])
 @pytest.mark.parametrize(("risk", "tau"), MEASURES)
 def test_the_learned_value_is_the_exact_one(risk, tau, gamma, lam):
     """Of a policy that does not change, within what a batch of samples leaves open (payoffs span 12)."""
@@ -96,18 +95,19 @@ def test_the_learned_value_is_the_exact_one(risk, tau, gamma, lam):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lam", [0.0])  # where the value of the whole return misleads
-@pytest.mark.parametrize("gamma", GAMMAS)
-@pytest.mark.parametrize(("risk", "tau"), MEASURES[1:])
-def test_training_ends_on_the_side_of_the_exact_nested_value(risk, tau, gamma, lam):
-    """With a sure reward between the nested and the static value, where they differ; else on either side of both."""
+@pytest.mark.parametrize(("risk", "tau", "gamma"), [(*MEASURES[1], 1.0), (*MEASURES[2], 0.5), (*MEASURES[3], 1.0)])
+def test_training_ends_on_the_side_of_the_exact_nested_value(risk, tau, gamma):
+    """With a sure reward between the nested and the static value, where they differ; else on either side of both.
+
+    At lambda 0, where the value of the whole return misleads.
+    """
     free = examples.two_coins()
     policy = examples.always(free, GAMBLE)
     worth, static = examples.nested(free, policy, risk, tau, gamma)[0], examples.static(free, policy, risk, tau, gamma)
     gap = max(static - worth, 0.8 * gamma**2)
     for sure, side in ((worth + gap / 2, SURE), (worth - gap / 2, GAMBLE)):
         game = examples.two_coins(sure / gamma**2)
-        probability = examples.probability_of_gambling(examples.learned(game, risk, tau, gamma, lam), game)
+        probability = examples.probability_of_gambling(examples.learned(game, risk, tau, gamma, lam=0.0), game)
         assert probability < 0.1 if side == SURE else probability > 0.9, (sure, probability)
 
 

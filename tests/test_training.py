@@ -89,7 +89,7 @@ def collected(config, steps=1):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("agents", [1, 2, 5])
+@pytest.mark.parametrize("agents", [1, 3])
 @pytest.mark.parametrize("shared", [True, False])
 def test_any_number_of_agents_learns_to_earn(tmp_path, agents, shared):
     config = toy_config(tmp_path, n_agents=agents, shared_actor=shared, total_timesteps=4000 * agents, tau=0.5, eps=0.0)
