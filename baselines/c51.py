@@ -6,7 +6,7 @@ Kept: N fixed, evenly spaced atoms; the target distribution, projected onto them
 
 Different: atoms hold every return that the environment can give, unless `--return-low` and `--return-high` say where
 they lie (there from -10 to 10, for clipped rewards); 51 of them, and what lies at their ends is logged. Actions are
-chosen by any `--risk`, there by the mean. Double Q-learning; steps are drawn alone (`--window 1`), and `--window N
+chosen by any `--risk`, there by the mean; by the entropic one with losses beyond 3 tau counted in proportion. Double Q-learning; steps are drawn alone (`--window 1`), and `--window N
 --td-lambda 1` has targets of N steps. Replay fills up by whole episodes.
 With several agents each learns alone from the team's reward, as `iql` does.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from rqe_mappo.algorithms.distributional import of_team
 from rqe_mappo.algorithms.off_policy import value_scalars
 from rqe_mappo.algorithms.single_steps import SingleStepConfig, SingleSteps
-from rqe_mappo.algorithms.support import OfTeam, SupportConfig
+from rqe_mappo.algorithms.support import FEW_ATOMS, OfTeam, SupportConfig, on_grid
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import BatchedEnv
@@ -49,8 +49,9 @@ class C51(SingleSteps):
     Config = C51Config
 
     def __init__(self, run: TrainConfig, env: BatchedEnv, generator: torch.Generator):
-        config = run.algorithm
-        self.support = config.atoms(OfTeam.of(env), run)
+        config, team = run.algorithm, OfTeam.of(env)
+        self.support = config.atoms(team, run)
+        self.exact = on_grid(self.support, team, run.gamma)
         actor = CategoricalUtilities(
             config.utilities(env, DistributionalSpec, size=len(self.support), **config.chosen_by())
         )
@@ -60,6 +61,21 @@ class C51(SingleSteps):
             actor.lay(atoms, mean, max(1.0, float(atoms[1] - atoms[0])))
 
         super().__init__(run, env, generator, {"actor": actor}, start)
+
+    def warnings(self) -> list[str]:
+        """Of atoms too far apart for risks: by each projection of what lies at f between two, a variance of f (1 - f)
+        of their squared distance is added, a sixth of it on average. Means stay as they are."""
+        said = super().warnings()
+        measured = self.config.value_unit is None and self.unit is not None
+        if measured and not self.exact and self.config.measure != "neutral":
+            spanned = self.unit / float(self.support[1] - self.support[0])
+            if spanned < FEW_ATOMS:
+                said.append(
+                    f"the std of the first returns spans {spanned:.2g} atoms, so that distributions are widened from step "
+                    "to step and risks are hardly told apart: raise --n-atoms, or give narrower --return-low and "
+                    "--return-high"
+                )
+        return said
 
     def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
         """The cross-entropy of the target distribution, of each agent that acts."""

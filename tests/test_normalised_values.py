@@ -129,6 +129,17 @@ def test_violations_of_rigm_are_counted_with_what_the_mixer_sees(tmp_path, monke
     assert all(0.1 < value <= LARGEST for value in largest)  # of states and of observations
 
 
+@pytest.mark.parametrize("algo", ["ddn", "riskq"])
+def test_rounding_beside_large_values_is_no_violation_of_rigm(tmp_path, algo):
+    algorithm = after_some("PLAIN", algo, tmp_path).algorithm
+    with torch.no_grad():
+        for net in algorithm.actor.nets:
+            last = [layer for layer in net.modules() if isinstance(layer, torch.nn.Linear)][-1]
+            last.bias.add_(1e6)
+    found = rigm._of(algorithm, algorithm.replay.newest(50), "wang:0.75", 300)
+    assert found.rate.value == 0
+
+
 @pytest.mark.parametrize("fault", ["state", "mixer", "shape"])
 def test_violations_of_rigm_of_a_policy_that_lacks_something_end_in_one_line(tmp_path, fault):
     content = after_some("PLAIN", "riskq", tmp_path).policy_content()

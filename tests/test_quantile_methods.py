@@ -24,7 +24,7 @@ from rqe_mappo.data.replay import Episodes
 from rqe_mappo.functional import mixing, quantile
 from rqe_mappo.functional.risk import parse_risk, quantile_weights
 from rqe_mappo.nets import ActionSpec, ImplicitUtilities, QuantileUtilities
-from rqe_mappo.nets.distributional_utilities import DistributionalSpec
+from rqe_mappo.nets.distributional_utilities import CategoricalUtilities, DistributionalSpec
 from rqe_mappo.nets.level_utilities import LevelSpec, LevelUtilities
 from rqe_mappo.nets.levelled_utilities import JointQuantiles
 from rqe_mappo.nets.mixers import MonotonicMixer, QuantileMixer
@@ -403,13 +403,53 @@ def test_settings_that_cannot_be_are_refused(algo, changes, said):
 @pytest.mark.parametrize(
     ("algo", "risk", "noted"),
     [("ddn", "cvar:0.2", False), ("riskq", "wang:0.75", False), ("riskq", "expectile:0.3", True),
-     ("dmix", "cvar:0.2", True), ("dmix", "neutral", False)],
-    ids=["sum", "weighed", "expectile", "dmix", "mean"],
+     ("dmix", "cvar:0.2", True), ("dmix", "neutral", False), ("dmix", "cvar:1", False), ("ddn", "expectile:0.5", False)],
+    ids=["sum", "weighed", "expectile", "dmix", "mean", "all", "half"],
 )  # fmt: skip
 def test_a_run_notes_where_agents_cannot_find_the_best_apart(algo, risk, noted):
     config = small(algo, risk=risk)
     with contextlib.closing(vector.make(config, 2)) as env:
         assert any("need not be the team's" in line for line in config.algorithm.notes(env)) == noted
+
+
+def test_dmix_is_not_said_to_keep_distortions():
+    config = small("dmix", risk="expectile:0.3")
+    with contextlib.closing(vector.make(config, 2)) as env:
+        assert any("with ddn and riskq cvar" in line for line in config.algorithm.notes(env))
+
+
+@pytest.mark.parametrize(("sure", "best"), [(-1.5, 0), (-3.5, 1)])
+def test_what_a_softmax_leaves_on_far_atoms_does_not_decide_what_c51_takes(sure, best):
+    """Beside even odds of -4 and 2, worth -3.31 by the entropic measure at tau 1, on atoms down to -20."""
+    torch.manual_seed(0)
+    atoms = torch.linspace(-20, 15, 141)
+    actor = CategoricalUtilities(
+        DistributionalSpec(obs_dim=1, n_agents=1, actions=ActionSpec("discrete", (2,)), hidden=(4,), size=141,
+                           risk="entropic", tau=1.0)
+    )  # fmt: skip
+    actor.lay(atoms, 0.0, 1.0)
+    probs = torch.stack([(atoms == sure).float(), ((atoms == -4) | (atoms == 2)) / 2])
+    found = actor.worth((probs + math.exp(-13) * torch.rand(50, 2, 141)).log().log_softmax(-1))
+    assert (found.argmax(-1) == best).all()
+    torch.testing.assert_close(found, torch.tensor([sure, -3.309]).expand(50, 2), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"risk": "cvar:0.2"}, True), ({}, False), ({"risk": "cvar:0.2", "n_atoms": 801}, False)],
+    ids=["coarse", "of the mean", "fine"],
+)
+def test_c51_says_where_atoms_lie_too_far_apart_for_risks(changes, said):
+    config = rqe_mappo.default_config("cartpole", algo="c51").replace(
+        num_envs=4, batch_episodes=8, eval_episodes=0, return_low=-100.0, return_high=300.0, **changes
+    )
+    with contextlib.closing(vector.make(config, 4)) as env:
+        model = learner("c51", env, config)
+        play = collector(env, model, 64)
+        while len(model.replay) < 8:
+            model.replay.add(play.collect(1.0)[0])
+        model.measure()
+    assert any("atoms" in line for line in model.warnings()) == said
 
 
 @pytest.mark.parametrize("given", [None, 3.0], ids=["measured", "given"])

@@ -15,7 +15,7 @@ from rqe_mappo.config import ConfigError, TrainConfig, require, require_range
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import LARGEST, BatchedEnv
 from rqe_mappo.functional import quantile
-from rqe_mappo.functional.risk import GRAMMAR, parse_risk
+from rqe_mappo.functional.risk import GRAMMAR, OneNumber, parse_risk
 from rqe_mappo.nets.distributional_utilities import (
     DistributionalSpec,
     DistributionalUtilities,
@@ -71,12 +71,13 @@ class RiskyChoice(OffPolicyConfig):
         mixed: whether means are mixed by more than sums.
         """
         measure = parse_risk(self.measure, 1.0, clip=None)
-        kept = self.measure == "neutral" if mixed else measure.comonotonic
-        if kept or len(env.possible_agents) == 1:
-            return []
-        fix = (
-            "use ddn or riskq" if measure.comonotonic else "cvar, var, wang and the other distortions have no such gap"
+        neutral = (
+            measure.number == measure.form.neutral if isinstance(measure, OneNumber) else measure.name == "neutral"
         )
+        if neutral or (measure.comonotonic and not mixed) or len(env.possible_agents) == 1:
+            return []
+        distortions = "cvar, var, wang and the other distortions have no such gap"
+        fix = "use ddn or riskq" if measure.comonotonic else f"with ddn and riskq {distortions}"
         return [f"with --risk {self.risk} the agents' own best actions need not be the team's: {fix}"]
 
 

@@ -3,6 +3,7 @@
 For runs whose team has quantiles (ddn, dmix, riskq, rmix), and any risk measure.
 """
 
+import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from rqe_mappo import checkpoint
 from rqe_mappo import config as configs
@@ -101,13 +102,20 @@ def _of(algorithm: TeamQuantiles, visited: Episodes, risk: str, states: int) -> 
     present = torch.cat((visited.active, visited.present[-1:]))
     known = actor.distributions(visited.obs, present)
     every = torch.linspace(0, int(visited.filled.sum()) - 1, states).round().long()
-    parts = (known[:-1], actor.seen(visited.obs)[:-1], algorithm.for_mixers(visited).state[:-1], visited.active)
+    # in float64: where values are large beside what actions change, the rounding of float32 would count
+    nets = copy.deepcopy(algorithm.nets).double()
+    parts = (
+        known[:-1].double(),
+        actor.seen(visited.obs)[:-1],
+        algorithm.for_mixers(visited).state[:-1],
+        visited.active,
+    )
     rows, obs, state, active = (part[visited.filled][every] for part in parts)
     agent = torch.arange(obs.shape[1]).expand(obs.shape[:2])
     avail = None if visited.avail is None else visited.avail[:-1][visited.filled][every]
     own = q_learning.masked(measure.value(*quantile.as_atoms(rows)), actor.there(agent, avail))
     wrong = torch.stack([
-        _violated(algorithm, measure, *row) for row in zip(rows, own, obs, state, active, strict=True)
+        _violated(algorithm, nets, measure, *row) for row in zip(rows, own, obs, state, active, strict=True)
     ])  # fmt: skip
     spread = float(quantile.spread(rows)[active].mean())
     return Violations(risk, rate(wrong.numpy()), spread)
@@ -115,6 +123,7 @@ def _of(algorithm: TeamQuantiles, visited: Episodes, risk: str, states: int) -> 
 
 def _violated(
     algorithm: TeamQuantiles,
+    nets: nn.ModuleDict,
     measure: RiskMeasure,
     quantiles: Float[Tensor, "A actions N"],
     own: Float[Tensor, "A actions"],
@@ -131,8 +140,8 @@ def _violated(
     joint = torch.tensor(list(itertools.product(*choices)))
     count = len(joint)
     chosen = quantiles[torch.arange(len(own)), joint] * active[:, None]  # [joint, A, N]
-    seen = (state.expand(count, -1), obs.expand(count, *obs.shape), active.expand(count, -1))
-    total = algorithm.mixed(algorithm.nets, chosen, *seen)
+    seen = (state.double().expand(count, -1), obs.double().expand(count, *obs.shape), active.expand(count, -1))
+    total = algorithm.mixed(nets, chosen, *seen)
     worth = measure.value(*quantile.as_atoms(total))
     best = torch.where(active, own.argmax(-1), joint[0])
     return mixing.rigm_violations(worth, (joint == best).all(-1).int().argmax())

@@ -63,7 +63,8 @@ def rigm_violations(
     """Where some joint action is worth more to the team, by a risk measure, than that of the agents' own best actions.
 
     worth: of every joint action. greedy: the index of the one that agents take. slack: relative to the largest
-    difference between joint actions in a row, what counts as equal. 'Risk-sensitive individual-global-max' of RiskQ
+    difference between joint actions in a row, what counts as equal; where values are 1e4 times as large as those
+    differences, give float64: rounding of float32 would count. 'Risk-sensitive individual-global-max' of RiskQ
     (Shen et al., 2023, arXiv 2311.01753), definition 2; with the mean, IGM.
     """
     at_greedy, most = worth.gather(-1, greedy[..., None]).squeeze(-1), worth.amax(-1)

@@ -51,7 +51,7 @@ class DistributionalUtilities(Utilities):
     @property
     def measure(self) -> RiskMeasure:
         """What ranks actions."""
-        return self.fixed or parse_risk(self.spec.risk, float(self.tau), clip=None)
+        return self.fixed or parse_risk(self.spec.risk, float(self.tau))
 
     def fix_measure(self) -> None:
         """Rank actions by today's measure whatever becomes of tau: a graph that is traced reads no tensors."""
@@ -127,7 +127,11 @@ class CategoricalUtilities(DistributionalUtilities):
         return raw.log_softmax(-1)
 
     def worth(self, predicted: Float[Tensor, "*rows actions N"]) -> Float[Tensor, "*rows actions"]:
-        return self.measure.value(self.atoms, predicted)
+        """The measure's value; of the entropic one that of its clipped utility.
+
+        A softmax leaves e^-13 or so on every atom, which would decide once the lowest is that many tau away.
+        """
+        return self.measure.zero_utility_value(self.atoms, predicted)
 
 
 class QuantileUtilities(DistributionalUtilities):
