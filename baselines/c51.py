@@ -4,27 +4,32 @@ Bellemare et al., 'A Distributional Perspective on Reinforcement Learning' (2017
 
 Kept: N fixed, evenly spaced atoms; the target distribution, projected onto them; its cross-entropy.
 
-Different: atoms hold every return that the environment can give, unless `--return-low` and `--return-high` say where
-they lie (there from -10 to 10, for clipped rewards); 51 of them, and what lies at their ends is logged. Actions are
-chosen by any `--risk`, there by the mean; by the entropic one with losses beyond 3 tau counted in proportion. Double Q-learning; steps are drawn alone (`--window 1`), and `--window N
---td-lambda 1` has targets of N steps. Replay fills up by whole episodes.
+Different: atoms hold every return that the environment can give, or what random play says of one by name, unless
+`--return-low` and `--return-high` say where they lie (there from -10 to 10, for clipped rewards); 51 of them. A run
+warns where returns lie beyond their ends, and where they are too coarse for risks. Actions are chosen by any `--risk`,
+there by the mean; by the entropic one with losses beyond 3 tau counted in proportion. Double Q-learning; steps are
+drawn alone (`--window 1`), and `--window N --td-lambda 1` has targets of N steps. Replay fills up by whole episodes.
 With several agents each learns alone from the team's reward, as `iql` does.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rqe_mappo.algorithms.distributional import of_team
+from rqe_mappo import schema
+from rqe_mappo.algorithms.distributional import RECENT, of_team
 from rqe_mappo.algorithms.off_policy import value_scalars
 from rqe_mappo.algorithms.single_steps import SingleStepConfig, SingleSteps
-from rqe_mappo.algorithms.support import FEW_ATOMS, OfTeam, SupportConfig, on_grid
+from rqe_mappo.algorithms.support import CUT_OFF, FEW_ATOMS, OfTeam, SupportConfig, on_grid
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.nets.distributional_utilities import CategoricalUtilities, DistributionalSpec
+
+FINER = 4  # grid of the targets of several steps, each of which is projected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,7 @@ class C51(SingleSteps):
         config, team = run.algorithm, OfTeam.of(env)
         self.support = config.atoms(team, run)
         self.exact = on_grid(self.support, team, run.gamma)
+        self.edges = (0.0, 0.0)  # of the targets' probability at either end, of late
         actor = CategoricalUtilities(
             config.utilities(env, DistributionalSpec, size=len(self.support), **config.chosen_by())
         )
@@ -63,19 +69,35 @@ class C51(SingleSteps):
         super().__init__(run, env, generator, {"actor": actor}, start)
 
     def warnings(self) -> list[str]:
-        """Of atoms too far apart for risks: by each projection of what lies at f between two, a variance of f (1 - f)
-        of their squared distance is added, a sixth of it on average. Means stay as they are."""
-        said = super().warnings()
+        """Of returns beyond the atoms, and of atoms too far apart for risks.
+
+        What lies at a share f of the way between two atoms gets by its projection a variance of f (1 - f) of their
+        squared distance, a sixth of it on average. Means stay as they are.
+        """
+        said, fix = super().warnings(), "--return-low and --return-high"
+        for edge, share in zip((0, -1), self.edges, strict=True):
+            if share > CUT_OFF:
+                end = float(self.support[edge])
+                said.append(
+                    f"returns lie beyond the atoms' end at {end:.4g} ({share:.0%} of targets): give wider {fix}"
+                )
         measured = self.config.value_unit is None and self.unit is not None
         if measured and not self.exact and self.config.measure != "neutral":
             spanned = self.unit / float(self.support[1] - self.support[0])
             if spanned < FEW_ATOMS:
                 said.append(
-                    f"the std of the first returns spans {spanned:.2g} atoms, so that distributions are widened from step "
-                    "to step and risks are hardly told apart: raise --n-atoms, or give narrower --return-low and "
-                    "--return-high"
+                    f"the std of the first returns spans {spanned:.2g} atoms, so that each step widens distributions "
+                    f"and risks are hardly told apart: raise --n-atoms, or give narrower {fix}"
                 )
         return said
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"edges": self.edges}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        own = dict(state)
+        self.edges = schema.read(tuple[float, float], own.pop("edges", (0.0, 0.0)), "edges")
+        super().load_state_dict(own)
 
     def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
         """The cross-entropy of the target distribution, of each agent that acts."""
@@ -87,10 +109,13 @@ class C51(SingleSteps):
             given = (batch.reward / (self.unit or 1.0), batch.terminated, batch.ended)
             reward, terminated, ended = (part[..., None].expand(shape) for part in given)
             target = returns.lambda_targets(
-                atoms, reward, following, terminated, ended, self.run.gamma, self.config.td_lambda
-            )
+                atoms, reward, following, terminated, ended, self.run.gamma, self.config.td_lambda,
+                finer=FINER if self.config.window > 1 else 1,
+            )  # fmt: skip
         loss = self.averaged(categorical.cross_entropy(target, chosen), batch.active)
         means = (categorical.mean(atoms, chosen.detach().exp()), categorical.mean(atoms, target))
         low, high = (edge.mean() for edge in categorical.edge_mass(target[batch.active]))
+        before, after = self.edges
+        self.edges = (RECENT * before + (1 - RECENT) * float(low), RECENT * after + (1 - RECENT) * float(high))
         edges = {"critic/edge_mass_low": low, "critic/edge_mass_high": high}
         return loss, value_scalars(self, *means, batch.active) | edges

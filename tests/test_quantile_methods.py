@@ -21,7 +21,7 @@ from rqe_mappo.config import ConfigError
 from rqe_mappo.data import vector
 from rqe_mappo.data.collector import Collector
 from rqe_mappo.data.replay import Episodes
-from rqe_mappo.functional import mixing, quantile
+from rqe_mappo.functional import categorical, mixing, quantile
 from rqe_mappo.functional.risk import parse_risk, quantile_weights
 from rqe_mappo.nets import ActionSpec, ImplicitUtilities, QuantileUtilities
 from rqe_mappo.nets.distributional_utilities import CategoricalUtilities, DistributionalSpec
@@ -403,7 +403,8 @@ def test_settings_that_cannot_be_are_refused(algo, changes, said):
 @pytest.mark.parametrize(
     ("algo", "risk", "noted"),
     [("ddn", "cvar:0.2", False), ("riskq", "wang:0.75", False), ("riskq", "expectile:0.3", True),
-     ("dmix", "cvar:0.2", True), ("dmix", "neutral", False), ("dmix", "cvar:1", False), ("ddn", "expectile:0.5", False)],
+     ("dmix", "cvar:0.2", True), ("dmix", "neutral", False), ("dmix", "cvar:1", False),
+     ("ddn", "expectile:0.5", False)],
     ids=["sum", "weighed", "expectile", "dmix", "mean", "all", "half"],
 )  # fmt: skip
 def test_a_run_notes_where_agents_cannot_find_the_best_apart(algo, risk, noted):
@@ -450,6 +451,49 @@ def test_c51_says_where_atoms_lie_too_far_apart_for_risks(changes, said):
             model.replay.add(play.collect(1.0)[0])
         model.measure()
     assert any("atoms" in line for line in model.warnings()) == said
+
+
+def test_c51_says_where_returns_lie_beyond_its_atoms_and_keeps_that_when_resumed():
+    """Steps pay some 1 each, and the highest atom is at 2."""
+    config = rqe_mappo.default_config("cartpole", algo="c51").replace(
+        num_envs=4, batch_episodes=8, eval_episodes=0, return_low=0.0, return_high=2.0, target_interval=1
+    )
+    with contextlib.closing(vector.make(config, 4)) as env:
+        model = learner("c51", env, config)
+        play = collector(env, model, 64)
+        for _ in range(12):
+            model.learn(play.collect(1.0)[0], Progress(0, 10_000))
+        again = learner("c51", env, config)
+        again.load_state_dict(model.state_dict())
+    assert model.edges == again.edges
+    said = [line for line in model.warnings() if "beyond" in line]
+    assert len(said) == 1 and "beyond the atoms' end at 2." in said[0] and "wider --return-low" in said[0]
+
+
+def test_targets_of_several_steps_of_c51_are_hardly_wider_than_of_one(monkeypatch):
+    """Of a sure return: with a projection in each of ten discounted steps their std is over 1 atom, with one 0.5."""
+    config = rqe_mappo.default_config("cartpole", algo="c51").replace(
+        gamma=0.99, window=10, td_lambda=1.0, return_low=0.0, return_high=100.0, value_unit=1.0, batch_episodes=64
+    )
+    with contextlib.closing(vector.make(config, 4)) as env:
+        model = learner("c51", env, config)
+        play = collector(env, model, 64)
+        while len(model.replay) < 8:
+            model.replay.add(play.collect(1.0)[0])
+    model.measure()
+    atoms, targets = model.actor.atoms, []
+
+    def sure(batch: Episodes) -> tuple[torch.Tensor, torch.Tensor]:
+        shape = (*batch.active.shape, len(atoms))
+        return torch.zeros(shape), categorical.dirac(atoms, torch.tensor(37.3)).log().expand(shape)
+
+    monkeypatch.setattr(model, "predicted", sure)
+    monkeypatch.setattr(categorical, "cross_entropy", lambda target, _: targets.append(target) or target.sum(-1))
+    batch = model.batch()
+    model.loss(batch)
+    whole = batch.filled.all(0) & ~batch.ended.any(0)
+    widths = categorical.variance(atoms, targets[0][0, whole]).sqrt() / (atoms[1] - atoms[0])
+    assert whole.sum() > 5 and widths.max() < 0.75
 
 
 @pytest.mark.parametrize("given", [None, 3.0], ids=["measured", "given"])
