@@ -67,7 +67,7 @@ def choose_support(env: "BatchedEnv | OfTeam", gamma: float, time_limit: str, n_
     return categorical.aligned_support(low - spacing, high + spacing, spacing, n_atoms)
 
 
-def on_grid(atoms: Float[Tensor, " atoms"], env: BatchedEnv, gamma: float) -> bool:
+def on_grid(atoms: Float[Tensor, " atoms"], env: "BatchedEnv | OfTeam", gamma: float) -> bool:
     """Whether every return lies on an atom, so that nothing is lost between them however far apart they are."""
     return gamma == 1 and env.reward_step is not None and bool(atoms[1] - atoms[0] < 1.5 * env.reward_step)
 
