@@ -30,8 +30,8 @@ ABOUT_RISK = {
 ABOUT_TRAIN = """Train agents, or go on with a run.
 
 --resume FOLDER   Go on from the newest checkpoint of a run folder, with its settings. Of these --total-timesteps,
-                  --device, --keep, --keep-buffer, --save-interval, --log-interval, --eval-episodes and --worker-timeout may
-                  change.
+                  --device, --keep, --keep-buffer, --save-interval, --log-interval, --eval-episodes and
+                  --worker-timeout may change.
 --trust           With --resume: the run is your own. Import the environment or algorithm of a module that it names.
 --version         Print the version.
 

@@ -456,7 +456,7 @@ def test_c51_says_where_atoms_lie_too_far_apart_for_risks(changes, said):
 def test_c51_says_where_returns_lie_beyond_its_atoms_and_keeps_that_when_resumed():
     """Steps pay some 1 each, and the highest atom is at 2."""
     config = rqe_mappo.default_config("cartpole", algo="c51").replace(
-        num_envs=4, batch_episodes=8, eval_episodes=0, return_low=0.0, return_high=2.0, target_interval=1
+        num_envs=4, batch_episodes=8, eval_episodes=0, return_low=0.0, return_high=2.0, replay_ratio=0.25
     )
     with contextlib.closing(vector.make(config, 4)) as env:
         model = learner("c51", env, config)
