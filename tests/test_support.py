@@ -163,7 +163,7 @@ def test_any_lottery_by_name_is_taken_on_the_exact_side(number, monkeypatch):
     monkeypatch.setitem(registry.ENVIRONMENTS, "lottery", None)
     rqe_mappo.register_env("lottery", lambda: Lottery(sure, low, high, p))
     config = default_config("lottery").replace(
-        tau=tau, return_scale=std, warmup_fraction=0.0, risk_anneal_fraction=0.0, num_steps=64, total_timesteps=30_000,
+        tau=tau, return_scale=std, warmup_fraction=0.0, risk_anneal_fraction=0.0, num_steps=64, total_timesteps=20_000,
         learning_rate=3e-3, risk_clip=10.0,
     )  # fmt: skip
     found, algorithm = probability_of_risk(config)
