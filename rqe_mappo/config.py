@@ -51,6 +51,10 @@ PerAgent = Annotated[
         str_from_instance=lambda value: [spelled(value)],
     ),
 ]
+ENV_HELP = (
+    f"Environment: {', '.join(registry.ENVIRONMENTS)}; gymnasium:ID, pettingzoo:MODULE; or your own, MODULE:FACTORY."
+)
+ALGO_HELP = f"Algorithm: {', '.join(registry.ALGORITHMS)}; or your own, MODULE:CLASS."
 PER_AGENT = ("tau", "eps")  # the settings of this type
 PARTS = ("algorithm", "env_config")  # of a run's settings, with fields of their own
 CHANGEABLE_ON_RESUME = {
@@ -127,14 +131,10 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
     `--scenario` and `--algo`.
     """
 
-    env: str = "sumo"
-    """Environment: sumo, sumo-signals, cartpole; gamble, matrix, cliff, step-games, predator-prey, macf, kitchen,
-    stag-hunt, tag; gymnasium:ID, pettingzoo:MODULE; or your own, MODULE:FACTORY."""
+    env: Annotated[str, arg(help=ENV_HELP)] = "sumo"
     scenario: str = "default"
     """Named setting of the environment's own flags."""
-    algo: Annotated[str, arg(help=f"Algorithm: {', '.join(registry.ALGORITHMS)}; or your own, MODULE:CLASS.")] = (
-        "rqe-mappo"
-    )
+    algo: Annotated[str, arg(help=ALGO_HELP)] = "rqe-mappo"
     seed: int = 1
     """Seed of everything random."""
     total_timesteps: int = 1_000_000
