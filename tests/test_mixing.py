@@ -11,7 +11,10 @@ from rqe_mappo.config import default_config
 from rqe_mappo.data import vector
 from rqe_mappo.data.replay import team_state_size
 from rqe_mappo.functional import mixing, q_learning
+from rqe_mappo.nets.distributions import ActionSpec
+from rqe_mappo.nets.joint_utilities import JointUtilities
 from rqe_mappo.nets.mixers import DuplexMixer, MonotonicMixer
+from rqe_mappo.nets.utilities import UtilitySpec
 from rqe_mappo.training.run import Run
 
 AGENTS, ACTIONS, STATE = 3, 4, 5
@@ -101,6 +104,20 @@ def test_a_utility_that_rises_never_lowers_qmix_by_finite_differences():
             assert (mixer(raised, states) >= before - 1e-5).all()
 
 
+def test_qmix_rises_the_faster_the_higher_the_others_are():
+    values, states = utilities_and_states(1000)
+    low = values[..., 0]
+    for seed, scale in ((0, 1), (1, 10)):
+        torch.manual_seed(seed)
+        mixer = MonotonicMixer(STATE, AGENTS, 8, 16).double()
+        first, second = torch.zeros(2, AGENTS, dtype=torch.float64)
+        first[0], second[1] = scale, 0.3 * scale
+        with torch.no_grad():
+            f = [mixer(low + raised, states.double()) for raised in (first + second, 0 * first, first, second)]
+        assert (f[0] + f[1] - f[2] - f[3]).min() >= -1e-9
+        assert (f[0] + f[1] - f[2] - f[3]).max() > 1e-3
+
+
 def test_qplex_can_be_any_table_with_one_greatest_entry():
     """For 100 random tables, utilities and importances above 0 are constructed that reproduce them to 1e-6."""
     generator = torch.Generator().manual_seed(1)
@@ -146,6 +163,14 @@ def test_lambda_returns_of_a_batch_are_those_of_each_row():
     for row in range(5):
         given = (part[:, row] for part in (reward, value, terminated, ended))
         assert torch.equal(q_learning.lambda_returns(*given, 0.9, 0.6), whole[:, row])
+
+
+def test_agents_play_parts_of_one_joint_action_where_several_are_equally_good():
+    spec = UtilitySpec(obs_dim=1, n_agents=2, hidden=(), actions=ActionSpec("discrete", (2,), (0,)))
+    joint, agent = torch.tensor([[0.0, 1, 1, 0], [-5, -7, -9, -5], [1e3, 1e3, 1e3, 1e3]]), torch.tensor([0, 1])
+    utilities = JointUtilities(spec).parts(joint[:, None].expand(-1, 2, -1), agent.expand(3, 2))
+    assert utilities.argmax(-1).tolist() == [[0, 1], [0, 0], [0, 0]]
+    torch.testing.assert_close(utilities.amax(-1), joint.amax(-1, keepdim=True).expand(3, 2))
 
 
 def test_exploration_takes_each_action_that_is_there_as_often():

@@ -222,6 +222,21 @@ def test_progress_says_how_often_agents_act_at_random(algo, said, tmp_path, caps
     assert list(dict.fromkeys(found)) == said
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_exploration_is_that_of_the_decisions_made_so_far(fraction, tmp_path):
+    config = settings("vdn", tmp_path, total_timesteps=2048, exploration=0.1, exploration_fraction=fraction)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        run = Run.build(config, tmp_path, env)
+        run.collector.start(env.reset(0))
+        for _ in range(3):
+            share = run.step / 2048
+            wanted = 1 - 0.9 * min(1, share / fraction) if fraction else 0.1
+            assert run.algorithm.explore == pytest.approx(wanted)
+            chunk, _ = run.collector.collect(run.algorithm.explore)
+            assert run.algorithm.learn(chunk, run.progress)["policy/exploration"] == pytest.approx(wanted)
+            run.step += int(chunk.active.sum())
+
+
 class TwoEpisodes:
     """A replay of two episodes of 4 steps, with rewards of 1 and of -2."""
 
@@ -283,6 +298,24 @@ def test_mavens_latent_is_drawn_by_what_the_first_who_is_there_sees(tmp_path):
     state[:, 1] = 1.0  # agent 0 is not there
     memory = actor.begin(torch.zeros(2, 2, actor.memory_size), torch.ones(2).bool(), state, torch.full((2,), 0.5))
     assert memory[..., actor.spec.memory :].argmax(-1).eq(1).all()
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
+def test_an_agent_cut_off_while_others_go_on_counts_in_full_whatever_lambda_is(lam, tmp_path):
+    """Agent 0 is cut after the first of three steps that pay 2, 1, 1, and would have gone on to earn 10."""
+    config = replaying("vdn", tmp_path, td_lambda=lam)
+    with contextlib.closing(vector.make(config, config.num_envs)) as env:
+        vdn = learner("vdn", env, config)
+        vdn.unit, vdn.run = 1.0, config.replace(gamma=1.0)
+        present = torch.tensor([[[True, True]], [[True, True]], [[False, True]], [[False, False]]])
+        active = torch.tensor([[[True, True]], [[False, True]], [[False, True]]])
+        last = torch.tensor([[False], [False], [True]])
+        batch = SimpleNamespace(
+            active=active, present=present, reward=torch.tensor([[2.0], [1.0], [1.0]]), terminated=last, ended=last,
+            filled=torch.ones(3, 1, dtype=torch.bool),
+        )  # fmt: skip
+        following = torch.tensor([[10.0 + 2], [1], [0]])
+        assert vdn.targets(batch, following).flatten().tolist() == [14, 2, 1]
 
 
 def test_iql_values_what_the_team_earns_after_an_agent_left(tmp_path):

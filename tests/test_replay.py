@@ -26,7 +26,7 @@ def env(common_reward: bool = False) -> SimpleNamespace:
 
 
 class Play:
-    """Random episodes in plain lists: agents come late, leave early, or are cut at the horizon."""
+    """Random episodes in plain lists: agents come late, even after all others have left, leave early, or are cut."""
 
     def __init__(self, seed: int):
         self.random = np.random.default_rng(seed)
@@ -51,14 +51,14 @@ class Play:
             terminated = active & (self.random.random((E, A)) < 0.25)
             truncated = active & ~terminated & last
             self.active = active & ~terminated & ~truncated
-            over = ~self.active.any(-1)
             final = {
                 "obs": self.random.random((E, A, D), np.float32),
                 "state": self.random.random((E, A, S), np.float32),
             }
-            joins = self.later & ~over[:, None] & (self.random.random((E, A)) < 0.5)
+            joins = self.later & ~last & (self.random.random((E, A)) < 0.5)
             self.active |= joins
-            self.later &= ~joins
+            self.later &= ~joins & ~last
+            over = ~(self.active | self.later).any(-1)
             goes_on = self.active.copy()
             self.active[over] = self.random.random((over.sum(), A)) < 0.6
             self.active[over & ~self.active.any(-1), -1] = True
@@ -70,7 +70,13 @@ class Play:
                 step["after"] = np.where(truncated[copy][:, None], final["obs"][copy], self.seen["obs"][copy])
                 step["present"] = goes_on[copy] | truncated[copy]
                 step["terminated"] = not step["present"].any()
-                self.under_way[copy].append(step)
+                steps = self.under_way[copy]
+                if active[copy].any():
+                    if steps and not steps[-1]["present"].any():  # nobody had acted between
+                        joined = active[copy][:, None]
+                        steps[-1] |= {"present": active[copy], "terminated": False}
+                        steps[-1]["after"] = np.where(joined, step["obs"], steps[-1]["after"])
+                    steps.append(step)
                 if over[copy]:
                     self.whole.append(self.under_way[copy])
                     self.under_way[copy] = []

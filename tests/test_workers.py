@@ -19,6 +19,7 @@ from rqe_mappo import checkpoint, registry
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.config import ConfigError, default_config
 from rqe_mappo.data import vector
+from rqe_mappo.data.replay import EpisodeReplay
 from rqe_mappo.data.vector import WorkerDied, WorkerEnvs
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.by_name import batched_from
@@ -227,6 +228,7 @@ UNGUARDED = """
 import torch
 from pathlib import Path
 from rqe_mappo.data import vector
+from rqe_mappo.data.replay import EpisodeReplay
 from rqe_mappo.config import default_config
 env = vector.make(default_config("cartpole"), 2, num_workers=1)
 process = Path(f"/proc/{env.workers[0].process.pid}")
@@ -337,6 +339,18 @@ def test_trajectory_that_begins_with_a_lost_step_can_be_learned_from(monkeypatch
     run.algorithm.learn(chunk, Progress(0, 1))
     for net in (run.algorithm.actor, run.algorithm.critic):
         assert all(torch.isfinite(value).all() for value in net.state_dict().values())
+
+
+def test_an_end_stays_an_end_where_the_next_episode_is_lost_as_it_begins(monkeypatch):
+    monkeypatch.setattr(toy.Losing, "lose_every", 2)
+    run, chunk, _ = losing_run(leave_probability=1.0)  # every episode is of one step
+    assert chunk.terminated[0].all() and chunk.begins[1].all() and not chunk.active[1, -1].any()
+    assert not chunk.lost[0].any()
+    chunk.extras["drawn"] = chunk.action[..., None]
+    replay = EpisodeReplay(run.env, 100, "bootstrap")
+    replay.add(chunk)
+    found = replay.newest(len(replay))
+    assert len(replay) > 8 and found.terminated.all() and not found.present[1:].any()
 
 
 def test_evaluation_counts_no_lost_episode():

@@ -13,7 +13,8 @@ def allowed(replay: EpisodeReplay, gamma: float) -> tuple[float, float]:
     """The lowest and the highest value that replayed returns to go allow, in reward; 0 always is.
 
     With episodes that are cut after L steps on average, and go on behind, `G / (1 - gamma^L)` for the lowest and the
-    highest return to go G: what follows brings as much at most in each L steps. Else G.
+    highest return to go G: what follows brings as much at most in each L steps. Else G. The best play can be worth more
+    where no episode was played well to its end, as it hardly is at random.
     """
     low = high = 0.0
     cut = steps = 0
@@ -35,6 +36,6 @@ def warnings(mean: float, replay: EpisodeReplay, gamma: float) -> list[str]:
     if low - margin <= mean <= high + margin:
         return []
     return [
-        f"values have diverged: their mean is {mean:.3g}, and replayed returns allow {low:.3g} to {high:.3g}: "
-        "use a lower --learning-rate or --polyak, or --double-q"
+        f"values have diverged: their mean is {mean:.3g}, and replayed returns allow {low:.3g} to {high:.3g} (or no "
+        "episode was played well, with much --exploration): use a lower --learning-rate or --polyak, or --double-q"
     ]

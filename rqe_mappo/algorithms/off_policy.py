@@ -229,7 +229,7 @@ class OffPolicy:
         self.unit: float | None = None
         self.steps = self.played = self.learned = 0
         self.due = 0.0  # steps still to learn from
-        self.explore = self.config.exploration_start
+        self.explore = self.config.explore(Progress(0, run.total_timesteps))
         self.valued = 0.0  # on average, in reward, when last learned from
 
     @cached_property
@@ -246,7 +246,8 @@ class OffPolicy:
         self.look(chunk)
         played = self.replay.add(chunk)
         self.played += played
-        self.explore = self.config.explore(progress)
+        explored = self.explore
+        self.explore = self.config.explore(Progress(progress.step + int(chunk.active.sum()), progress.total))
         if self.config.anneal_lr:
             self.optimiser.learning_rate = self.config.learning_rate * annealed(progress.share)
         means = Means()
@@ -267,7 +268,7 @@ class OffPolicy:
             if self.steps % self.config.target_interval == 0:
                 self.follow()
         known = {
-            "policy/exploration": self.explore,
+            "policy/exploration": explored,
             "replay/episodes": float(len(self.replay)),
             "replay/ratio": self.learned / self.played if self.played else math.nan,
             "replay/learning_steps": float(self.steps),
@@ -340,8 +341,12 @@ class OffPolicy:
 
         With contamination delta they are those of nominal steps that pay `r + gamma delta min V` and are discounted by
         `gamma (1 - delta)`, steps to an end too: nature may have it otherwise, whatever lambda is.
+        Where an agent was cut off and the others go on, no reward says what it would have brought: there targets take
+        the value of what follows, which counts it.
         """
-        given = [batch.reward / (self.unit or 1.0), batch.terminated, batch.ended, batch.filled]
+        acting = torch.cat((batch.active[1:], torch.zeros_like(batch.active[:1])))
+        cut = (batch.present[1:] & ~acting).any(-1)
+        given = [batch.reward / (self.unit or 1.0), batch.terminated, batch.ended | cut, batch.filled]
         if next_value.ndim > batch.reward.ndim:
             given = [part[..., None].expand_as(next_value) for part in given]
         (reward, terminated, ended, filled), gamma = given, self.run.gamma

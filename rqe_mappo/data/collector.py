@@ -148,12 +148,13 @@ class Collector:
     def _take_back(self, t: int, step: Step, crashed: np.ndarray) -> np.ndarray:
         """Leave nothing to learn of the copies that did not play step t; says which final states remain.
 
-        Their episodes are cut after the step before, where the critic's view is the one kept at t. (At t = 0 that step
-        was the last of the trajectory before, which ended there anyway.)
+        Their episodes are cut after the step before, where the critic's view is the one kept at t, unless they were to
+        begin. (At t = 0 that step was the last of the trajectory before, which ended there anyway.)
         """
         gone = torch.from_numpy(crashed)
         if t > 0:
-            self.kept["lost"][t - 1][gone] = self.kept["active"][t][gone]
+            cut = gone & ~self.kept["begins"][t]
+            self.kept["lost"][t - 1][cut] = self.kept["active"][t][cut]
         for name in ("active", "truncated"):
             self.kept[name][t][gone] = False
         copy, _ = np.nonzero(step.truncated)

@@ -118,24 +118,26 @@ class EpisodeReplay:
     def add(self, chunk: Trajectory) -> int:
         """Take in a trajectory; gives how many steps of copies were played in it."""
         terminated, truncated = chunk.ends(self.time_limit)
-        cut = truncated | chunk.lost
+        cut = (truncated | chunk.lost) & ~terminated
         goes_on = chunk.active & ~(terminated | cut)
         before, after = self._seen(chunk, goes_on, cut)
         done = {"action": chunk.extras["drawn"][..., 0], "reward": self._team_reward(chunk), "active": chunk.active}
         done |= {name: chunk.extras[name] for name in self.extras}
         before, after, done = ({name: value.cpu() for name, value in part.items()} for part in (before, after, done))
+        acted = done["active"].any(-1)
         played = 0
         for t, began in enumerate(chunk.begins.cpu()):
             length = self.length[self.slot]
             self._close(torch.nonzero((began & (length > 0)) | (length == self.horizon)).flatten().tolist())
-            copies = torch.nonzero(done["active"][t].any(-1)).flatten()
+            copies = torch.nonzero(acted[t]).flatten()
             slot = self.slot[copies]
             at = self.length[slot]
             first = at == 0
             if first.any():
                 self._write(before, t, copies[first], slot[first], at[first])
-            if t == 0:  # the trajectory before did not know who joins here, and so from whose side the state is
-                self._write({"state": before["state"]}, t, copies, slot, at)
+            unseen = ~first & ~(acted[t - 1, copies] & self.arrays["present"][slot, at].any(-1)) if t else ~first
+            if unseen.any():
+                self._see(before, t, copies[unseen], slot[unseen], at[unseen])
             self.arrays["present"][slot, at] |= done["active"][t, copies]  # some may join an episode late
             self._write(done, t, copies, slot, at)
             self._write(after, t, copies, slot, at + 1)
@@ -169,6 +171,17 @@ class EpisodeReplay:
             return chunk.reward.sum(-1)
         first = chunk.active.int().argmax(-1, keepdim=True)
         return chunk.reward.gather(-1, first).squeeze(-1)
+
+    def _see(self, before: dict[str, Tensor], t: int, copies: Tensor, slot: Tensor, at: Tensor) -> None:
+        """What those who act at t see then, where the step before could not tell.
+
+        It was in the trajectory before, which did not know who acts now, or nobody acted in it, or nobody was to go on.
+        """
+        who = before["present"][t, copies][..., None]
+        for name in before.keys() & {"obs", "avail"}:
+            kept = self.arrays[name]
+            kept[slot, at] = torch.where(who, before[name][t, copies], kept[slot, at])
+        self._write({"state": before["state"]}, t, copies, slot, at)
 
     def _write(self, values: dict[str, Tensor], t: int, copies: Tensor, slot: Tensor, at: Tensor) -> None:
         for name, value in values.items():
