@@ -84,6 +84,8 @@ def load_tensors(path: Path) -> Any:
 
     Raises whatever the damage leads to: zipfile's, pickle's and PyTorch's errors, and ValueError.
     """
+    if path.exists() and not path.is_file():  # devices and pipes, which may have no end
+        raise ValueError("it is no regular file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         _check_archive(file, size)

@@ -205,7 +205,7 @@ def returns(rows: Rows) -> Figure:
         right.plot([], [], color=colour, ls=look[label].line, marker=marker, ms=5.5, label=pretty(label))
     left.set_yticks(range(len(runs)), [pretty(label) for label in list(runs)[::-1]])
     left.set(xlabel="undiscounted return of an agent [reward]", ylim=(-0.35, len(runs) + 0.05))
-    margin = 0.03 * (edges[-1] - edges[0])
+    margin = 0.03 * (edges[-1] - edges[0]) or 0.5
     left.set_xlim(edges[0] - margin, edges[-1] + margin)  # an interval of two seeds may be longer than the axis
     episodes = [len(run) for found in runs.values() for run in found]
     right.set(yscale="log", ylim=(0.5 / max(episodes), 1.05), xlabel="return x [reward]")

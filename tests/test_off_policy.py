@@ -103,6 +103,21 @@ def test_priorities_go_on_exactly_too(tmp_path):
     assert_same_end(whole, Path(stopped.out))
 
 
+def test_a_buffer_that_was_not_kept_is_filled_anew_and_may_be_kept_from_then_on(tmp_path, capsys):
+    """Also after it was kept for a while."""
+    out = tmp_path / "run"
+    for steps, keep, said in (
+        (256, True, ""),
+        (512, False, "anew"),
+        (768, True, "kept from here on"),
+        (1024, True, ""),
+    ):
+        resume = out if out.exists() else None
+        train(replaying("vdn", out, total_timesteps=steps, keep_buffer=keep), resume=resume)
+        assert said in (found := capsys.readouterr().out) and ("anew" in found) == bool(said)
+    assert list((out / "replay").iterdir())
+
+
 def replaying(algo: str, out: Path, **changes: Any) -> TrainConfig:
     few = {"total_timesteps": 512, "num_envs": 4, "batch_episodes": 8, "eval_episodes": 0}
     return rqe_mappo.default_config("step-games", algo=algo).replace(**few | changes, out=str(out))
@@ -211,6 +226,8 @@ def test_values_are_learned_in_the_unit_that_is_given(tmp_path):
     torch.testing.assert_close(given.targets(batch, nothing)[-1], batch.reward[-1] / 5)
     with pytest.raises(ConfigError, match="--value-unit must be > 0"):
         settings("vdn", tmp_path, value_unit=0.0)
+    with pytest.raises(ConfigError, match="--value-unit must be in \\[1e-30, inf\\]"):
+        settings("vdn", tmp_path, value_unit=1e-40)
 
 
 @pytest.mark.parametrize(("algo", "said"), [("vdn", ["80%", "5%"]), ("mappo", [])])
@@ -374,7 +391,7 @@ def test_what_a_rival_cannot_learn_in_is_refused_in_one_line(tmp_path):
         train(settings("vdn", tmp_path / "large", buffer_episodes=10**9), quiet=True)
     with pytest.raises(ConfigError, match="--batch-episodes must be at most --buffer-episodes 40"):
         settings("vdn", tmp_path / "batch", batch_episodes=41)
-    with pytest.raises(ConfigError, match=r"may take .* GB.*: use episodes of at most 1 steps"):
+    with pytest.raises(ConfigError, match=r"may take .* GB.*: use \d+, and as many --batch-episodes at most"):
         train(settings("vdn", tmp_path / "huge", buffer_episodes=10**12, batch_episodes=10**9), quiet=True)
     with pytest.raises(ConfigError, match=r"--replay-ratio must be in .*10000.*got 1000000000"):
         settings("vdn", tmp_path / "busy", replay_ratio=1e9)

@@ -213,7 +213,7 @@ def test_bad_files_end_in_one_line(file, capsys, content, words):
     ("args", "words"),
     [
         (["--payoffs", "none.json"], "--payoffs: no such file: none.json"),
-        (["--payoffs", "/dev/zero"], "no such file: /dev/zero"),
+        (["--payoffs", "/dev/zero"], "/dev/zero is no file"),
         (["--payoffs"], "--payoffs"),
         (["--scenario", "sc1", "--payoffs", "FILE"], "leave --game and --scenario out (got sc1)"),
         (["--env", "cliff", "--payoffs", "FILE"], "--payoffs"),

@@ -1,5 +1,6 @@
 """Replay of episodes: what is kept of agents that leave and of time limits, against a plain loop; files; priorities."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -175,7 +176,7 @@ def test_a_buffer_read_back_from_its_files_is_the_same(tmp_path):
         replay_files.drop_old(tmp_path, replay)
     again = EpisodeReplay(env(), 10, "bootstrap")
     again.load_state_dict(replay.state_dict())
-    replay_files.read(tmp_path, again)
+    replay_files.read(tmp_path, again, len(replay))
     first, second = replay.newest(10), again.newest(10)
     for name in ("obs", "state", "action", "reward", "active", "present", "terminated", "filled"):
         assert torch.equal(getattr(first, name), getattr(second, name)), name
@@ -185,7 +186,21 @@ def test_a_buffer_read_back_from_its_files_is_the_same(tmp_path):
     third = EpisodeReplay(env(), 10, "bootstrap")
     third.load_state_dict(replay.state_dict())
     with pytest.raises(ValueError, match="lacks episode"):
-        replay_files.read(tmp_path, third)
+        replay_files.read(tmp_path, third, len(replay))
+
+
+def test_a_pipe_in_place_of_a_file_is_none(tmp_path):
+    replay, _ = kept_and_played(0)
+    replay_files.write(tmp_path, replay)
+    (path,) = (tmp_path / "replay").iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    again = EpisodeReplay(env(), 1000, "bootstrap")
+    again.load_state_dict(replay.state_dict())
+    with pytest.raises(CheckpointError, match="lacks episode 0"):
+        replay_files.read(tmp_path, again, len(replay))
+    with pytest.raises(ValueError, match="no regular file"):
+        load_tensors(path)
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
@@ -218,7 +233,7 @@ def test_episodes_that_were_not_played_here_are_refused(name, number, wrong, tmp
     again = EpisodeReplay(env(), 1000, "bootstrap")
     again.load_state_dict(replay.state_dict())
     with pytest.raises(CheckpointError, match=f"{path.name} holds no episodes of this run.*{wrong}.*--no-keep-buffer"):
-        replay_files.read(tmp_path, again)
+        replay_files.read(tmp_path, again, len(replay))
 
 
 @pytest.mark.parametrize("error", [0.0, 1e-30, 3e38])

@@ -176,6 +176,12 @@ class BatchedCopies:
                 seen, earned = env.step({i: self.agent_spaces[i].action.own(actions[copy, i]) for i in who})
                 self.steps[copy] += 1
                 cut = self.steps[copy] >= self.horizon
+                if self.common_reward and len(set(earned.reward.values())) > 1:
+                    paid = " and ".join(f"{given:g}" for given in list(earned.reward.values())[:2])
+                    raise self.facts.error(
+                        'metadata["common_reward"] says that all agents are given the same reward, and they are given '
+                        f"{paid} in one step: take it out of metadata"
+                    )
                 for i in who:
                     reward[copy, i], cost[copy, i] = earned.reward[i], earned.cost[i]
                     terminated[copy, i] = i in earned.terminated

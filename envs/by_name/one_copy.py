@@ -1,6 +1,8 @@
 """One copy of an environment of another package: what its agents see, earn and may do, checked and as plain numbers."""
 
+import re
 import sys
+import traceback
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +14,19 @@ from rqe_mappo.envs.by_name.one_agent import Malformed
 from rqe_mappo.envs.contract import LARGEST, Array
 from rqe_mappo.spaces import MASK, AgentSpaces, mask_in, short, to_float32
 
+NO_SEED = re.compile(r"unexpected keyword argument '(seed|options)'")
 STEP = ("observations", "rewards", "terminations", "truncations", "infos")
 
 
 class Unusable(ValueError, RuntimeError):
     """What an environment gives cannot be learned from: a bad setting, or the end of a run, which is saved then."""
+
+
+def raised(error: BaseException) -> str:
+    """What an environment raised, and where, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}: {' '.join(str(error).split())}"
 
 
 class Facts:
@@ -70,7 +80,8 @@ class Copy:
 
     An agent that an environment leaves out of `rewards` earned nothing. One that it leaves out of `terminations` and
     `truncations` while it removes it from `agents` has terminated: PettingZoo asks for an entry in every dict, so this
-    is said once. So is a reward of one that does not act, for it reaches nobody.
+    is said once. So is a reward of one that does not act, for it reaches nobody, and that one is still in `agents`
+    after its end: it does not act in the step that follows.
     """
 
     def __init__(self, env: ParallelEnv, facts: Facts):
@@ -110,8 +121,13 @@ class Copy:
                 earned.terminated.add(i)
             if gone or dead or over:
                 earned.left.add(i)
-        if earned.left.issuperset(actions):  # also where the environment forgets to empty its list of agents
-            seen.acting.clear()
+        for agent in self.env.agents:
+            if agent not in acted and agent not in observations:
+                raise self.facts.error(f"step() gives no observation of {agent}, which is in agents")
+        for i in earned.left.intersection(seen.acting):
+            if not earned.left.issuperset(actions):  # where all have ended, many forget to empty agents
+                self.facts.say(f"{names[i]} is still in agents after its end: it does not act in the next step")
+        seen.acting = [i for i in seen.acting if i not in earned.left]
         return seen, earned
 
     def _seen(self, observations: dict[str, Any], infos: dict[str, Any]) -> Seen:
@@ -141,6 +157,13 @@ class Copy:
             given = getattr(self.env, method)(*args, **kwargs)
         except Malformed as error:
             raise self.facts.error(str(error)) from None
+        except MemoryError:
+            raise
+        except (Exception, SystemExit) as error:
+            if isinstance(error, TypeError) and method == "reset" and NO_SEED.search(str(error)):
+                fix = "reset() must take seed and options, as Gymnasium and PettingZoo ask for"
+                raise self.facts.error(f"{fix} ({error})") from None
+            raise self.facts.error(f"{method}() raised {raised(error)}") from error
         if not isinstance(given, tuple | list) or len(given) != len(parts):
             count = f"{len(given)} values" if isinstance(given, tuple | list) else type(given).__name__
             raise self.facts.error(f"{method}() must give {', '.join(parts)}, each a dict by agent (got {count})")

@@ -16,6 +16,7 @@ from rqe_mappo.envs.by_name.batched_copies import BatchedCopies
 from rqe_mappo.envs.by_name.config import ByNameConfig
 from rqe_mappo.envs.by_name.global_generators import GlobalGenerators
 from rqe_mappo.envs.by_name.one_agent import OneAgent
+from rqe_mappo.envs.by_name.one_copy import raised
 from rqe_mappo.envs.contract import BatchedEnv
 
 Factory = Callable[..., Any]
@@ -75,7 +76,10 @@ def _factory(name: str) -> Factory:
         raise ValueError(
             f"--env {name}: the module {module} has no {attribute}(){f', but an env(): {IN_TURN}' * turns}"
         )
-    return getattr(found, attribute)
+    factory = getattr(found, attribute)
+    if not callable(factory):
+        raise ValueError(f"--env {name}: {attribute} is of type {type(factory).__name__}: name a class or a function")
+    return factory
 
 
 def _parameters(factory: Factory) -> list[str]:
@@ -94,6 +98,10 @@ def _called(factory: Factory, name: str, **arguments: int) -> Any:
         raise ValueError(f"--env {name}: {error}") from error
     except (TypeError, AttributeError) as error:  # such as arguments without a default
         raise ValueError(f"--env {name} cannot be opened by its name alone: {error}") from error
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"--env {name} cannot be opened: it raised {raised(error)}") from error
 
 
 def _parallel(env: Any, name: str) -> ParallelEnv:

@@ -52,7 +52,7 @@ class PayoffTable:
         The format of rqe-solve. ValueError, in one line that names the file, for anything else.
         """
         if not Path(path).is_file():  # devices and pipes, which may have no end, are none
-            raise ValueError(f"no such file: {path}")
+            raise ValueError(f"{path} is no file" if Path(path).exists() else f"no such file: {path}")
         try:
             return cls._of(_content(path))
         except ValueError as error:
@@ -63,6 +63,8 @@ class PayoffTable:
         if not isinstance(content, dict) or "payoffs" not in content:
             raise ValueError('it must be an object with "payoffs": [n][A_1]...[A_n]')
         try:
+            if np.array(content["payoffs"]).dtype.kind in "bU":  # NumPy would read "1" and true as numbers
+                raise TypeError
             payoffs = np.array(content["payoffs"], dtype=float)
         except (ValueError, TypeError, OverflowError):
             raise ValueError("payoffs must be numbers in nested lists of equal lengths, [n][A_1]...[A_n]") from None
@@ -90,9 +92,17 @@ def _content(path: str) -> Any:
     if len(text) > LARGEST_FILE:
         raise ValueError(f"it must have at most {LARGEST_FILE / 1e6:g} MB")
     try:
-        return json.loads(text.decode("utf-8"))
+        return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not valid JSON ({error})") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError where a key is given twice, of which JSON readers take the last."""
+    keys = [key for key, _ in pairs]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise ValueError(f"{min(twice)!r} is given twice")
+    return dict(pairs)
 
 
 def _require(holds: bool, rule: str) -> None:

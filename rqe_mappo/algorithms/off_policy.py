@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from gymnasium.spaces import Discrete
@@ -47,6 +47,7 @@ from rqe_mappo.schema import Count
 
 MEASURED = 256  # episodes at most, in which the unit of values is measured
 MOST_REPLAYED = 10_000  # steps learned from for each step played; a thousand times the default
+LEAST_UNIT = 1e-30  # of values: rewards in it must be numbers of single precision
 TINY = 1e-6  # a std this small beside the size of the returns is rounding
 
 
@@ -116,6 +117,7 @@ class OffPolicyConfig(AlgorithmConfig):
         require_positive(self, "replay_ratio", "learning_rate", "max_grad_norm", "polyak")
         if self.value_unit is not None:
             require_positive(self, "value_unit")
+            require_range(self, value_unit=(LEAST_UNIT, math.inf))
         require_range(
             self, exploration=(0, 1), exploration_start=(0, 1), exploration_fraction=(0, 1), td_lambda=(0, 1),
             contamination=(0, 1), polyak=(0, 1), gru_size=(1, WIDEST), replay_ratio=(0, MOST_REPLAYED),
@@ -132,9 +134,14 @@ class OffPolicyConfig(AlgorithmConfig):
         need, there = EpisodeReplay.bytes_at_most(env, self.buffer_episodes), memory_of_machine()
         if need > there:
             fewer, shorter = (int(size * there / need / 2) for size in (self.buffer_episodes, env.horizon))
-            fix = f"use {fewer}"
-            if fewer < self.batch_episodes:
-                fix = f"use episodes of at most {max(1, shorter)} steps (--max-steps of environments by name)"
+            if fewer >= self.batch_episodes:
+                fix = f"use {fewer}"
+            elif shorter:
+                fix = f"use episodes of at most {shorter} steps (--max-steps of environments by name)"
+            elif fewer:
+                fix = f"use {fewer}, and as many --batch-episodes at most"
+            else:
+                fix = "its agents need fewer actions, or to observe less"
             raise ConfigError(
                 f"--buffer-episodes {self.buffer_episodes} of up to {env.horizon} steps may take {need / 1e9:.1f} GB, "
                 f"and this machine has {there / 1e9:.1f}: {fix}"
@@ -191,6 +198,7 @@ class LearnerState(TypedDict):
     learned: Count
     due: float
     explore: float
+    kept: NotRequired[Count]  # episodes that files hold
 
 
 class OffPolicy:
@@ -227,7 +235,7 @@ class OffPolicy:
         self.optimiser = Optimiser(self.nets, self.config.learning_rate, self.config.max_grad_norm)
         self.replay = EpisodeReplay(env, self.config.buffer_episodes, run.time_limit, extras)
         self.unit: float | None = None
-        self.steps = self.played = self.learned = 0
+        self.steps = self.played = self.learned = self.kept = 0
         self.due = 0.0  # steps still to learn from
         self.explore = self.config.explore(Progress(0, run.total_timesteps))
         self.valued = 0.0  # on average, in reward, when last learned from
@@ -383,12 +391,15 @@ class OffPolicy:
     def read_files(self, folder: Path) -> list[str]:
         if not self.config.keep_buffer:
             return ["the replay buffer was not kept (--keep-buffer keeps it): it is filled anew"]
-        replay_files.read(folder, self.replay)
+        replay_files.read(folder, self.replay, self.kept)
+        if self.replay.count and not self.kept:
+            return ["the replay buffer was not kept before: it is filled anew, and kept from here on"]
         return []
 
     def state_dict(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in ("unit", "steps", "played", "learned", "due", "explore")}
         return plain | {
+            "kept": len(self.replay) if self.config.keep_buffer else 0,
             "target": {name: net.state_dict() for name, net in self.target.items()},
             "optimiser": self.optimiser.state_dict(),
             "replay": self.replay.state_dict(),
@@ -402,6 +413,7 @@ class OffPolicy:
             getattr(self, name).load_state_dict(known[name])
         for name in ("unit", "steps", "played", "learned", "due", "explore"):
             setattr(self, name, known[name])
+        self.kept = known.get("kept", min(self.replay.count, self.replay.capacity))  # older files do not say it
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def check_step(step: Step, agents: Sequence[str]) -> None:
     """NotFinite for the rewards and the observations of one step."""
     for name in ("reward", "obs"):
         value = getattr(step, name)
-        if not np.abs(value).max() <= LARGEST:
+        if not np.abs(value).max(initial=0) <= LARGEST:
             _, copy, agent, number = _first(torch.from_numpy(value)[None])
             raise NotFinite(_sentence(agents[agent], copy, name, number))
 

@@ -28,7 +28,7 @@ class Kept(TypedDict):
 def _files(folder: Path) -> list[tuple[int, int, Path]]:
     """The files of a run folder in order: number of the first episode, of the one behind the last, path."""
     found = [(NAME.fullmatch(path.name), path) for path in (folder / FOLDER).glob("episodes_*.pt")]
-    return sorted((int(match[1]), int(match[2]), path) for match, path in found if match)
+    return sorted((int(match[1]), int(match[2]), path) for match, path in found if match and path.is_file())
 
 
 def write(folder: Path, replay: EpisodeReplay) -> None:
@@ -51,18 +51,19 @@ def write(folder: Path, replay: EpisodeReplay) -> None:
 def drop_old(folder: Path, replay: EpisodeReplay) -> None:
     """Remove the files of which no episode is in the buffer any more, and what killed processes left half written."""
     for path in (folder / FOLDER).glob(".episodes_*.part"):
-        path.unlink(missing_ok=True)
+        if path.is_file():
+            path.unlink(missing_ok=True)
     for _, behind, path in _files(folder):
         if behind <= replay.count - len(replay):
             path.unlink(missing_ok=True)
 
 
-def read(folder: Path, replay: EpisodeReplay) -> None:
-    """Fill an empty buffer with the episodes that it held when `replay.count` had ended; later ones are removed.
+def read(folder: Path, replay: EpisodeReplay, kept: int) -> None:
+    """Fill an empty buffer with the `kept` episodes that it held when `replay.count` had ended; later ones are removed.
 
     CheckpointError where a file is missing or cannot be read.
     """
-    at = replay.count - min(replay.count, replay.capacity)
+    at = replay.count - kept
     for first, behind, path in _files(folder):
         if first >= replay.count:  # of a checkpoint that was never completed
             path.unlink()
