@@ -63,6 +63,14 @@ class Stays(Relay):
         return self.see(["one", "other"]), dict.fromkeys(actions, 1.0), ends, dict.fromkeys(actions, False), {}
 
 
+class StaysUnseen(Stays):
+    """And is not shown anything either."""
+
+    def step(self, actions):
+        seen, *others = super().step(actions)
+        return {agent: seen[agent] for agent in seen if agent == "other" or self.time < 2}, *others
+
+
 class Unfair(Relay):
     """Common rewards that are none."""
 
@@ -147,9 +155,12 @@ def test_who_joins_as_all_others_leave_goes_on_with_the_episode():
     assert steps[4].episodes["return"].tolist() == [[2, 30]] and steps[4].episodes["length"].tolist() == [[2, 3]]
 
 
-def test_who_stays_in_agents_after_its_end_acts_no_more_and_is_named(capsys):
-    steps = played(Stays, 3)
-    assert steps[1].terminated[0].tolist() == [True, False] and steps[1].active[0].tolist() == [False, True]
+@pytest.mark.parametrize("made", [Stays, StaysUnseen])
+def test_who_stays_in_agents_after_its_end_acts_no_more_and_is_named(made, capsys):
+    steps = played(made, 4)
+    assert steps[1].terminated[0].tolist() == [True, False] and not steps[2].terminated.any()
+    assert [step.active[0].tolist() for step in steps] == [[1, 1], [0, 1], [0, 1], [1, 1]]
+    assert steps[3].episodes["length"].tolist() == [[2, 4]]
     assert capsys.readouterr().err.count("one is still in agents after its end") == 1
 
 

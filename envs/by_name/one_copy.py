@@ -81,11 +81,13 @@ class Copy:
     An agent that an environment leaves out of `rewards` earned nothing. One that it leaves out of `terminations` and
     `truncations` while it removes it from `agents` has terminated: PettingZoo asks for an entry in every dict, so this
     is said once. So is a reward of one that does not act, for it reaches nobody, and that one is still in `agents`
-    after its end: it does not act in the step that follows.
+    after its end: it acts no more until it was out of `agents` for a step.
+
+    stale: who is in `agents` since its end.
     """
 
     def __init__(self, env: ParallelEnv, facts: Facts):
-        self.env, self.facts = env, facts
+        self.env, self.facts, self.stale = env, facts, set[int]()
 
     def reset(self, seed: int | None = None) -> Seen:
         observations, infos = self._parts("reset", ("observations", "infos"), seed=seed)
@@ -94,6 +96,7 @@ class Copy:
         unseen = set(self.env.agents) - set(observations)
         if unseen:
             raise self.facts.error(f"reset() gives no observation of {sorted(unseen)[0]}, which is in agents")
+        self.stale.clear()
         return self._seen(observations, infos)
 
     def step(self, actions: dict[int, Any]) -> tuple[Seen, Earned]:
@@ -112,8 +115,6 @@ class Copy:
                     f"{agent} left without a termination or truncation and counts as terminated; give both in its "
                     "last step, with its reward and observation"
                 )
-            if not (gone or dead or over or i in seen.obs):
-                raise self.facts.error(f"step() gives no observation of {agent}, which is in agents")
             earned.reward[i] = self._number(rewards.get(agent, 0.0), "reward", agent)
             info = infos.get(agent)
             earned.cost[i] = self._number(info.get("cost", 0.0) if isinstance(info, dict) else 0.0, "cost", agent)
@@ -121,13 +122,14 @@ class Copy:
                 earned.terminated.add(i)
             if gone or dead or over:
                 earned.left.add(i)
-        for agent in self.env.agents:
-            if agent not in acted and agent not in observations:
-                raise self.facts.error(f"step() gives no observation of {agent}, which is in agents")
-        for i in earned.left.intersection(seen.acting):
-            if not earned.left.issuperset(actions):  # where all have ended, many forget to empty agents
-                self.facts.say(f"{names[i]} is still in agents after its end: it does not act in the next step")
-        seen.acting = [i for i in seen.acting if i not in earned.left]
+        there = {i for i, name in enumerate(names) if name in self.env.agents}
+        self.stale = (self.stale | earned.left) & there
+        for i in there - self.stale - seen.obs.keys():
+            raise self.facts.error(f"step() gives no observation of {names[i]}, which is in agents")
+        seen.acting = [i for i in seen.acting if i not in self.stale]
+        if seen.acting:  # where all have ended, many forget to empty agents
+            for i in self.stale:
+                self.facts.say(f"{names[i]} is still in agents after its end: it acts no more in this episode")
         return seen, earned
 
     def _seen(self, observations: dict[str, Any], infos: dict[str, Any]) -> Seen:
