@@ -9,7 +9,7 @@ Replay, double Q-learning, TD(lambda) and time limits are those of `vdn`.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rqe_mappo.algorithms.contract import Progress
@@ -43,6 +43,9 @@ class CentralQConfig(OffPolicyConfig):
             )
         if action_counts(env) is not None:
             raise ConfigError(WRONG.format("have the same actions"))
+        shown = env.reset(0)  # before a folder is made; the run resets with its own seed
+        avail = None if shown.avail is None else torch.as_tensor(shown.avail)
+        require_the_same(torch.as_tensor(shown.obs), torch.as_tensor(shown.active), avail)
 
 
 class CentralQ(OffPolicy):
@@ -56,7 +59,7 @@ class CentralQ(OffPolicy):
         self.places = actor.spec.actions.outputs ** torch.arange(len(env.possible_agents) - 1, -1, -1)
 
     def learn(self, chunk: Trajectory, progress: Progress) -> dict[str, float]:
-        self.check(chunk)
+        require_the_same(chunk.obs[:-1], chunk.active, None if chunk.avail is None else chunk.avail[:-1])
         return super().learn(chunk, progress)
 
     def loss(self, batch: Episodes) -> tuple[Tensor, dict[str, Tensor]]:
@@ -77,13 +80,16 @@ class CentralQ(OffPolicy):
         acting = torch.cat((batch.active, batch.present[-1:]))[:, :, :1]
         return actor.unrolled(first, torch.zeros_like(acting, dtype=torch.int64), acting).squeeze(2)
 
-    def check(self, chunk: Trajectory) -> None:
-        """ConfigError where agents could not act together apart."""
-        acting = chunk.active.any(-1)
-        if not chunk.active[acting].all():
-            raise ConfigError(WRONG.format("act until the episode is over"))
-        if chunk.avail is not None and not chunk.avail[:-1][acting].all():
-            raise ConfigError(WRONG.format("may always choose any action"))
-        seen = chunk.obs[:-1][acting]
-        if not torch.equal(seen, seen[:, :1].expand_as(seen)):
-            raise ConfigError(WRONG.format("observe the same"))
+
+def require_the_same(
+    obs: Float[Tensor, "*rows A D"], active: Bool[Tensor, "*rows A"], avail: Bool[Tensor, "*rows A actions"] | None
+) -> None:
+    """ConfigError where agents could not act together apart."""
+    acting = active.any(-1)
+    if not active[acting].all():
+        raise ConfigError(WRONG.format("act until the episode is over"))
+    if avail is not None and not avail[acting].all():
+        raise ConfigError(WRONG.format("may always choose any action"))
+    seen = obs[acting]
+    if not torch.equal(seen, seen[:, :1].expand_as(seen)):
+        raise ConfigError(WRONG.format("observe the same"))

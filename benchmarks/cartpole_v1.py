@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import tables
+from benchmarks import tables, without_options
 from rqe_mappo.config import default_config
 from rqe_mappo.data import vector
 from rqe_mappo.evaluation.episodes import run_episodes
@@ -52,6 +52,7 @@ def solve(seed: int) -> dict[str, float]:
 
 
 def main() -> None:
+    without_options(__doc__)
     torch.set_num_threads(1)
     rows = []
     for seed in SEEDS:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import tables
+from benchmarks import tables, without_options
 from rqe_mappo.envs.sumo_intersection import BatchedIntersection, IntersectionConfig, scripted
 from rqe_mappo.envs.sumo_intersection.geometry import Crossing, car_movements, crossing_of
 from rqe_mappo.envs.sumo_intersection.junction import read_town, unfit
@@ -187,5 +187,6 @@ def compare_collisions() -> None:
 
 
 if __name__ == "__main__":
+    without_options(__doc__)
     compare_conflicts()
     compare_collisions()

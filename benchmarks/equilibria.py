@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import without_options
 from rqe_mappo.equilibrium import all_equilibria_2x2, solve
 from rqe_mappo.equilibrium.adversary import PENALTIES
 from rqe_mappo.equilibrium.game import FORMS
@@ -80,6 +81,7 @@ def second(form: str, penalty: str, regulariser: str, condition: float, draws: i
 
 
 def main() -> None:
+    without_options(__doc__)
     rows = []
     with RESULTS.open("w", newline="") as file:
         table = csv.DictWriter(file, FIELDS, restval="")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import tables
+from benchmarks import tables, without_options
 from rqe_mappo.envs.matrix_games.payoffs import GAMES
 from rqe_mappo.equilibrium import factored_iteration as fi
 
@@ -218,6 +218,7 @@ def any_table_with_igm() -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    without_options(__doc__)
     rows = [*credit(), *near_the_optimum(), *off_policy(), *any_table_with_igm()]
     tables.write(RESULT, rows)
     for each in rows:

@@ -7,7 +7,7 @@ drivers. One seed: it shows that junctions load, train and are evaluated, not ho
 
 import tempfile
 
-from benchmarks import tables
+from benchmarks import tables, without_options
 from rqe_mappo.config import default_config
 from rqe_mappo.deploy.policy import Policy
 from rqe_mappo.envs.sumo_intersection.network import sumo_home
@@ -23,6 +23,7 @@ SHOWN = ("mean return (agent)", "CVaR5 of return (agent)", "collision rate (agen
 
 
 def main() -> None:
+    without_options(__doc__)
     table = []
     for net, junction in JUNCTIONS:
         place = {"net": str(sumo_home() / "tools" / "game" / net), "junction": junction}

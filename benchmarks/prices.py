@@ -10,7 +10,7 @@ the column of half the collision cost.
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import tables
+from benchmarks import tables, without_options
 from rqe_mappo.statistics import Estimate, seed_interval
 from rqe_mappo.sweeps.tables import over_seeds
 
@@ -65,6 +65,7 @@ def interval(mean: Estimate) -> str:
 
 
 def main() -> None:
+    without_options(__doc__)
     found = settings()
     show(found)
     rows = []

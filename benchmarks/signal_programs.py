@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-from benchmarks import tables
+from benchmarks import tables, without_options
 from rqe_mappo.envs.sumo_intersection.network import sumo_home
 from rqe_mappo.envs.sumo_signals import BatchedSignals, SignalsConfig, scripted
 from rqe_mappo.envs.sumo_signals.nets import NETS, Net, bundled
@@ -211,6 +211,7 @@ def row(case: Case) -> dict[str, str | int]:
 
 
 def main() -> None:
+    without_options(__doc__)
     table = []
     for case in dict.fromkeys(cases()):
         table.append(row(case))

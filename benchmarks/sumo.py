@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import tables
+from benchmarks import tables, without_options
 from rqe_mappo.data.vector import WorkerEnvs
 from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.envs.sumo_intersection import SCENARIOS, BatchedIntersection, IntersectionEnv
@@ -140,6 +140,7 @@ def growth(copies: int = 64, warm: int = 2_000, steps: int = 10_000) -> tuple[fl
 
 
 def main() -> None:
+    without_options(__doc__)
     measured: dict[str, Callable[[], float]] = {}
     for copies in COPIES:
         measured[f"ours, {copies} copies"] = functools.partial(ours, copies)

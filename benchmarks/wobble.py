@@ -7,7 +7,7 @@ actions. Right: the same checkpoints by travel time and the cost of their collis
 
 from collections import defaultdict
 
-from benchmarks import tables
+from benchmarks import tables, without_options
 from rqe_mappo.sweeps import style
 
 SOURCE = tables.RESULTS / "crossings_checkpoints.csv"
@@ -16,6 +16,7 @@ LEVELS_S = (-13.0, -12.0)
 
 
 def main() -> None:
+    without_options(__doc__)
     lines = defaultdict(list)
     for row in tables.read(SOURCE):
         if int(row["step"]) >= FROM_STEP:

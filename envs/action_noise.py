@@ -12,9 +12,8 @@ from rqe_mappo.envs.contract import Array, BatchedEnv, Observed, Step, action_co
 class NoisyActions:
     """A `BatchedEnv` in which each action is replaced by a uniform one with a probability.
 
-    Uniform is: among the actions that are available to the agent now, where the environment has masks; among the
-    agent's own, where agents have different numbers of them; over the box of continuous actions, which must be bounded.
-    The replaced action may be the one that was chosen. Everything else is the environment's own.
+    Uniform is as in `uniform_actions`; continuous actions must be bounded. The replaced action may be the one that was
+    chosen. Everything else is the environment's own.
 
     probability: of a replacement, for each decision, independent: one for all agents, one for each `[A]`, or for each
         agent of each copy `[E, A]`.
@@ -26,9 +25,7 @@ class NoisyActions:
             raise ValueError(f"probability must be in [0, 1] (got {probability})")
         if of_each.shape not in ((), (agents := len(env.possible_agents),), (env.num_envs, agents)):
             raise ValueError(f"probability must be one number, or one for each of {agents} agents (got {probability})")
-        space = env.action_space
-        if isinstance(space, Box) and not space.is_bounded():
-            raise ValueError("actions without bounds have no uniform distribution to be replaced from")
+        require_uniform(env)
         self.env, self.num_envs = env, env.num_envs
         self.probability = of_each
         self.avail: Array | None = None
@@ -52,23 +49,11 @@ class NoisyActions:
         shape = actions.shape[:2]
         slips = self.rng.random(shape) < self.probability
         slips = slips.reshape(*shape, *[1] * (actions.ndim - 2))
-        step = self.env.step(np.where(slips, self._any(shape), actions).astype(actions.dtype))
+        step = self.env.step(
+            np.where(slips, uniform_actions(self.env, self.avail, self.rng), actions).astype(actions.dtype)
+        )
         self._seen(step)
         return step
-
-    def _any(self, shape: tuple[int, ...]) -> Array:
-        """A uniform action of every agent."""
-        space = self.env.action_space
-        if isinstance(space, Box):
-            return space.low + self.rng.random((*shape, *space.shape)) * (space.high - space.low)
-        if isinstance(space, MultiDiscrete):
-            return space.start + (self.rng.random((*shape, len(space.nvec))) * space.nvec).astype(np.int64)
-        uniform = self.rng.random(shape)
-        if self.avail is None:
-            counts = np.array(action_counts(self.env) or space.n)
-            return space.start + (uniform * counts).astype(np.int64)
-        place = self.avail.cumsum(-1)  # the k-th available action, k drawn from 1 to their number
-        return space.start + (place > (uniform * place[..., -1]).astype(np.int64)[..., None]).argmax(-1)
 
     def snapshot(self) -> dict[str, Any] | None:
         """All that is needed to go on exactly, or None where the environment has no such."""
@@ -83,3 +68,26 @@ class NoisyActions:
 
     def close(self) -> None:
         self.env.close()
+
+
+def require_uniform(env: BatchedEnv) -> None:
+    """ValueError where there is no uniform distribution of actions."""
+    if isinstance(env.action_space, Box) and not env.action_space.is_bounded():
+        raise ValueError("actions without bounds have no uniform distribution")
+
+
+def uniform_actions(env: BatchedEnv, avail: Array | None, rng: np.random.Generator) -> Array:
+    """A uniform action of every agent, `[E, A]` or `[E, A, choices]`: among those that `avail` allows, where there is
+    a mask, among the agent's own, where agents have different numbers of them, and over the box of continuous ones."""
+    space, shape = env.action_space, (env.num_envs, len(env.possible_agents))
+    if isinstance(space, Box):
+        require_uniform(env)
+        return (space.low + rng.random((*shape, *space.shape)) * (space.high - space.low)).astype(np.float32)
+    if isinstance(space, MultiDiscrete):
+        return space.start + (rng.random((*shape, len(space.nvec))) * space.nvec).astype(np.int64)
+    uniform = rng.random(shape)
+    if avail is None:
+        counts = np.array(action_counts(env) or space.n)
+        return space.start + (uniform * counts).astype(np.int64)
+    place = avail.cumsum(-1)  # the k-th available action, k drawn from 1 to their number
+    return space.start + (place > (uniform * place[..., -1]).astype(np.int64)[..., None]).argmax(-1)

@@ -34,7 +34,8 @@ def train(args: Sequence[str] | None = None) -> None:
         folder = run_training(config, resume)
         if config.eval_episodes:
             report(EvalConfig(str(folder), config.eval_episodes, seed=config.seed + 1))
-        print(f"done: {folder}  (rqe-eval {shlex.quote(str(folder))} --episodes 1000 says how good it is)")
+        trusted = " --trust" if registry.leads_to_code(config.env) or registry.leads_to_code(config.algo) else ""
+        print(f"done: {folder}  (rqe-eval {shlex.quote(str(folder))} --episodes 1000{trusted} says how good it is)")
 
     main(command, "rqe-train", args)
 

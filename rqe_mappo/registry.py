@@ -217,9 +217,14 @@ def vouch(*names: str) -> None:
     VOUCHED.update(names)
 
 
+def leads_to_code(name: str) -> bool:
+    """Whether the name imports a module that only the user can answer for, so that files with it need `--trust`."""
+    return not SAFE.fullmatch(name)
+
+
 def check_named_by_file(flag: str, name: str) -> None:
     """ValueError for a name in a run's settings that would import what somebody else chose."""
-    if not SAFE.fullmatch(name) and name not in VOUCHED:
+    if leads_to_code(name) and name not in VOUCHED:
         raise ValueError(
             f"the run's settings name --{flag} {name}, code that would be imported and called: "
             "add --trust if the run is your own (from Python trust=True)"

@@ -208,7 +208,8 @@ def limits_of(
     """Limits that show every run and, up to `REACH` of their range further, the intervals of the means over seeds."""
     runs = np.concatenate(groups)
     intervals = [each for each in means if each.n >= FEWEST_SEEDS]
-    reach = REACH * max(np.ptp(runs), 1e-3 * np.abs(runs).max(), 1e-9)
+    size = np.abs(runs).max()
+    reach = REACH * (np.ptp(runs) if np.ptp(runs) > 1e-6 * size else size or 1.0)
     low = min([runs.min(), *(max(each.low, runs.min() - reach) for each in intervals)])
     high = max([runs.max(), *(min(each.high, runs.max() + reach) for each in intervals)])
     pad = 0.2 * reach

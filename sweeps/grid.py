@@ -20,7 +20,7 @@ class Setting:
 
     label: what tables and plots call it; no two settings share one.
     family, point: the label's parts on a plot: settings of a family share marker and line, `point` tells them apart.
-    flags: what is varied, flag (without dashes) to value.
+    flags: what is varied, flag (without dashes) to value; a switch, such as `recurrent`, has none: "".
     """
 
     label: str
@@ -31,14 +31,14 @@ class Setting:
     @property
     def slug(self) -> str:
         """The label as a part of folder names."""
-        words = [f"{name} {value}" for name, value in self.flags]
+        words = [_written(*flag) for flag in self.flags]
         text = "__".join(words).replace(" ", "") if self.label == " ".join(words) else self.label.replace(" ", "-")
         return re.sub(r"[^\w.,+=-]+", "", text)
 
     @property
     def args(self) -> list[str]:
         """The flags as rqe-train takes them."""
-        return [text for name, value in self.flags for text in (f"--{name}", value)]
+        return [text for name, value in self.flags for text in (f"--{name}", value) if text]
 
 
 def tau(values: Sequence[str], algo: str) -> list[Setting]:
@@ -80,7 +80,7 @@ def compare(rivals: Sequence[str]) -> list[Setting]:
             raise ConfigError(f"--algo {text!r} is not an algorithm with its flags, {example}") from None
         registry.algorithm(name)
         flags = _pairs(words, text)
-        point = " ".join(f"{flag} {value}" for flag, value in flags)
+        point = " ".join(_written(*flag) for flag in flags)
         settings.append(Setting(f"{name} {point}".strip(), name, point, (("algo", name), *flags)))
     return settings
 
@@ -129,11 +129,21 @@ def check(settings: Sequence[Setting], common: Iterable[str]) -> None:
 
 
 def _pairs(words: Sequence[str], text: str) -> tuple[tuple[str, str], ...]:
-    flags, values = words[::2], words[1::2]
-    if len(flags) != len(values) or not all(flag.startswith("--") for flag in flags):
-        raise ConfigError(f"--algo '{text}' must be a name and pairs of flag and value, as in 'rqe-mappo --tau 0.3'")
-    names = [flag.removeprefix("--") for flag in flags]
-    return tuple((name, number(name, value)) for name, value in zip(names, values, strict=True))
+    pairs: list[tuple[str, str]] = []
+    for word in words:
+        if word.startswith("--") and len(word) > 2:
+            name, _, value = word.removeprefix("--").partition("=")
+            pairs.append((name, value))
+        elif pairs and not pairs[-1][1]:
+            pairs[-1] = (pairs[-1][0], word)
+        else:
+            raise ConfigError(f"--algo '{text}': {word} follows no flag; write flags and values, as in "
+                              "'rqe-mappo --tau 0.3' or 'qmix --recurrent'")  # fmt: skip
+    return tuple((name, number(name, value)) for name, value in pairs)
+
+
+def _written(name: str, value: str) -> str:
+    return f"{name} {value}".strip()
 
 
 def number(name: str, value: str) -> str:

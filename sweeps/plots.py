@@ -67,6 +67,7 @@ def bars(results: Rows) -> Figure:
     for axes, metric in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
         found: list[np.ndarray] = [np.zeros(1)]
         means: list[Estimate] = []
+        drawn: list[tuple[int, Estimate]] = []
         for at, rows in zip(place, settings.values(), strict=True):
             mean = over_seeds(rows, metric.column)
             if mean is None:
@@ -79,14 +80,20 @@ def bars(results: Rows) -> Figure:
             axes.plot(values, np.full(len(values), at), "o", ms=4, mfc="white", mec="#333333", mew=0.8, zorder=4)
             if mean.n >= FEWEST_SEEDS:
                 axes.plot([mean.low, mean.high], [at, at], color="#000000", lw=1.6, zorder=3)
+                drawn.append((int(at), mean))
         style_axes(axes)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"{fill(metric.axis, 30)}\n{'better →' if metric.sign > 0 else '← better'}")
         low, high = limits_of(found, means, metric.bounds)
-        axes.set_xlim(min(low, 0) if min(map(np.min, found)) < 0 else 0, high if max(map(np.max, found)) > 0 else 0)
+        low, high = min(low, 0) if min(map(np.min, found)) < 0 else 0, high if max(map(np.max, found)) > 0 else 0
+        axes.set_xlim(low, high if high > low else low + 1)
+        for at, mean in drawn:  # intervals that go on beyond the axes
+            for edge, mark, beyond in ((low, "<", mean.low < low), (high, ">", mean.high > high)):
+                if beyond:
+                    axes.plot(edge, at, mark, ms=6, color="#000000", clip_on=False, zorder=5)
     figure.axes[0].set_yticks(place, [pretty(label) for label in settings])
     figure.axes[0].set_ylim(-0.6, len(settings) - 0.4)
-    key = f"bars: means, 95 % t-intervals from {FEWEST_SEEDS} seeds; dots: seeds"
+    key = f"bars: means, 95 % t-intervals from {FEWEST_SEEDS} seeds, ◂ ▸ where they go on; dots: seeds"
     title(figure, "Settings side by side", f"{sample_counts(results)}; {key}")
     return figure
 
@@ -128,7 +135,8 @@ def curves(rows: Rows) -> Figure:
         column[0].set_ylim(*ends)
     seeds = [len({row["run"] for row in own}) for own in settings.values()]
     subtitle = f"mean and 95 % t-interval over seeds ({span_text(seeds)} a setting); "
-    title(figure, "Learning curves", subtitle + f"a point averages 1/{CURVE_POINTS} of the run")
+    subtitle += f"a point averages 1/{CURVE_POINTS} of the run"
+    title(figure, "Learning curves: play in training, exploration included", subtitle)
     return figure
 
 

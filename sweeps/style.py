@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 from matplotlib.typing import LineStyleType
 
 from rqe_mappo.checkpoint import write_atomically
@@ -24,6 +26,7 @@ QUIET = "#555555"
 DPI = 150
 PLACES = [(8, 6), (8, -13), (-8, 6), (-8, -13), (0, 11), (0, -18), (14, -3), (-14, -3), (16, 14), (-16, 14), (16, -22),
           (-16, -22), (0, 24), (0, -32), (34, 6), (-34, 6)]  # fmt: skip
+LABELS_IN, LETTERS_PER_IN = 2.0, 13.5  # what labels of an axis take from a figure's width; of a subtitle
 WIDTH_PT, HEIGHT_PT = 5.6, 11.0  # of a letter and of a line of labels
 Box = tuple[float, float, float, float]  # left, low, right, high
 Label = tuple[np.ndarray, str, str]  # where its point is `[2]`, text, colour
@@ -62,9 +65,15 @@ def style_axes(axes: Axes) -> None:
 
 
 def title(figure: Figure, text: str, subtitle: str) -> None:
-    """A title, and a subtitle with what was measured, how often."""
+    """A title, and a subtitle with what was measured, how often, in lines that fit the figure."""
     figure.suptitle(text, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    figure.axes[0].set_title(subtitle, loc="left", fontsize=9.5, color=QUIET)
+    letters = int((figure.get_figwidth() - LABELS_IN) * LETTERS_PER_IN)
+    lines = fill(subtitle, max(letters, 30))
+    axes = figure.axes[0]
+    axes.set_title("\n".join(" " * (1 + lines.count("\n"))), fontsize=9.5)  # room for as many lines
+    # a wide title would push the other panels away
+    beside = Annotation(lines, (0, 1), (0, 6), axes.transAxes, "offset points", fontsize=9.5, color=QUIET, va="bottom")
+    figure.add_artist(beside).set_in_layout(False)
 
 
 def pretty(label: str) -> str:

@@ -90,7 +90,7 @@ def _result(known: Manifest, entry: Entry) -> Row:
     row = _head(entry)
     for name in SETTINGS:
         row[name] = settings.get(name, "")
-    row |= {name: value for name, value in entry.flags.items() if name not in SETTINGS}
+    row |= {name: value or "on" for name, value in entry.flags.items() if name not in SETTINGS}
     row |= {"timesteps": found["timesteps"], "train_seconds": train_seconds(folder)}
     row |= {"train_cpu_seconds": cpu_seconds(read(folder / "metrics.csv")), "episodes": found["episodes"]}
     row |= cells(found["metrics"])

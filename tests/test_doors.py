@@ -114,6 +114,18 @@ def test_rqe_eval_measures_it(capsys):
     assert "agent  20 " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("env", ["predator-prey", "matrix", "step-games", "gamble", "pettingzoo:mpe2.simple_spread_v3"])
+def test_every_environment_has_a_policy_that_acts_at_random(env):
+    asked, config = cli.eval_config([env, "--driver", "random", "--episodes", "3"])
+    records = drive(config, scripted(config, "random", 1), asked.episodes, 5)
+    again = drive(config, scripted(config, "random", 1), asked.episodes, 5)
+    other = drive(config, scripted(config, "random", 2), asked.episodes, 5)
+    assert records["return"].tolist() == again["return"].tolist()
+    assert env in ("step-games", "matrix", "gamble") or records["return"].tolist() != other["return"].tolist()
+    with pytest.raises(ValueError, match=r"--driver chase: .* no scripted policy but random"):
+        scripted(config, "chase", 1)
+
+
 @pytest.mark.parametrize(
     ("env", "name", "words"),
     [

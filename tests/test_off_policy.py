@@ -182,6 +182,12 @@ def test_a_run_that_learned_nothing_says_why(tmp_path):
         assert "3 episodes ended, and --batch-episodes is 500: lower --batch-episodes" in vdn.warnings()[0]
 
 
+def test_what_central_q_cannot_learn_in_is_refused_before_there_is_a_folder(tmp_path):
+    with pytest.raises(ConfigError, match="needs agents who all observe the same"):
+        rqe_mappo.train(settings("central-q", tmp_path / "run"), quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_central_q_cannot_learn_in_is_refused_with_the_first_trajectory(tmp_path):
     config = settings("central-q", tmp_path, batch_episodes=40)
     with contextlib.closing(vector.make(config, config.num_envs)) as env:

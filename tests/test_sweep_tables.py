@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rqe_mappo.sweeps import front_plots, fronts, tables
+from rqe_mappo.sweeps import front_plots, fronts, plots, tables
 from rqe_mappo.sweeps.metrics import FRONTS
 
 RETURN_AND_TAIL = FRONTS[0]  # more is better in both
@@ -118,8 +118,26 @@ def test_plots_of_many_settings_say_how_many_runs_stand_behind_them(tmp_path):
     rows = made({(f"tau {t}", seed): (t + seed, 0.1 * t) for t in (1, 2, 3) for seed in (1, 2, 3)})
     figure = front_plots.front(rows, tables.front_rows(rows), RETURN_AND_COLLISIONS)
     axes = figure.axes[0]
-    assert "seeds a setting: 3; episodes a run: 100" in axes.get_title(loc="left")
+    (subtitle,) = figure.artists
+    assert "seeds a setting: 3; episodes a run: 100" in subtitle.get_text()
     assert {text.get_text() for text in axes.texts} == {"τ 1", "τ 2", "τ 3"}
     assert "better →" in axes.get_xlabel() and "← better" in axes.get_ylabel()
     (legend,) = figure.legends
     assert "hypervolume" in legend.get_texts()[0].get_text() and "reference point (" in legend.get_title().get_text()
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 3.0])
+def test_axes_have_a_range_where_all_results_are_equal(value):
+    rows = made({(label, seed): (value, 0.0) for label in "ab" for seed in (1, 2, 3)})
+    low, high = front_plots.limits_of([np.full(3, value)], [], (-np.inf, np.inf))
+    assert low < value - 0.01 and high > value + 0.01
+    figure = plots.bars(rows)
+    assert all(axes.get_xlim()[0] < axes.get_xlim()[1] for axes in figure.axes)
+
+
+def test_bars_say_where_an_interval_goes_on_beyond_the_axis():
+    rows = made({("wide", seed): (x, 0.1) for seed, x in ((1, 1.0), (2, 1.1), (3, 9.0))})
+    axes = plots.bars(rows).axes[0]
+    marks = {line.get_marker(): line.get_xdata() for line in axes.lines if line.get_marker() in "<>"}
+    assert list(marks) == [">"] or set(marks) == {"<", ">"}
+    assert tables.over_seeds(rows, "mean return (agent)").high > axes.get_xlim()[1] == marks[">"][0]

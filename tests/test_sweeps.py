@@ -89,6 +89,9 @@ def test_compare_takes_algorithms_with_flags_of_their_own():
         ("mappo", ""),
     ]
     assert dict(settings[0].flags) == {"algo": "rqe-mappo", "tau": "0.3"}
+    (switched,) = grid.compare(["qmix --recurrent --gru-size=32 --no-double-q"])
+    assert switched.label == "qmix recurrent gru-size 32 no-double-q"
+    assert switched.args == ["--algo", "qmix", "--recurrent", "--gru-size", "32", "--no-double-q"]
     assert {"rqe-mappo", "mappo"} <= {s.label for s in grid.compare([])}
 
 
@@ -121,7 +124,9 @@ def test_grid_is_a_product_and_semicolons_part_values_with_commas():
         (["ablation", "--eps", "0"], ["ablation", "--eps"]),
         (["ablation", "--tau", "inf"], ["ablation", "--tau"]),
         (["compare", "--algo", "magic"], ["--algo magic", "mappo"]),
-        (["compare", "--algo", "rqe-mappo --tau"], ["--algo", "pairs of flag and value"]),
+        (["compare", "--algo", "rqe-mappo --tau"], ["--tau give one number"]),
+        (["compare", "--algo", "rqe-mappo 0.3"], ["--algo", "0.3 follows no flag", "qmix --recurrent"]),
+        (["compare", "--algo", "qmix --recurrent on"], ["Unrecognized options: on"]),
         (["compare", "--algo", "mappo", "--algo", "mappo"], ["mappo", "once"]),
         (["grid"], ["--grid"]),
         (["grid", "--grid", "tau"], ["--grid tau is not a grid", "tau=0.3,1,inf"]),

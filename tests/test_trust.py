@@ -14,6 +14,7 @@ from rqe_mappo import checkpoint, cli, registry
 from rqe_mappo.deploy.export import command as export
 from rqe_mappo.live.cli import play
 from rqe_mappo.sweeps import cli as sweeps
+from tests import toy
 
 EVIL = '''
 """Whoever imports this module, or opens what is in it, leaves a mark."""
@@ -154,3 +155,17 @@ def test_python_asks_for_trust_too_and_takes_it(tmp_path, monkeypatch, of):
         rqe_mappo.evaluate(mine[of], 2)
     assert rqe_mappo.evaluate(mine[of], 2, trust=True).episodes == 2
     sys.modules.pop("pets", None)
+
+
+def test_a_run_with_code_of_a_module_says_that_its_evaluation_needs_trust(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(registry.ENVIRONMENTS, "toy", toy.ENTRY)
+    monkeypatch.setattr(registry, "leads_to_code", lambda name: name == "toy")
+    out = tmp_path / "run"
+    flags = ["--num-envs", "2", "--num-steps", "8", "--total-timesteps", "16", "--eval-episodes", "0"]
+    cli.train(["--env", "toy", *flags, "--out", str(out)])
+    assert f"rqe-eval {out} --episodes 1000 --trust says" in capsys.readouterr().out
+    monkeypatch.undo()
+    for name in ("tests.toy:make", "pettingzoo:evil", "gymnasium:evil:Env-v0"):
+        assert registry.leads_to_code(name)
+    for name in ("sumo", "gymnasium:CartPole-v1", "pettingzoo:mpe2.simple_spread_v3"):
+        assert not registry.leads_to_code(name)

@@ -12,7 +12,7 @@ from rqe_mappo import registry
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data import finite, vector
 from rqe_mappo.deploy.policy import ActingPolicy, Policy
-from rqe_mappo.envs.action_noise import NoisyActions
+from rqe_mappo.envs.action_noise import NoisyActions, uniform_actions
 from rqe_mappo.envs.contract import BatchedEnv, Observed, begun
 from rqe_mappo.envs.history import History
 from rqe_mappo.evaluation.progress import Show
@@ -289,10 +289,16 @@ def _distance_from_uniform(pit: np.ndarray) -> float:
 
 
 def scripted(config: TrainConfig, name: str, seed: int) -> Chooser:
-    """A scripted policy, by its name in the environment of `config`; ValueError where there is none."""
+    """A scripted policy, by its name in the environment of `config`; ValueError where there is none.
+
+    Every environment has `random`.
+    """
     entry = registry.environment(config.env)
     if not entry.drivers:
-        raise ValueError(f"--driver {name}: there are no scripted policies for --env {config.env}")
+        if name != "random":
+            raise ValueError(f"--driver {name}: --env {config.env} has no scripted policy but random")
+        rng = np.random.default_rng(seed)
+        return lambda env, observed: uniform_actions(env, observed.avail, rng)
     driver = registry.load(entry.drivers)(name, seed)
     return lambda env, observed: driver(_unwrapped(env))
 

@@ -163,6 +163,8 @@ def table(found: list[Row]) -> str:
         estimate = row.estimate
         lines.append((row.metric, row.level, f"{estimate.value:.4g}", _ends(row), str(estimate.n), str(row.samples)))
     text = aligned(lines)
+    if any(row.level == "team" for row in found):
+        text.append("per team: one value an episode, the mean over its agents")
     episodes = max(row.estimate.n for row in found)
     if episodes < FEWEST_FOR_TAIL:
         text.append(f"caution: {episodes} episodes are too few for a worst 5 %; use at least {FEWEST_FOR_TAIL}")

@@ -86,7 +86,9 @@ class RunLog:
         self.began, self.start = time.monotonic(), start
         self.bar = None
         if sys.stderr.isatty() and not quiet:
-            self.bar = tqdm(total=total, initial=start, unit="step", unit_scale=True, dynamic_ncols=True, smoothing=0.1)
+            self.bar = tqdm(
+                total=total, initial=start, unit=" decisions", unit_scale=True, dynamic_ncols=True, smoothing=0.1
+            )
         self.next_line = start
         self.events = Events(run, start, self.say)
 
@@ -143,7 +145,7 @@ class RunLog:
             speed = (step - self.start) / (time.monotonic() - self.began)
             left = max(0, self.total - step) / max(speed, 1e-9)
             share = min(1.0, step / self.total)
-            text = f"{share:4.0%}  {step:>11,} steps  {speed:>8,.0f}/s  {'  '.join(words)}"
+            text = f"{share:4.0%}  {step:>11,} decisions  {speed:>8,.0f}/s  {'  '.join(words)}"
             print(f"{text}  {int(left // 60)}:{int(left % 60):02d} left", flush=True)
             self.next_line = step + self.total / LINES_PER_RUN
 
