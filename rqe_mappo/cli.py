@@ -70,7 +70,7 @@ class EvalConfig:
     """A scripted policy instead: random; always-go, caution:0.5, sumo; lqr:-0.1; fixed, greedy (signals). In an
     environment, the flags of its settings follow, as in rqe-eval sumo --driver caution:0.5 --net FILE --junction ID."""
     render: Path | None = None
-    """Film some episodes too, into this .gif or .mp4; no screen is needed."""
+    """Film some episodes too, where there are pictures (sumo), into this .gif or .mp4; no screen is needed."""
     render_episodes: int = 3
     """How many episodes --render and --gui show."""
     laws: bool = False

@@ -77,7 +77,8 @@ def film(config: TrainConfig, choose: Chooser, critic: Policy | None, path: Path
     check(path)
     entry = registry.environment(config.env)
     if not entry.camera:
-        raise ValueError(f"--render: there are no pictures of --env {config.env}")
+        drawn = ", ".join(name for name, known in registry.ENVIRONMENTS.items() if known.camera)
+        raise ValueError(f"--render: there are no pictures of --env {config.env}, only of {drawn}")
     if critic is None and settings.distributions:
         raise ValueError("--laws shows what a critic predicts, and a scripted policy has none: leave it out")
     if critic is not None and not critic.predicts_distribution and settings.distributions:
