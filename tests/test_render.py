@@ -124,7 +124,7 @@ def test_rqe_eval_films_a_scripted_policy_as_mp4(tmp_path):
     [
         (["sumo", "--driver", "careless"], "--driver careless is unknown"),
         (["sumo", "--driver", "caution:x"], "needs a level"),
-        (["cliff", "--driver", "caution:1"], "no scripted policies"),
+        (["cliff", "--driver", "caution:1"], "no scripted policy"),
         (["nowhere", "--driver", "sumo"], "--env nowhere is unknown"),
         (["sumo", "--driver", "sumo", "--render", "out.png"], "must end in .gif or .mp4"),
         (["sumo", "--driver", "sumo", "--render", "no/such/out.gif"], "there is no folder"),
