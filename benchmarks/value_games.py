@@ -2,7 +2,7 @@
 
 What agents earn by their greedy actions after learning from data whose distribution is stated, seed by seed, in
 benchmarks/results/value_games.csv; rows that stand there are kept, so that it goes on where it was stopped. All of
-it takes some 54 CPU minutes, so 27 on two free cores. With `--long`, in
+it takes some 52 CPU minutes, so 26 on two free cores. With `--long`, in
 benchmarks/results/value_games_long.csv: predator-prey, 12 runs of 3 to 10 CPU minutes, and QPLEX at its published
 settings, 20 runs of 10 to 20, as busy as the machine is. Of predator-prey the team's reward is what is earned.
 """
