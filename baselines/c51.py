@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rqe_mappo import schema
 from rqe_mappo.algorithms.distributional import RECENT, of_team
-from rqe_mappo.algorithms.off_policy import value_scalars
+from rqe_mappo.algorithms.off_policy import trace_ends, value_scalars
 from rqe_mappo.algorithms.single_steps import SingleStepConfig, SingleSteps
 from rqe_mappo.algorithms.support import CUT_OFF, FEW_ATOMS, OfTeam, SupportConfig, on_grid
 from rqe_mappo.config import TrainConfig
@@ -106,7 +106,7 @@ class C51(SingleSteps):
         with torch.no_grad():
             following = of_team(following.exp(), batch.present[1:])
             shape = following.shape[:-1]
-            given = (batch.reward / (self.unit or 1.0), batch.terminated, batch.ended)
+            given = (batch.reward / (self.unit or 1.0), batch.terminated, trace_ends(batch))
             reward, terminated, ended = (part[..., None].expand(shape) for part in given)
             target = returns.lambda_targets(
                 atoms, reward, following, terminated, ended, self.run.gamma, self.config.td_lambda,

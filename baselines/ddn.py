@@ -29,7 +29,7 @@ class DdnConfig(QuantileConfig):
     """DDN's settings."""
 
     def notes(self, env: BatchedEnv) -> list[str]:
-        return super().notes(env) + self.apart_note(env, mixed=False)
+        return super().notes(env) + self.apart_note(env, "sum")
 
 
 class Ddn(TeamQuantiles):

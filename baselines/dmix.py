@@ -29,7 +29,7 @@ class DmixConfig(QuantileConfig, MonotonicConfig):
     """DMIX's settings."""
 
     def notes(self, env: BatchedEnv) -> list[str]:
-        return super().notes(env) + self.apart_note(env, mixed=True)
+        return super().notes(env) + self.apart_note(env, "mixture")
 
 
 class Dmix(TeamQuantiles):

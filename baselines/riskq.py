@@ -49,7 +49,7 @@ class RiskqConfig(QuantileConfig):
         require_range(self, mixer_hidden=(1, WIDEST), key_size=(1, WIDEST))
 
     def notes(self, env: BatchedEnv) -> list[str]:
-        return super().notes(env) + self.apart_note(env, mixed=False)
+        return super().notes(env) + self.apart_note(env, "weighed sum")
 
 
 class Riskq(TeamQuantiles):

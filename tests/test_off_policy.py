@@ -26,6 +26,7 @@ RIVALS = (
     "iql", "central-q", "vdn", "qmix", "qtran", "qplex", "maven",
     "c51", "qr-dqn", "ddn", "dmix", "riskq", "rmix", "drima",
 )  # fmt: skip
+QUANTILES = ("ddn", "dmix", "riskq", "rmix", "drima")  # of teams
 
 
 def settings(algo: str, folder: Path, **changes):
@@ -324,12 +325,13 @@ def test_mavens_latent_is_drawn_by_what_the_first_who_is_there_sees(tmp_path):
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
-def test_an_agent_cut_off_while_others_go_on_counts_in_full_whatever_lambda_is(lam, tmp_path):
+@pytest.mark.parametrize("algo", ["vdn", "iql", *QUANTILES])
+def test_an_agent_cut_off_while_others_go_on_counts_in_full_whatever_lambda_is(algo, lam, tmp_path):
     """Agent 0 is cut after the first of three steps that pay 2, 1, 1, and would have gone on to earn 10."""
-    config = replaying("vdn", tmp_path, td_lambda=lam)
+    config = replaying(algo, tmp_path, td_lambda=lam)
     with contextlib.closing(vector.make(config, config.num_envs)) as env:
-        vdn = learner("vdn", env, config)
-        vdn.unit, vdn.run = 1.0, config.replace(gamma=1.0)
+        model = learner(algo, env, config)
+        model.unit, model.run = 1.0, config.replace(gamma=1.0)
         present = torch.tensor([[[True, True]], [[True, True]], [[False, True]], [[False, False]]])
         active = torch.tensor([[[True, True]], [[False, True]], [[False, True]]])
         last = torch.tensor([[False], [False], [True]])
@@ -338,7 +340,11 @@ def test_an_agent_cut_off_while_others_go_on_counts_in_full_whatever_lambda_is(l
             filled=torch.ones(3, 1, dtype=torch.bool),
         )  # fmt: skip
         following = torch.tensor([[10.0 + 2], [1], [0]])
-        assert vdn.targets(batch, following).flatten().tolist() == [14, 2, 1]
+        if algo in QUANTILES:
+            targets = model.distribution_targets(batch, following[..., None].expand(3, 1, 200))
+            assert targets.flatten(0, 1).unique(dim=-1).flatten().tolist() == [14, 2, 1]
+        else:
+            assert model.targets(batch, following).flatten().tolist() == [14, 2, 1]
 
 
 def test_iql_values_what_the_team_earns_after_an_agent_left(tmp_path):

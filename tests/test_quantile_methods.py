@@ -414,6 +414,18 @@ def test_a_run_notes_where_agents_cannot_find_the_best_apart(algo, risk, noted):
     assert len(said) == bool(noted) and all(noted in line for line in said)
 
 
+@pytest.mark.parametrize(
+    ("algo", "risk", "noted"),
+    [("ddn", "entropic", 0), ("ddn", "cvar:0.4", 0), ("riskq", "entropic", 1), ("riskq", "mean-variance", 1),
+     ("riskq", "expectile:0.3", 0), ("riskq", "cvar:0.4", 0), ("dmix", "cvar:0.4", 1), ("dmix", "neutral", 0)],
+)  # fmt: skip
+def test_one_agent_is_noted_where_its_return_is_learned_mixed(algo, risk, noted):
+    config = rqe_mappo.default_config("gamble", algo=algo, risk=risk, tau=1.0)
+    with contextlib.closing(vector.make(config, 2)) as env:
+        said = [line for line in config.algorithm.notes(env) if "need not be by the return that is learned" in line]
+    assert len(said) == noted
+
+
 @pytest.mark.parametrize("given", [None, 3.0], ids=["measured", "given"])
 def test_tau_is_in_stds_of_the_first_returns_unless_its_unit_is_given(given):
     config = small("ddn", risk="entropic", tau=0.5, return_scale=given)

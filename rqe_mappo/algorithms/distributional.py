@@ -10,7 +10,7 @@ from tyro.conf import Suppress, arg
 
 from rqe_mappo import schema
 from rqe_mappo.algorithms.actor_critic import WIDEST
-from rqe_mappo.algorithms.off_policy import OffPolicy, OffPolicyConfig, value_scalars
+from rqe_mappo.algorithms.off_policy import OffPolicy, OffPolicyConfig, trace_ends, value_scalars
 from rqe_mappo.config import ConfigError, TrainConfig, require, require_range
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import LARGEST, BatchedEnv
@@ -25,6 +25,7 @@ from rqe_mappo.nets.distributional_utilities import (
 
 RECENT = 0.99  # memory of how far quantiles lie apart, per learning step
 COLLAPSED = 0.1  # of the targets' distance from the predicted mean; a normal return's 32 quantiles span 5.4 of it
+UNSCALED = ("entropic", "mean-variance")  # measures of which a multiple of the return is not a multiple
 CERTAIN = 1e-3  # stds of the returns; targets that lie closer are not random
 
 
@@ -65,20 +66,25 @@ class RiskyChoice(OffPolicyConfig):
         """Fields of a `DistributionalSpec`."""
         return {"risk": self.measure, "tau": self.tau if self.tau < float("inf") else 1.0}
 
-    def apart_note(self, env: BatchedEnv, mixed: bool) -> list[str]:
+    def apart_note(self, env: BatchedEnv, learned: Literal["sum", "weighed sum", "mixture"]) -> list[str]:
         """What to know of measures for which the agents' own best actions need not be the team's (RIGM).
 
-        mixed: whether means are mixed by more than sums.
+        learned: what the team's return is of the agents'. One agent's is its own as a sum alone: weighed it keeps its
+        best action by measures that scale with the return, and as a mixture, whose mean is another, by none for sure.
         """
         measure = parse_risk(self.measure, 1.0, clip=None)
         neutral = (
             measure.number == measure.form.neutral if isinstance(measure, OneNumber) else measure.name == "neutral"
         )
-        if neutral or (measure.comonotonic and not mixed) or len(env.possible_agents) == 1:
+        alone = len(env.possible_agents) == 1
+        kept = measure.comonotonic or (alone and (learned == "sum" or not measure.name.startswith(UNSCALED)))
+        if neutral or (kept and learned != "mixture"):
             return []
         distortions = "cvar, var, wang and the other distortions have no such gap"
         fix = "use ddn or riskq" if measure.comonotonic else f"with ddn and riskq {distortions}"
-        return [f"with --risk {self.risk} the agents' own best actions need not be the team's: {fix}"]
+        apart = "the agent's own best action" if alone else "the agents' own best actions"
+        of = "by the return that is learned" if alone else "the team's"
+        return [f"with --risk {self.risk} {apart} need not be {of}: {fix}"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +190,7 @@ class QuantileRegression(Distributional):
         self, batch: Episodes, following: Float[Tensor, "T B *own N"]
     ) -> Float[Tensor, "T B *own N"]:
         """N draws from each step's target distribution, a mixture of those of n steps."""
-        given = (batch.reward / (self.unit or 1.0), batch.terminated, batch.ended)
+        given = (batch.reward / (self.unit or 1.0), batch.terminated, trace_ends(batch))
         more = (1,) * (following.ndim - 3)
         reward, terminated, ended = (part.reshape(*part.shape, *more).expand(following.shape[:-1]) for part in given)
         uniform = torch.rand(following.shape, generator=self.generator).to(following.device)

@@ -349,12 +349,8 @@ class OffPolicy:
 
         With contamination delta they are those of nominal steps that pay `r + gamma delta min V` and are discounted by
         `gamma (1 - delta)`, steps to an end too: nature may have it otherwise, whatever lambda is.
-        Where an agent was cut off and the others go on, no reward says what it would have brought: there targets take
-        the value of what follows, which counts it.
         """
-        acting = torch.cat((batch.active[1:], torch.zeros_like(batch.active[:1])))
-        cut = (batch.present[1:] & ~acting).any(-1)
-        given = [batch.reward / (self.unit or 1.0), batch.terminated, batch.ended | cut, batch.filled]
+        given = [batch.reward / (self.unit or 1.0), batch.terminated, trace_ends(batch), batch.filled]
         if next_value.ndim > batch.reward.ndim:
             given = [part[..., None].expand_as(next_value) for part in given]
         (reward, terminated, ended, filled), gamma = given, self.run.gamma
@@ -470,3 +466,13 @@ def value_scalars(
         "value/target_mean": wanted.mean(),
         "value/error": (found - wanted).abs().mean(),
     }
+
+
+def trace_ends(batch: Episodes) -> Bool[Tensor, "T B"]:
+    """Where targets of several steps go no further, but take the value of what follows.
+
+    That is where the episode ends, and where an agent was cut off while the others go on: no reward says what it would
+    have brought, and that value counts it.
+    """
+    acting = torch.cat((batch.active[1:], torch.zeros_like(batch.active[:1])))
+    return batch.ended | (batch.present[1:] & ~acting).any(-1)

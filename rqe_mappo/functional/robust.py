@@ -49,7 +49,10 @@ def contaminated(values: Values, probs: Values, delta: float) -> Worst:
 
 
 def worst_of(values: Values, kernels: Float[Tensor, "kernels *#batch atoms"]) -> Worst:
-    """The worst of finitely many distributions: `min_k E_k v`."""
+    """The worst of finitely many distributions: `min_k E_k v`.
+
+    In robust iteration they must leave alone what has no probability in the game, and not all that do not are refused.
+    """
     values, kernels = torch.broadcast_tensors(values, kernels)
     worst = _at(values, kernels).value.argmin(0)[None, ..., None]
     return _at(values[0], kernels.take_along_dim(worst, 0)[0])
