@@ -411,8 +411,9 @@ def test_table_is_aligned_and_marks_what_too_few_episodes_stand_behind():
     few, many = (report.rows({key: np.repeat(value, n, axis=0) for key, value in RECORDS.items()}) for n in (49, 50))
     lines = report.table(few).splitlines()
     column = lines[0].index("value")
-    assert all(line[column - 1] == " " and line[column] != " " for line in lines[:-1])
+    assert all(line[column - 1] == " " and line[column] != " " for line in lines[:-2])
     assert "from 100 episodes on" in next(line for line in lines if line.startswith("CVaR5"))
+    assert lines[-2] == "per team: one value an episode, the mean over its agents"
     assert lines[-1] == "caution: 98 episodes are too few for a worst 5 %; use at least 100"
     assert "caution" not in report.table(many)
     marked = [row.metric for row in many if row.too_few]
