@@ -29,6 +29,7 @@ from rqe_mappo.envs.contract import BatchedEnv
 from rqe_mappo.functional import categorical, returns
 from rqe_mappo.nets.distributional_utilities import CategoricalUtilities, DistributionalSpec
 
+WIDEST_GAP = 1.3  # in tau; see `rqe_mappo.functional.risk.entropic`
 FINER = 4  # grid of the targets of several steps, each of which is projected
 
 
@@ -88,6 +89,13 @@ class C51(SingleSteps):
                 said.append(
                     f"the std of the first returns spans {spanned:.2g} atoms, so that each step widens distributions "
                     f"and risks are hardly told apart: raise --n-atoms, or give narrower {fix}"
+                )
+        if self.config.measure == "entropic" and self.unit is not None:
+            apart = float(self.support[1] - self.support[0]) / (float(self.actor.tau) * self.unit)
+            if apart > WIDEST_GAP:
+                said.append(
+                    f"atoms lie {apart:.2g} tau apart, and beyond {WIDEST_GAP} entropic values are not exact: "
+                    f"raise --n-atoms, or give narrower {fix}"
                 )
         return said
 

@@ -57,6 +57,17 @@ def test_c51_says_where_atoms_lie_too_far_apart_for_risks(changes, said):
     assert any("atoms" in line for line in model.warnings()) == said
 
 
+@pytest.mark.parametrize(("tau", "said"), [(1.0, True), (4.0, False), (float("inf"), False)])
+def test_c51_says_where_atoms_lie_too_far_apart_for_the_entropic_measure(tau, said):
+    """401 atoms over 1600: 4 apart."""
+    config = rqe_mappo.default_config("cartpole", algo="c51").replace(
+        num_envs=4, batch_episodes=8, eval_episodes=0, return_low=-800.0, return_high=800.0, n_atoms=401,
+        risk="entropic", tau=tau, return_scale=1.0,
+    )  # fmt: skip
+    found = [line for line in that_has_seen_episodes(config).warnings() if "tau apart" in line]
+    assert len(found) == said and all("atoms lie 4 tau apart" in line for line in found)
+
+
 def test_c51_says_where_returns_lie_beyond_its_atoms_and_keeps_that_when_resumed():
     """Steps pay some 1 each, and the highest atom is at 2."""
     config = rqe_mappo.default_config("cartpole", algo="c51").replace(
