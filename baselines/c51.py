@@ -91,11 +91,11 @@ class C51(SingleSteps):
                     f"and risks are hardly told apart: raise --n-atoms, or give narrower {fix}"
                 )
         if self.config.measure == "entropic" and self.unit is not None:
-            apart = float(self.support[1] - self.support[0]) / (float(self.actor.tau) * self.unit)
-            if apart > WIDEST_GAP:
+            apart, tau = float(self.support[1] - self.support[0]), float(self.actor.tau) * self.unit
+            if apart > WIDEST_GAP * tau:
                 said.append(
-                    f"atoms lie {apart:.2g} tau apart, and beyond {WIDEST_GAP} entropic values are not exact: "
-                    f"raise --n-atoms, or give narrower {fix}"
+                    f"atoms lie {apart:.3g} apart, and beyond {WIDEST_GAP} tau ({WIDEST_GAP * tau:.3g}) entropic "
+                    f"values are not exact: raise --n-atoms, or give narrower {fix}"
                 )
         return said
 
