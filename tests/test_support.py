@@ -274,6 +274,12 @@ def test_atoms_too_far_apart_for_the_returns_are_said():
     assert not any("--n-atoms" in warning for warning in trained(neutral).algorithm.warnings())
 
 
+def test_a_measure_without_tau_has_no_unit_that_atoms_could_be_too_far_apart_for():
+    config = default_config("gamble").replace(total_timesteps=4096, return_scale=0.1)
+    assert any("unit of --tau" in warning for warning in trained(config.replace(tau=5.0)).algorithm.warnings())
+    assert not any("--n-atoms" in warning for warning in trained(config.replace(risk="cvar:0.5")).algorithm.warnings())
+
+
 def test_a_spread_that_is_seen_no_more_hides_no_atoms_too_far_apart_for_the_unit():
     spec = DistributionCriticSpec(view_dim=1, n_agents=1, hidden=(), n_atoms=51)
     support = FollowingSupport(DistributionCritic(spec, around(-3000.0, 1000.0, 51)), fixed=False, exact=False)

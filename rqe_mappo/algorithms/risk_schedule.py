@@ -71,6 +71,11 @@ class RiskSchedule:
         return all(full.name == "neutral" or getattr(full, "tau", 0.0) == math.inf for full in self.full)
 
     @property
+    def unit(self) -> float | None:
+        """The unit of tau; None while it is not known, and where no measure has a tau."""
+        return self.return_scale if any(getattr(full, "tau", math.inf) < math.inf for full in self.full) else None
+
+    @property
     def shortfall(self) -> str:
         """What a user must know at the end of a run that did not become as averse as it should; empty if it did."""
         reached, fix = self.strength(1.0), "train longer, or give --return-scale"

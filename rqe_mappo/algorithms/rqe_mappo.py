@@ -171,7 +171,7 @@ class RqeMappo:
         return self.episodes.observe(chunk, *predicted.means(self.critic.atoms), predicted.terminated, predicted.ended)
 
     def warnings(self) -> list[str]:
-        few = "" if self.risk.neutral else self.support.warning(self.risk.return_scale)
+        few = "" if self.risk.neutral else self.support.warning(self.risk.unit)
         return [text for text in (self.risk.shortfall, self.episodes.warning, few) if text]
 
     @torch.no_grad()

@@ -307,15 +307,17 @@ class FollowingSupport:
     def warning(self, unit: float | None) -> str:
         """What a user must know of atoms too far apart; empty if they are not.
 
-        unit: of tau. What counts is that, and the widest spread that returns have had: an averse policy may have chosen
-        what varies little, and what varied most may be chosen no more.
+        unit: of tau, if it has one. What counts is that, and the widest spread that returns have had: an averse policy
+        may have chosen what varies little, and what varied most may be chosen no more.
         """
-        atoms = min(self.widest, math.inf if unit is None else unit) / self.spacing
+        by_unit = unit is not None and unit < self.widest
+        atoms = (unit if by_unit else self.widest) / self.spacing
         if self.exact or atoms >= FEW_ATOMS:
             return ""
+        what = "unit of --tau spans" if by_unit else "std of the returns spanned at most"
         return (
-            f"the std of the returns, or the unit of --tau, spanned {atoms:.2g} atoms at most, so that smaller risks "
-            "are hardly told apart: raise --n-atoms, or give narrower --return-low and --return-high"
+            f"the {what} {atoms:.2g} atoms, so that smaller risks are hardly told apart: raise --n-atoms, or give "
+            "narrower --return-low and --return-high"
         )
 
     @torch.enable_grad()
