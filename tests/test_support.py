@@ -275,7 +275,9 @@ def test_atoms_too_far_apart_for_the_returns_are_said():
 
 
 def test_a_measure_without_tau_has_no_unit_that_atoms_could_be_too_far_apart_for():
-    config = default_config("gamble").replace(total_timesteps=4096, return_scale=0.1)
+    config = default_config("gamble").replace(
+        total_timesteps=4096, return_scale=0.1, return_low=-12.0, return_high=12.0, n_atoms=201
+    )
     assert any("unit of --tau" in warning for warning in trained(config.replace(tau=5.0)).algorithm.warnings())
     assert not any("--n-atoms" in warning for warning in trained(config.replace(risk="cvar:0.5")).algorithm.warnings())
 
