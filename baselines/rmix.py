@@ -61,7 +61,11 @@ class RmixConfig(QuantileConfig, MonotonicConfig):
 
     def check(self, run: TrainConfig) -> None:
         super().check(run)
-        require(self, self.level is None or 0 < self.level <= 1, "level", "be in (0, 1]")
+        least = 1 / self.quantiles  # below, the CVaR of agents is their lowest quantile, whatever the level
+        require(
+            self, self.level is None or least <= self.level <= 1, "level", f"be in [1 / --quantiles = {least:g}, 1]"
+        )
+        require(self, self.quantiles > 1 or self.level == 1, "quantiles", "be at least 2, unless --level is 1")
         require(self, 0 < self.regression_weight < float("inf"), "regression_weight", "be in (0, inf)")
 
 
@@ -156,12 +160,16 @@ class Rmix(TeamQuantiles):
     def tail(
         self, predicted: Float[Tensor, "T B N"], drawn: Float[Tensor, "T B N"], level: Float[Tensor, "T B"]
     ) -> Float[Tensor, "T B"]:
-        """What the draws of a target say of the CVaR at `level`; its mean is that, where `predicted` is right."""
+        """What the draws of a target say of the CVaR at `level`; its mean is that, where `predicted` is right.
+
+        A level below that of one quantile counts as that, as it does for the agents.
+        """
         count = predicted.shape[-1]
+        level = level.clamp(min=1 / count)
         place = (level * count - ROUNDING).ceil().clamp(1, count).long() - 1
         boundary = quantile.ascending(predicted.detach()).gather(-1, place[..., None])
         short = (boundary - drawn).clamp(min=0).mean(-1)
-        return torch.where(level < 1 - ROUNDING, boundary.squeeze(-1) - short / level.clamp(min=1e-6), drawn.mean(-1))
+        return torch.where(level < 1 - ROUNDING, boundary.squeeze(-1) - short / level, drawn.mean(-1))
 
 
 def released_loss(

@@ -164,7 +164,14 @@ def eval_config(args: list[str]) -> tuple[EvalConfig, TrainConfig | None]:
     place = (places or first or [""])[0]
     if not driven or not place or Path(place).exists():
         check_own_flags(args)
-        return parse(EvalConfig, "rqe-eval", args), None
+        asked = parse(EvalConfig, "rqe-eval", args)
+        if "--rigm" in flags_in(args):
+            if not asked.rigm:
+                raise ConfigError("--rigm needs the measures to count by: --rigm cvar:0.25, for example")
+            unused = [flag for flag in ("--risk", "--deterministic") if flag in flags_in(args)]
+            if unused:
+                raise ConfigError(f"--rigm counts greedy actions by its own measures: leave {unused[0]} out")
+        return asked, None
     config = configs.default_config(*place.split("/", 1))
     annotated: Any = Annotated
     asked, settings = (annotated[kind, tyro.conf.OmitArgPrefixes] for kind in (EvalConfig, type(config.env_config)))

@@ -285,6 +285,10 @@ def test_more_than_the_memory_holds_is_told_in_one_line(capsys, monkeypatch):
 def test_eval_of_nothing(capsys, tmp_path):
     assert "does not exist" in complaint(capsys, cli.evaluate, str(tmp_path / "nothing"))
     assert "--episodes" in complaint(capsys, cli.evaluate, str(tmp_path), "--episodes", "0")
+    assert "--rigm needs the measures" in complaint(capsys, cli.evaluate, str(tmp_path), "--rigm")
+    for flags in (("--risk", "cvar:0.1"), ("--deterministic",)):
+        said = complaint(capsys, cli.evaluate, str(tmp_path), "--rigm", "cvar:0.25", *flags)
+        assert f"leave {flags[0]} out" in said
 
 
 def test_observation_of_the_wrong_width(run):

@@ -180,3 +180,12 @@ def test_exploration_takes_each_action_that_is_there_as_often():
     found = q_learning.explored(greedy, torch.rand(30_000, 2), avail, 0.6)
     shares = torch.bincount(found, minlength=4) / len(found)
     assert torch.allclose(shares, torch.tensor([0.6, 0.0, 0.2, 0.2]), atol=0.015)
+
+
+@pytest.mark.parametrize("missing", [-float("inf"), q_learning.masked(torch.ones(1), torch.tensor([False])).item()])
+def test_joint_actions_that_are_not_there_hide_no_violation(missing):
+    worth = torch.tensor([[0.0, 5.0, missing, 3.0], [5.0, 0.0, missing, 5.0], [2.0, missing, missing, missing]])
+    greedy = torch.tensor([0, 3, 0])
+    assert mixing.rigm_violations(worth, greedy).tolist() == [True, False, False]
+    with pytest.raises(ValueError, match="not a number"):
+        mixing.rigm_violations(torch.tensor([[0.0, float("nan")]]), torch.tensor([0]))

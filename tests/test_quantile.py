@@ -276,7 +276,13 @@ def test_rows_of_targets_that_are_not_those_of_the_predictions_are_refused():
             qt.huber_quantile_loss(predicted, random_numbers(*shape), levels, 1.0)
 
 
-@pytest.mark.parametrize("kappa", [-1.0, math.nan])
+def test_a_kappa_too_small_to_be_seen_is_none():
+    predicted, target, levels = FOUR + 0.5, FOUR.flip(0), qt.midpoint_levels(4)
+    least = qt.huber_quantile_loss(predicted, target, levels, 1e-300)
+    assert float(least) == float(qt.huber_quantile_loss(predicted, target, levels, 0.0))
+
+
+@pytest.mark.parametrize("kappa", [-1.0, math.nan, math.inf])
 def test_a_bad_kappa_is_refused_with_the_fix(kappa):
     with pytest.raises(ValueError, match=r"kappa >= 0 \(got .*\); use 0 for the pinball loss"):
         qt.huber_quantile_loss(FOUR, FOUR, qt.midpoint_levels(4), kappa)

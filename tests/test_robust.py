@@ -197,6 +197,15 @@ def test_the_worst_of_some_distributions_is_their_least_mean():
     torch.testing.assert_close((found.probs * values).sum(-1), found.value, rtol=0, atol=1e-14)
 
 
+def test_each_row_has_the_worst_of_distributions_that_all_rows_share():
+    values = torch.tensor([[0.0, 1.0, 2.0], [10.0, 0.0, 0.0]])
+    kernels = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    assert worst_of(values, kernels).value.tolist() == [0, 0]
+    assert worst_of(values[0], kernels).value == 0
+    with pytest.raises(ValueError, match="at least one"):
+        worst_of(values, kernels[:0])
+
+
 @pytest.mark.parametrize("name", ["contamination", "l1", "kl", "kl-penalty"])
 def test_the_slope_in_the_values_is_the_worst_distribution(name):
     values, probs = rows(9, 20, sparse=False)

@@ -15,7 +15,7 @@ from rqe_mappo.config import ConfigError, TrainConfig, require, require_range
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import LARGEST, BatchedEnv
 from rqe_mappo.functional import quantile
-from rqe_mappo.functional.risk import GRAMMAR, OneNumber, parse_risk
+from rqe_mappo.functional.risk import GRAMMAR, CVaR, OneNumber, VaR, parse_risk
 from rqe_mappo.nets.distributional_utilities import (
     DistributionalSpec,
     DistributionalUtilities,
@@ -25,6 +25,8 @@ from rqe_mappo.nets.distributional_utilities import (
 
 RECENT = 0.99  # memory of how far quantiles lie apart, per learning step
 COLLAPSED = 0.1  # of the targets' distance from the predicted mean; a normal return's 32 quantiles span 5.4 of it
+KAPPAS = (1e-6, 1e6)  # in which float32 can tell the loss near 0 from that further away
+LEAST_TAU = 1e-6  # below, what is lowest decides alone
 UNSCALED = ("entropic", "mean-variance")  # measures of which a multiple of the return is not a multiple
 CERTAIN = 1e-3  # stds of the returns; targets that lie closer are not random
 
@@ -64,7 +66,8 @@ class RiskyChoice(OffPolicyConfig):
 
     def chosen_by(self) -> dict[str, Any]:
         """Fields of a `DistributionalSpec`."""
-        return {"risk": self.measure, "tau": self.tau if self.tau < float("inf") else 1.0}
+        tau = min(max(self.tau, LEAST_TAU), LARGEST) if self.tau < float("inf") else 1.0
+        return {"risk": self.measure, "tau": tau}
 
     def apart_note(self, env: BatchedEnv, learned: Literal["sum", "weighed sum", "mixture"]) -> list[str]:
         """What to know of measures for which the agents' own best actions need not be the team's (RIGM).
@@ -101,7 +104,17 @@ class QuantileConfig(RiskyChoice):
     def check(self, run: TrainConfig) -> None:
         super().check(run)
         require_range(self, quantiles=(1, WIDEST))
-        require(self, 0 <= self.kappa < float("inf"), "kappa", "be in [0, inf)")
+        low, high = KAPPAS
+        require(self, self.kappa == 0 or low <= self.kappa <= high, "kappa", f"be 0, or in [{low:g}, {high:g}]")
+        blind = self.quantiles == 1 and self.measure != "neutral"
+        require(self, not blind, "quantiles", f"be at least 2 with --risk {self.risk}: one quantile shows no risk")
+
+    def notes(self, env: BatchedEnv) -> list[str]:
+        measure, least = parse_risk(self.measure, 1.0, clip=None), 1 / self.quantiles
+        if not isinstance(measure, CVaR | VaR) or measure.level >= least:
+            return super().notes(env)
+        lowest = f"--risk {self.risk} is the lowest of --quantiles {self.quantiles}, as at any level below {least:g}"
+        return [*super().notes(env), lowest]
 
     def quantile_utilities(self, env: BatchedEnv) -> QuantileUtilities:
         """The agents' networks."""
@@ -131,7 +144,7 @@ class Distributional(OffPolicy):
             in_units = self.config.tau * (self.config.return_scale or self.unit) / self.unit
             actors: Any = (self.actor, self.target["actor"])
             for actor in actors:
-                actor.tau.fill_(min(in_units, LARGEST))
+                actor.tau.fill_(min(max(in_units, LEAST_TAU), LARGEST))
 
     def predicted(
         self, batch: Episodes, *levels: Float[Tensor, " N"]

@@ -403,6 +403,8 @@ class OffPolicy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         known = schema.read(LearnerState, state, "learner")
+        if not 0 <= known["explore"] <= 1:
+            raise ValueError(f"learner.explore must be in [0, 1] (got {known['explore']:g})")
         for name, net in self.target.items():
             net.load_state_dict(known["target"][name])
         for name in ("optimiser", "replay"):

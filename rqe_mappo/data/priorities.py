@@ -1,5 +1,6 @@
 """Which windows of replayed episodes are drawn more often: those of which the last error was large."""
 
+import math
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -100,6 +101,8 @@ class Priorities:
         found = schema.read(PriorityState, state, "priorities")
         if found["priority"].shape[1:] != (self.replay.horizon,) or not bool((found["priority"] >= 0).all()):
             raise ValueError(f"priorities.priority must be at least 0, of {self.replay.horizon} steps an episode")
+        if not 0 <= found["greatest"] < math.inf:
+            raise ValueError(f"priorities.greatest must be at least 0 (got {found['greatest']:g})")
         self.restored, self.greatest = found["priority"].double(), found["greatest"]
 
 

@@ -65,7 +65,7 @@ def violations(run_or_file: Path, risks: Sequence[str], states: int, seed: int) 
     if "buffer_episodes" in config.flat():
         config = config.replace(buffer_episodes=max(config.flat()["buffer_episodes"], states))
     for risk in risks:
-        if risk in OF_TAU and config.flat().get("risk") not in OF_TAU:
+        if risk in OF_TAU and getattr(config.algorithm, "measure", "neutral") not in OF_TAU:
             raise ConfigError(f"--rigm {risk} is of runs with --risk {risk} and a --tau: use cvar:0.25, for example")
     env = vector.make(config, config.num_envs)
     try:

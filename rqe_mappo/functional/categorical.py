@@ -32,8 +32,8 @@ def aligned_support(low: float, high: float, step: float, max_atoms: int) -> Flo
     another: undiscounted targets are then projected without error.
     """
     _check_interval(low, high)
-    if not step > 0:
-        raise ValueError(f"the grid of an aligned support needs step > 0 (got {step:g})")
+    if not 0 < step < math.inf:
+        raise ValueError(f"the grid of an aligned support needs a finite step > 0 (got {step:g})")
     if max_atoms < 3:
         raise ValueError(f"an aligned support needs max_atoms >= 3, for a point on either side (got {max_atoms})")
     multiple = max(1, math.floor((high - low) / (step * (max_atoms - 1))))

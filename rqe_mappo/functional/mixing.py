@@ -4,9 +4,13 @@ The last axis of utilities is the agents; of quantiles `[*rows, agents, N]` they
 shared: agents do well and badly together.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from rqe_mappo.functional.policy_gradient import NO_ACTION
 
 
 def monotonic(
@@ -62,10 +66,14 @@ def rigm_violations(
 ) -> Bool[Tensor, "*rows"]:
     """Where some joint action is worth more to the team, by a risk measure, than that of the agents' own best actions.
 
-    worth: of every joint action. greedy: the index of the one that agents take. slack: relative to the largest
-    difference between joint actions in a row, what counts as equal; where values are 1e4 times as large as those
-    differences, give float64: rounding of float32 would count. 'Risk-sensitive individual-global-max' of RiskQ
-    (Shen et al., 2023, arXiv 2311.01753), definition 2; with the mean, IGM.
+    worth: of every joint action; -inf, or at most `NO_ACTION`, for those that are not there. greedy: the index of the
+    one that agents take. slack: relative to the largest difference between joint actions in a row, what counts as
+    equal; where values are 1e4 times as large as those differences, give float64: rounding of float32 would count.
+    ValueError for a worth that is no number. 'Risk-sensitive individual-global-max' of RiskQ (Shen et al., 2023, arXiv
+    2311.01753), definition 2; with the mean, IGM.
     """
+    if bool(worth.isnan().any()):
+        raise ValueError("the worth of some joint actions is not a number (nan); give -inf to those that are not there")
     at_greedy, most = worth.gather(-1, greedy[..., None]).squeeze(-1), worth.amax(-1)
-    return most - at_greedy > slack * (most - worth.amin(-1))
+    least = worth.masked_fill(worth <= NO_ACTION, math.inf).amin(-1)
+    return most - at_greedy > slack * (most - least).clamp(min=0)

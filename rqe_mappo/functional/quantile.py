@@ -116,8 +116,8 @@ def huber_quantile_loss(
     Dabney et al., 'Distributional Reinforcement Learning with Quantile Regression' (2018), eq. 8 to 10 and, for the
     axes, algorithm 1. Divided by kappa as in 'Implicit Quantile Networks' (2018); at kappa = 1 both agree.
     """
-    if kappa < 0 or math.isnan(kappa):
-        raise ValueError(f"a quantile loss needs kappa >= 0 (got {kappa:g}); use 0 for the pinball loss")
+    if not 0 <= kappa < math.inf:
+        raise ValueError(f"a quantile loss needs a finite kappa >= 0 (got {kappa:g}); use 0 for the pinball loss")
     if predicted.shape[:-1] != target.shape[:-1]:
         raise ValueError(
             "a quantile loss needs predicted [*batch, N] and target [*batch, M] "
@@ -138,7 +138,7 @@ class _HuberQuantileLoss(torch.autograd.Function):
     def forward(ctx: Any, predicted: Tensor, target: Tensor, levels: Tensor, kappa: float) -> Tensor:
         error = target[..., None, :] - predicted[..., :, None]
         weight = torch.where(error < 0, 1 - levels[..., :, None], levels[..., :, None])
-        if kappa > 0:
+        if kappa > torch.finfo(error.dtype).tiny / torch.finfo(error.dtype).eps:  # else nothing is left of it
             near = error.clamp(-kappa, kappa)
             weighed = weight.mul_(near).div_(kappa)  # minus the slope in what is predicted
             size = error.sub_(near.div_(2))

@@ -49,10 +49,15 @@ def contaminated(values: Values, probs: Values, delta: float) -> Worst:
 
 
 def worst_of(values: Values, kernels: Float[Tensor, "kernels *#batch atoms"]) -> Worst:
-    """The worst of finitely many distributions: `min_k E_k v`.
+    """The worst of finitely many distributions: `min_k E_k v`, of each row of values.
 
     In robust iteration they must leave alone what has no probability in the game, and not all that do not are refused.
+    ValueError where there are none.
     """
+    if kernels.ndim < 2 or not len(kernels):
+        raise ValueError(f"kernels must be [kernels, ..., atoms], at least one (got {list(kernels.shape)})")
+    shared = (1,) * (values.ndim - kernels.ndim + 1)  # axes that all rows have in common
+    kernels = kernels.reshape(len(kernels), *shared, *kernels.shape[1:])
     values, kernels = torch.broadcast_tensors(values, kernels)
     worst = _at(values, kernels).value.argmin(0)[None, ..., None]
     return _at(values[0], kernels.take_along_dim(worst, 0)[0])
@@ -93,6 +98,8 @@ def kl_penalty(values: Values, probs: Values, tau: float) -> Worst:
     tau, in the unit of the values, is a tolerance: inf is the mean, 0 in the limit the least value that has a
     probability. ValueError for a tau that is not above 0.
     """
+    if not tau > 0:
+        raise ValueError(f"tau must be > 0 for a KL penalty (got {tau:g})")
     values, probs = torch.broadcast_tensors(values, probs)
     atoms, log_probs = _supported(values, probs), probs.log()
     return Worst(Entropic(tau).value(atoms, log_probs), torch.softmax(log_probs - atoms / tau, -1))
