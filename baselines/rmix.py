@@ -59,6 +59,10 @@ class RmixConfig(QuantileConfig, MonotonicConfig):
     def label(self) -> str:
         return "" if self.level is None else f"__level{self.level:g}"
 
+    @property
+    def against_collapse(self) -> str:
+        return "leave --official-bugs out, which do this" if self.official_bugs else super().against_collapse
+
     def check(self, run: TrainConfig) -> None:
         super().check(run)
         least = 1 / self.quantiles  # below, the CVaR of agents is their lowest quantile, whatever the level

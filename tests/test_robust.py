@@ -197,6 +197,13 @@ def test_the_worst_of_some_distributions_is_their_least_mean():
     torch.testing.assert_close((found.probs * values).sum(-1), found.value, rtol=0, atol=1e-14)
 
 
+def test_the_worst_distribution_of_a_penalty_does_not_depend_on_where_values_lie():
+    probs = torch.tensor([0.2, 0.3, 0.5])
+    for shift, tau in ((1e4, 1e-3), (-1e6, 1e-1), (0.0, 1e-6)):
+        found = kl_penalty(torch.tensor([0.0, 0.0, 1.0]) + shift, probs, tau)
+        torch.testing.assert_close(found.probs, torch.tensor([0.4, 0.6, 0.0]), rtol=0, atol=1e-4)
+
+
 def test_each_row_has_the_worst_of_distributions_that_all_rows_share():
     values = torch.tensor([[0.0, 1.0, 2.0], [10.0, 0.0, 0.0]])
     kernels = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

@@ -101,6 +101,11 @@ class QuantileConfig(RiskyChoice):
     kappa: float = 0.05
     """Where the quantile loss is quadratic about 0, in the unit of values (--value-unit); 0: nowhere."""
 
+    @property
+    def against_collapse(self) -> str:
+        """What to do where quantiles have become one number."""
+        return "train longer, or with a smaller --kappa"
+
     def check(self, run: TrainConfig) -> None:
         super().check(run)
         require_range(self, quantiles=(1, WIDEST))
@@ -253,7 +258,7 @@ class QuantileRegression(Distributional):
                 unit = self.unit or 1.0
                 said.append(
                     f"quantiles have collapsed: they lie {apart * unit:.2g} apart where targets lie {away * unit:.2g} "
-                    "from their mean, so that no risk is seen: train longer, or with a smaller --kappa"
+                    f"from their mean, so that no risk is seen: {self.config.against_collapse}"
                 )
         return said
 

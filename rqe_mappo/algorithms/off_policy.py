@@ -155,7 +155,7 @@ class OffPolicyConfig(AlgorithmConfig):
                 f"with --recurrent whole episodes are learned from, --batch-episodes {self.batch_episodes} at once, "
                 f"not pieces of --window {self.window}"
             )
-        if self.exploration >= 0.5 and self.td_lambda > 0:
+        if self.exploration >= 0.5 and self.td_lambda > 0 and env.horizon > 1:
             said.append(
                 f"with --exploration {self.exploration:g}, targets of --td-lambda {self.td_lambda:g} hold in part what "
                 "is earned at random; those of --td-lambda 0 do not"

@@ -14,6 +14,7 @@ from rqe_mappo.config import TrainConfig, require, require_range
 from rqe_mappo.data.priorities import Drawn, Priorities
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.data.trajectory import Trajectory
+from rqe_mappo.envs.contract import BatchedEnv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,13 @@ class SingleStepConfig(RiskyChoice):
 
     recurrent: Suppress[bool] = False
     gru_size: Suppress[int] = 64
+
+    def notes(self, env: BatchedEnv) -> list[str]:
+        agents = len(env.possible_agents)
+        if agents == 1:
+            return super().notes(env)
+        alone = f"each of the {agents} agents learns by itself what the team earns: ddn and riskq are for teams"
+        return [*super().notes(env), alone]
 
     def check(self, run: TrainConfig) -> None:
         require(self, not self.recurrent, "recurrent", "be left out with an --algo that learns from single steps")

@@ -102,7 +102,8 @@ def kl_penalty(values: Values, probs: Values, tau: float) -> Worst:
         raise ValueError(f"tau must be > 0 for a KL penalty (got {tau:g})")
     values, probs = torch.broadcast_tensors(values, probs)
     atoms, log_probs = _supported(values, probs), probs.log()
-    return Worst(Entropic(tau).value(atoms, log_probs), torch.softmax(log_probs - atoms / tau, -1))
+    above = atoms - atoms.detach().amin(-1, keepdim=True)  # small beside tau where it counts: no digits are lost
+    return Worst(Entropic(tau).value(atoms, log_probs), torch.softmax(log_probs - above / tau, -1))
 
 
 @torch.no_grad()
