@@ -202,6 +202,24 @@ def over_seeds() -> Iterator[Case]:
             )  # fmt: skip
 
 
+def over_uneven_seeds() -> Iterator[Case]:
+    """Runs whose values are skewed, or of which some fail altogether."""
+    of_runs: dict[str, tuple[Returns, float]] = {
+        "exponential": (exponential, -1.0),
+        "one in five fails": (lambda rng, n: -(rng.random(n) < 0.2).astype(float), -0.2),
+    }
+    for case, (values, truth) in of_runs.items():
+        for runs in (2, 3, 5, 8):
+            yield Case(
+                "t-interval of uneven runs",
+                case,
+                1,
+                runs,
+                lambda rng, k=runs, v=values: seed_interval(v(rng, k)),
+                truth,
+            )
+
+
 def _lengths(rng: Rng, runs: int) -> np.ndarray:
     """Unequal numbers of episodes, from the fewest that CVaR5 takes to twice as many."""
     return rng.integers(100, 201, runs)
@@ -230,7 +248,7 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=2000, help="data sets for each case")
     parser.add_argument("--only", nargs="+", help="statistics by name, such as CVaR5; the rows of others are kept")
     args = parser.parse_args()
-    cases = [*of_incidents(), *over_seeds(), *of_returns()]
+    cases = [*of_incidents(), *over_seeds(), *over_uneven_seeds(), *of_returns()]
     names = list(dict.fromkeys(case.statistic for case in cases))
     if unknown := set(args.only or ()) - set(names):
         parser.error(f"--only {sorted(unknown)[0]}: there are {', '.join(names)}")

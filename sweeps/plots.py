@@ -27,7 +27,8 @@ from rqe_mappo.sweeps.style import looks, new_figure, pretty, style_axes, title
 from rqe_mappo.sweeps.tables import by_label, metric_columns, number, over_seeds, pairs_of, read
 
 Rows = list[dict[str, str]]
-MOST_CURVES = 8  # settings in one panel; more get a panel a family
+MOST_CURVES = 8  # settings in one panel; more get a panel a family, those of one setting together
+EARLY = 1.0, 0.1  # how far curves show what the second half does not: shares of its range and of the whole
 CURVE_POINTS = 40  # each the average of the rows about it
 SCALARS = {
     "charts/episodic_return": "mean return of the episodes just finished",
@@ -105,9 +106,9 @@ def curves(rows: Rows) -> Figure:
     families: dict[str, list[str]] = {}
     for label, own in settings.items():
         families.setdefault(own[0]["family"] if len(settings) > MOST_CURVES else "", []).append(label)
-    groups = list(families.values())
-    if max(map(len, groups)) == 1:
-        groups = [[label for group in groups for label in group]]
+    alone = [group[0] for group in families.values() if len(group) == 1]
+    groups = [group for group in families.values() if len(group) > 1]
+    groups += [alone[at : at + MOST_CURVES] for at in range(0, len(alone), MOST_CURVES)]
     figure = new_figure(4.7 * len(scalars) + 1.3, 1.0 + 3.7 * len(groups))
     grid = figure.subplots(len(groups), len(scalars), squeeze=False, sharex=True, sharey="col")
     for line, labels in zip(grid, groups, strict=True):
@@ -128,16 +129,27 @@ def curves(rows: Rows) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("decisions")
     for scalar, column in zip(scalars, grid.T, strict=True):
-        values = np.array([number(row, scalar) for row in rows])
-        low, high = np.nanpercentile(values, [1, 99])
+        low, high = _heights(rows, scalar)
         pad = 0.08 * (high - low or 1.0)
         ends = (max(low - pad, -0.02), min(high + pad, 1.02)) if scalar in SHARES else (low - pad, high + pad)
         column[0].set_ylim(*ends)
     seeds = [len({row["run"] for row in own}) for own in settings.values()]
     subtitle = f"mean and 95 % t-interval over seeds ({span_text(seeds)} a setting); "
-    subtitle += f"a point averages 1/{CURVE_POINTS} of the run"
+    subtitle += f"a point averages 1/{CURVE_POINTS} of the run; early play may lie outside"
     title(figure, "Learning curves: play in training, exploration included", subtitle)
     return figure
+
+
+def _heights(rows: Rows, scalar: str) -> tuple[float, float]:
+    """Where most values lie; what was there in the first half alone is cut where it would flatten the second."""
+    steps, values = (np.array([number(row, name) for row in rows]) for name in ("global_step", scalar))
+    whole = np.nanpercentile(values, [1, 99])
+    late = values[steps >= steps.max() / 2]
+    if np.isnan(late).all():
+        return float(whole[0]), float(whole[1])
+    low, high = np.nanpercentile(late, [1, 99])
+    reach = max(EARLY[0] * (high - low), EARLY[1] * (whole[1] - whole[0]))
+    return float(max(whole[0], low - reach)), float(min(whole[1], high + reach))
 
 
 def _curve(axes: Axes, rows: Rows, scalar: str, look: style.Look, place: int) -> None:
