@@ -46,7 +46,15 @@ class Violations:
 
 def table(found: Sequence[Violations]) -> str:
     """As aligned text."""
-    lines = [("measure", "states", "not the team's best", "95 % interval", "quantiles span, stds")]
+    lines = [
+        (
+            "measure",
+            "states",
+            "not the team's best",
+            "95 % interval",
+            "agents' quantiles span, in stds of the first returns",
+        )
+    ]
     for one in found:
         share = one.rate
         ends = f"{share.low:.3f} to {share.high:.3f}"
