@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--algo", choices=list(SETTINGS), required=True)
     parser.add_argument("--peer", metavar="PYTHON", help="the peer's interpreter (default: our side only)")
     parser.add_argument("--cleanrl", metavar="FOLDER", type=Path, help="a checkout of CleanRL, for c51")
+    parser.add_argument("--seeds", type=int, nargs="+", default=beside.SEEDS, help="rows that are there are kept")
     args = parser.parse_args()
     if args.peer and not shutil.which(args.peer):
         parser.error(f"--peer {args.peer} is no program: give the interpreter of an environment that has the peer")
@@ -184,7 +185,7 @@ def main() -> None:
     if args.peer:
         where = {} if args.cleanrl is None else {"checkout": str(args.cleanrl.resolve())}
         sides[peer] = lambda seed: theirs(args.peer, script, settings.theirs(seed) | where, settings.untrained())
-    Contest(settings.algo, settings.frames, settings.frames, sides, evaluated, RESULT, SUMMARY).hold()
+    Contest(settings.algo, settings.frames, settings.frames, sides, evaluated, RESULT, SUMMARY).hold(args.seeds)
 
 
 if __name__ == "__main__":
