@@ -12,6 +12,7 @@ drawn alone (`--window 1`), and `--window N --td-lambda 1` has targets of N step
 With several agents each learns alone from the team's reward, as `iql` does.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor
 
 from rqe_mappo import schema
+from rqe_mappo.algorithms import divergence
 from rqe_mappo.algorithms.distributional import RECENT, of_team
 from rqe_mappo.algorithms.off_policy import trace_ends, value_scalars
 from rqe_mappo.algorithms.single_steps import SingleStepConfig, SingleSteps
-from rqe_mappo.algorithms.support import CUT_OFF, FEW_ATOMS, OfTeam, SupportConfig, on_grid
+from rqe_mappo.algorithms.support import CUT_OFF, FEW_ATOMS, OfTeam, SupportConfig, on_grid, promised_bounds
 from rqe_mappo.config import TrainConfig
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import BatchedEnv
@@ -58,6 +60,8 @@ class C51(SingleSteps):
         config, team = run.algorithm, OfTeam.of(env)
         self.support = config.atoms(team, run)
         self.exact = on_grid(self.support, team, run.gamma)
+        # then probability at an end is what the network began with, unless the environment breaks its promise
+        self.promised = config.return_low is None and all(map(math.isfinite, promised_bounds(run, team)))
         self.edges = (0.0, 0.0)  # of the targets' probability at either end, of late
         actor = CategoricalUtilities(
             config.utilities(env, DistributionalSpec, size=len(self.support), **config.chosen_by())
@@ -76,9 +80,10 @@ class C51(SingleSteps):
         squared distance, a sixth of it on average. Means stay as they are.
         """
         said, fix = super().warnings(), "--return-low and --return-high"
-        for edge, share in zip((0, -1), self.edges, strict=True):
-            if share > CUT_OFF:
-                end = float(self.support[edge])
+        first, last = float(self.support[0]), float(self.support[-1])
+        low, high = divergence.allowed(self.replay, self.run.gamma) if self.promised else (-math.inf, math.inf)
+        for end, share, beyond in zip((first, last), self.edges, (low < first, high > last), strict=True):
+            if share > CUT_OFF and beyond:
                 said.append(
                     f"returns lie beyond the atoms' end at {end:.4g} ({share:.0%} of targets): give wider {fix}"
                 )
@@ -126,4 +131,4 @@ class C51(SingleSteps):
         before, after = self.edges
         self.edges = (RECENT * before + (1 - RECENT) * float(low), RECENT * after + (1 - RECENT) * float(high))
         edges = {"critic/edge_mass_low": low, "critic/edge_mass_high": high}
-        return loss, value_scalars(self, *means, batch.active) | edges
+        return loss, value_scalars(self, *means, batch.active) | ({} if self.promised else edges)

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import math
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
+import numpy as np
 from tyro.conf import OmitArgPrefixes, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -201,20 +203,21 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
 
         >>> config.replace(total_timesteps=10_000, tau=0.3, collision_cost=50.0)
 
-        Raises ConfigError for a name that none of the three has.
+        Lists count as tuples, whole numbers as floats, and NumPy's as Python's. Raises ConfigError for a name that none
+        of the three has, and for a value of another type.
         """
         nested = {name: getattr(self, name) for name in PARTS}
         parts: dict[str, dict[str, Any]] = {name: {} for name in nested}
         own: dict[str, Any] = {}
         for name, value in changes.items():
             if name in _names(self):
-                own[name] = value
+                own[name] = value if name in PARTS else _typed(self, name, value)
                 continue
             owner = next((part for part, settings in nested.items() if name in _names(settings)), None)
             if owner is None:
                 flag = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{flag} is no setting of --algo {self.algo} with --env {self.env}")
-            parts[owner][name] = value
+            parts[owner][name] = _typed(nested[owner], name, value)
         for part, values in parts.items():
             if values:
                 own[part] = dataclasses.replace(own.get(part, nested[part]), **values)
@@ -231,6 +234,18 @@ class TrainConfig(Generic[AlgoConfig, EnvConfig]):
         """The part of a run folder's name that depends on the settings alone."""
         algo = "" if self.algo == "rqe-mappo" else "__" + self.algo.replace(":", "-")
         return f"{self.env.replace(':', '-')}{algo}{self.algorithm.label}__s{self.seed}"
+
+
+def _typed(settings: Any, name: str, value: Any) -> Any:
+    """A value as the type of its setting, as it will be read again from config.json."""
+    kind = typing.get_type_hints(type(settings), include_extras=True)[name]
+    plain = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plain, float) and math.isnan(plain):
+        return plain  # that no setting may be, as each says itself
+    try:
+        return schema.read(kind, plain, f"--{name.replace('_', '-')}")
+    except schema.SchemaError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _names(settings: Any) -> tuple[str, ...]:

@@ -236,7 +236,7 @@ def returns(rows: Rows) -> Figure:
     left.grid(visible=False, axis="y")
     seeds = span_text([len(found) for found in runs.values()])
     subtitle = f"seeds a setting: {seeds}; episodes a run: {span_text(episodes)}; "
-    subtitle += "heights: square root of the share; bar: mean\n"
+    subtitle += "heights: square root of the share; bar: mean; "
     note = "triangle: CVaR5 with its 95 % t-interval over seeds"
     title(figure, "Returns, and their lower tails",
           subtitle + (note if tail else f"no CVaR5: it takes {FEWEST_FOR_TAIL} episodes a run"))  # fmt: skip

@@ -2,9 +2,11 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 
 import rqe_mappo
+from rqe_mappo import config as configs
 from rqe_mappo.algorithms.contract import Progress
 from rqe_mappo.config import ConfigError
 from rqe_mappo.data import vector
@@ -58,6 +60,26 @@ def test_a_level_below_that_of_one_quantile_is_noted(algo, risk, noted):
     config = rqe_mappo.default_config("gamble", algo=algo, risk=risk)
     with contextlib.closing(vector.make(config, 2)) as env:
         assert sum("lowest of --quantiles 32" in line for line in config.algorithm.notes(env)) == noted
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"levels": "Sampled"}, "--levels must be fixed or sampled"), ({"recurrent": "no"}, "--recurrent must be"),
+        ({"window": 2.5}, "--window must be"), ({"quantiles": "8"}, "--quantiles must be"),
+        ({"tau": "1"}, "--tau must be"), ({"risk": 0.3}, "--risk must be"), ({"seed": 1.5}, "--seed must be"),
+        ({"actor_hidden": 64}, "--actor-hidden must be"), ({"time_limit": "x"}, "--time-limit must be"),
+    ],
+)  # fmt: skip
+def test_a_setting_of_another_type_is_refused_before_anything_is_trained(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        small("ddn", **changes)
+
+
+def test_numbers_of_numpy_and_lists_are_taken_as_pythons():
+    config = small("ddn", quantiles=np.int64(8), kappa=np.float32(0.5), actor_hidden=[32, 32], tau=1)
+    assert config == small("ddn", quantiles=8, kappa=0.5, actor_hidden=(32, 32), tau=1.0)
+    assert configs.from_json(configs.to_json(config)) == config
 
 
 def test_one_quantile_is_enough_for_the_mean():

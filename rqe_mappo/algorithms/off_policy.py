@@ -361,7 +361,9 @@ class OffPolicy:
 
     def warnings(self) -> list[str]:
         if self.steps:
-            return divergence.warnings(self.valued, self.replay, self.run.gamma)
+            return divergence.warnings(
+                self.valued, self.replay, self.run.gamma, worst_case=self.config.contamination > 0
+            )
         if not self.replay.count:
             fix = f"raise --total-timesteps, or lower --num-envs {self.run.num_envs}, whose copies share them"
             return [f"nothing was learned: no episode ended in {self.run.total_timesteps} decisions: {fix}"]

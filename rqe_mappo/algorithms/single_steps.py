@@ -47,6 +47,9 @@ class SingleStepConfig(RiskyChoice):
     def check(self, run: TrainConfig) -> None:
         require(self, not self.recurrent, "recurrent", "be left out with an --algo that learns from single steps")
         super().check(run)
+        default = type(self).priority_correction
+        unused = not self.priority and self.priority_correction != default
+        require(self, not unused, "priority_correction", "go with --priority")
         require_range(self, priority=(0, 10), priority_correction=(0, 1), window=(1, 10**6))
 
 

@@ -72,7 +72,7 @@ def on_grid(atoms: Float[Tensor, " atoms"], env: "BatchedEnv | OfTeam", gamma: f
     return gamma == 1 and env.reward_step is not None and bool(atoms[1] - atoms[0] < 1.5 * env.reward_step)
 
 
-def promised_bounds(run: TrainConfig, env: BatchedEnv) -> tuple[float, float]:
+def promised_bounds(run: TrainConfig, env: "BatchedEnv | OfTeam") -> tuple[float, float]:
     """Bounds of all returns, if the environment knows them: those that are measured by name may be passed."""
     if isinstance(run.env_config, ByNameConfig) and run.env_config.reward_low is None:
         return -math.inf, math.inf

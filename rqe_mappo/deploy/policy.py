@@ -46,7 +46,8 @@ class Policy(ActingPolicy):
 
     actor, modules, returns: as in `rqe_mappo.algorithms.contract.Algorithm`; returns is None where nothing predicts
         the return of the policy.
-    measures: the risk measures of its training, one for all agents or one each; tau in units of `return_scale`.
+    measures: the risk measures of its training, one for all agents or one each; tau in units of `return_scale`. Of
+        value methods neutral: their networks know by which measure they choose.
 
     >>> policy = Policy.load("runs/sumo__tau0.3__eps0.01__s1__20261120-120000")
     >>> actions = policy.act(observations)  # what the environment gives, or rows of numbers
