@@ -45,4 +45,5 @@ class QrDqn(SingleSteps, QuantileRegression):
         agents = self.quantiles(batch)
         target = self.distribution_targets(batch, of_team(agents.following, batch.present[1:]))
         rows = quantile.huber_quantile_loss(agents.chosen, target, agents.levels, self.config.kappa)
-        return self.averaged(rows, batch.active), self.scalars(agents.chosen, target, batch.active)
+        active = batch.active
+        return self.averaged(rows, active), self.scalars(agents.chosen.detach()[active], target[active])

@@ -107,8 +107,9 @@ class Rmix(TeamQuantiles):
             with torch.no_grad():
                 aim = self.targets(batch, self.target["mixer"](next_cvar, batch.state[1:]))
                 local = cvar[..., None] + self.run.gamma * following * ~batch.terminated[..., None, None]
-            regression = released_loss(chosen[acting], local[acting], self.levels()).mean()
-            scalars = self.scalars(chosen, aim[..., None, None].expand_as(chosen), acting)
+            found = chosen[acting]
+            regression = released_loss(found, local[acting], self.levels()).mean()
+            scalars = self.scalars(found.detach(), aim[..., None, None].expand_as(chosen)[acting])
         else:
             obs = self.actor.seen(batch.obs)
             total = self.mixed(self.nets, chosen, batch.state[:-1], obs[:-1], acting)

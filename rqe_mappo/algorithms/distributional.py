@@ -1,6 +1,7 @@
 """What off-policy learners of return distributions share: settings, quantiles along episodes, loss and targets."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from tyro.conf import Suppress, arg
 
 from rqe_mappo import schema
 from rqe_mappo.algorithms.actor_critic import WIDEST
-from rqe_mappo.algorithms.off_policy import OffPolicy, OffPolicyConfig, trace_ends, value_scalars
+from rqe_mappo.algorithms.off_policy import OffPolicy, OffPolicyConfig, row_scalars, trace_ends
 from rqe_mappo.config import ConfigError, TrainConfig, require, require_range
 from rqe_mappo.data.replay import Episodes
 from rqe_mappo.envs.contract import LARGEST, BatchedEnv
@@ -189,14 +190,17 @@ class QuantileRegression(Distributional):
 
     spread: tuple[float, float] | None = None
 
+    @cached_property
+    def middles(self) -> Float[Tensor, " N"]:
+        """The middles of equal shares."""
+        return quantile.midpoint_levels(self.config.quantiles, device=self.device)
+
     def levels(self) -> Float[Tensor, " N"]:
         """Levels of quantiles to learn now."""
-        count = self.config.quantiles
-        levels = quantile.midpoint_levels(count, device=self.device)
         if self.config.levels == "fixed":
-            return levels
-        within = torch.rand(count, generator=self.generator).to(self.device)
-        return levels + (within - 0.5) / count
+            return self.middles
+        within = torch.rand(len(self.middles), generator=self.generator).to(self.device)
+        return self.middles + (within - 0.5) / len(self.middles)
 
     def quantiles(self, batch: Episodes) -> Quantiles:
         """What the networks predict along episodes."""
@@ -226,21 +230,14 @@ class QuantileRegression(Distributional):
         """The quantile loss where it `counts`, and scalars to log."""
         found, wanted = predicted[counts], target[counts]
         loss = quantile.huber_quantile_loss(found, wanted, levels, self.config.kappa).mean()
-        return loss, self.scalars(predicted, target, counts)
+        return loss, self.scalars(found.detach(), wanted)
 
-    def scalars(
-        self,
-        predicted: Float[Tensor, "T B *own N"],
-        target: Float[Tensor, "T B *own N"],
-        counts: Bool[Tensor, "T B *own"],
-    ) -> dict[str, Tensor]:
-        """What is logged of quantiles, in reward."""
-        found, wanted = predicted.detach()[counts], target[counts]
-        apart, unit = quantile.spread(found).mean(), self.unit or 1.0
-        away = (wanted - found.mean(-1, keepdim=True)).abs().mean()
+    def scalars(self, found: Float[Tensor, "R N"], wanted: Float[Tensor, "R N"]) -> dict[str, Tensor]:
+        """What is logged of quantiles that count and of their targets, in reward."""
+        apart, mean = quantile.spread(found).mean(), found.mean(-1)
+        away = (wanted - mean[:, None]).abs().mean()
         self.note(float(apart), float(away))
-        mean = value_scalars(self, predicted.mean(-1), target.mean(-1), counts)
-        return mean | {"critic/quantile_spread": apart * unit}
+        return row_scalars(self, mean, wanted.mean(-1)) | {"critic/quantile_spread": apart * (self.unit or 1.0)}
 
     def note(self, apart: float, away: float) -> None:
         """Keep how far quantiles lie apart, and targets from their mean."""

@@ -463,8 +463,13 @@ def value_scalars(
     target: Float[Tensor, "T B *own"],
     counts: Bool[Tensor, "T B *own"],
 ) -> dict[str, Tensor]:
-    """What is logged of values, in reward."""
-    found, wanted = (part.detach()[counts] * (learner.unit or 1.0) for part in (value, target))
+    """What is logged of values where they count, in reward."""
+    return row_scalars(learner, value.detach()[counts], target[counts])
+
+
+def row_scalars(learner: OffPolicy, value: Float[Tensor, " R"], target: Float[Tensor, " R"]) -> dict[str, Tensor]:
+    """The same of values that all count."""
+    found, wanted = (part * (learner.unit or 1.0) for part in (value, target))
     return {
         "value/mean": found.mean(),
         "value/target_mean": wanted.mean(),

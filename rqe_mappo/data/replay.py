@@ -262,10 +262,13 @@ class EpisodeReplay:
         longer = length + (length > 0)  # after the last step something is seen; of no episode nothing is
         ends = {False: length, True: longer}
         beyond = bool((place[-1] >= longer).any())  # else no step lies behind its end
+        index = {
+            seen: ((place if seen else place[:-1]).clamp(max=most - 1) + slot * most).flatten()
+            for seen, most in ((True, self.horizon + 1), (False, self.horizon))
+        }
         for name, kept in self.arrays.items():
             seen = name in SEEN
-            at = (place if seen else place[:-1]).clamp(max=kept.shape[1] - 1) + slot * kept.shape[1]
-            values = kept.flatten(0, 1).index_select(0, at.flatten()).unflatten(0, (-1, len(slot)))
+            values = kept.flatten(0, 1).index_select(0, index[seen]).unflatten(0, (-1, len(slot)))
             if beyond:
                 behind = place[: len(values)] >= ends[seen]
                 values.masked_fill_(behind.reshape(*behind.shape, *(1,) * (values.ndim - 2)), name == "avail")
