@@ -240,6 +240,8 @@ def _typed(settings: Any, name: str, value: Any) -> Any:
     """A value as the type of its setting, as it will be read again from config.json."""
     kind = typing.get_type_hints(type(settings), include_extras=True)[name]
     plain = value.item() if isinstance(value, np.generic) else value
+    if dataclasses.is_dataclass(plain):
+        return plain  # which is made of dicts only where it is read
     if isinstance(plain, float) and math.isnan(plain):
         return plain  # that no setting may be, as each says itself
     try:
